@@ -1,0 +1,38 @@
+"""best.ckpt and last.ckpt: written beside their name and renamed, so that no crash and no full disk costs the previous one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from gmu_lightning.run import write_atomically
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's own stages the file in the temporary folder and then moves it, which can destroy the previous one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """`torch.save` to a temporary file beside `path`, flushed, renamed."""
+        write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+
+
+class _Described(ModelCheckpoint):
+    """Adds what a reader needs to use the weights: genres, modality order, configuration, as plain containers."""
+
+    def __init__(self, about: dict[str, Any], **options: Any):
+        super().__init__(enable_version_counter=False, auto_insert_metric_name=False, **options)
+        self.about = about
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["gmu_lightning"] = self.about
+
+
+def best_and_last(folder: Path, monitor: str, about: dict[str, Any]) -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """best.ckpt: the weights of the epoch with the highest `monitor`, the earliest of equals; last.ckpt: all state, each epoch."""
+    best = _Described(about, dirpath=folder, filename="best", monitor=monitor, mode="max", save_weights_only=True)
+    last = _Described(about, dirpath=folder, filename="last", monitor=None, save_on_train_epoch_end=True)
+    return best, last

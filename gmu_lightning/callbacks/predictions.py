@@ -1,0 +1,106 @@
+"""Predictions of a whole split, gathered as its batches pass; scores are computed over all of it, never per batch."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from gmu_lightning.movie import MovieBatch, Prediction
+from gmu_lightning.run import Predictions
+
+
+class _Rows(NamedTuple):
+    """Some movies' predictions, on the CPU."""
+
+    ids: tuple[str, ...]
+    present: np.ndarray  # (B, M)
+    labels: np.ndarray  # (B, C)
+    logits: np.ndarray  # (B, C)
+    contributions: np.ndarray | None  # (B, M, C)
+    gate: np.ndarray | None  # (B, M)
+    gate_open: np.ndarray | None  # (B, M)
+    gate_by_genre: np.ndarray | None  # (B, M, C)
+
+
+class SplitPredictions(pl.Callback):
+    """Collects what `validation_step` says of each movie of a split.
+
+    Args:
+        genres, modalities: names of the C and M axes.
+        ids: {split: movie ids in the split's order}; the rows come back in it, each movie once, whoever predicted it.
+        data_fingerprint: goes into the file.
+
+    `split` is the one that is run through (val, unless told); `latest` holds its Predictions after the pass.
+    """
+
+    def __init__(
+        self, genres: tuple[str, ...], modalities: tuple[str, ...], ids: dict[str, list[str]], data_fingerprint: dict[str, str]
+    ):
+        self.genres, self.modalities, self.ids, self.data_fingerprint = genres, modalities, ids, data_fingerprint
+        self.split = "val"
+        self.rows: list[_Rows] = []
+        self.latest: Predictions | None = None
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, model: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        """Keep the batch's rows."""
+        self.rows.append(_rows(model, outputs, batch))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, model: Any) -> None:
+        """The whole split's Predictions."""
+        self.latest = self._whole(self.split, model)
+
+    def _whole(self, split: str, model: Any) -> Predictions:
+        rows, self.rows = _from_all_processes(self.rows), []
+        where = {movie: n for n, movie in enumerate(i for part in rows for i in part.ids)}
+        order = [where[movie] for movie in self.ids[split]]
+
+        def column(name: str) -> np.ndarray | None:
+            parts = [getattr(part, name) for part in rows]
+            return None if parts[0] is None else np.concatenate(parts)[order]
+
+        columns = {name: column(name) for name in _Rows._fields if name != "ids"}
+        exact = columns["contributions"] is not None
+        return Predictions(
+            ids=self.ids[split],
+            split=split,
+            genres=self.genres,
+            modalities=self.modalities,
+            data_fingerprint=self.data_fingerprint,
+            open_threshold=model.fusion.open_threshold if columns["gate"] is not None else None,
+            bias=model.head.bias.detach().double().cpu().numpy() if exact else None,
+            **columns,  # type: ignore[arg-type]
+        )
+
+
+@torch.no_grad()
+def _rows(model: Any, prediction: Prediction, batch: MovieBatch) -> _Rows:
+    gate = gate_open = by_genre = None
+    if prediction.gates is not None:
+        z = prediction.gates.float()  # (B, M, D)
+        weight = model.head.weight.abs().float()  # (C, D)
+        gate, gate_open = z.mean(-1), (z > model.fusion.open_threshold).float().mean(-1)
+        by_genre = z @ (weight / weight.sum(1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)).T  # (B, M, C)
+    return _Rows(
+        batch.ids,
+        _array(batch.present, bool),
+        _array(batch.labels, bool),
+        _array(prediction.logits),
+        *(None if t is None else _array(t) for t in (prediction.contributions, gate, gate_open, by_genre)),
+    )
+
+
+def _array(tensor: Tensor | None, dtype: Any = np.float64) -> np.ndarray:
+    assert tensor is not None
+    return (tensor.double() if dtype is np.float64 else tensor).cpu().numpy().astype(dtype)
+
+
+def _from_all_processes(rows: list[_Rows]) -> list[_Rows]:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return rows
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, rows)
+    return [part for process in gathered for part in process]

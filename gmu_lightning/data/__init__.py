@@ -1,0 +1,1 @@
+"""Raw files -> Movie -> columns -> MovieBatch."""

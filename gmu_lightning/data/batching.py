@@ -1,0 +1,78 @@
+"""Which movies stand in which batch: a function of (seed, epoch), and of nothing that has to be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+# Batches that are sorted by length together: large enough to waste little padding, small enough to stay a shuffle.
+BUCKET = 50
+
+
+class Batches(Sampler[list[int]]):
+    """Lists of row numbers, one a batch.
+
+    Args:
+        rows: the rows of the split, in its order.
+        size: movies in a batch.
+        lengths: tokens per row of the whole data set (N,), where batches of like length save padding.
+        tokens: instead of `size`, the most tokens a padded batch may hold (a longer movie stands alone).
+        seed: None keeps evaluation's fixed order, shortest first where there are lengths.
+        rank, world: this process's share. Training repeats a batch rather than leave a process without one.
+    """
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        size: int,
+        lengths: np.ndarray | None = None,
+        tokens: int | None = None,
+        seed: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.rows, self.size, self.lengths, self.tokens, self.seed = rows, size, lengths, tokens, seed
+        self.rank, self.world = rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """All batches of an epoch that fall to this process."""
+        if self.seed is None:
+            rows = self.rows if self.lengths is None else self.rows[np.argsort(self.lengths[self.rows], kind="stable")]
+            return self._cut(rows)[self.rank :: self.world]
+        random = np.random.default_rng((self.seed, epoch))
+        order = self.rows[random.permutation(len(self.rows))]
+        if self.lengths is None:
+            batches = self._cut(order)
+        else:
+            wide = self.size * BUCKET
+            chunks = [order[i : i + wide] for i in range(0, len(order), wide)]
+            batches = [b for chunk in chunks for b in self._cut(chunk[np.argsort(self.lengths[chunk], kind="stable")])]
+            batches = [batches[i] for i in random.permutation(len(batches))]
+        missing = -len(batches) % self.world
+        return (batches + batches[:missing])[self.rank :: self.world]
+
+    def _cut(self, rows: Sequence[int] | np.ndarray) -> list[list[int]]:
+        if self.tokens is None or self.lengths is None:
+            return [[int(r) for r in rows[i : i + self.size]] for i in range(0, len(rows), self.size)]
+        batches: list[list[int]] = []
+        longest = 0
+        for row in rows:
+            longest = max(longest, int(self.lengths[row]))
+            if not batches or (len(batches[-1]) + 1) * longest > self.tokens:
+                batches.append([])
+                longest = int(self.lengths[row])
+            batches[-1].append(int(row))
+        return batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches(self.epoch))
+
+    def __len__(self) -> int:
+        return len(self.batches(self.epoch))

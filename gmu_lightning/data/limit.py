@@ -1,0 +1,42 @@
+"""A part of a data set, drawn once and for all by a seed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gmu_lightning.movie import SPLITS, UserError
+
+FORM = re.compile(r"([1-9]\d*)(?:/([1-9]\d*)/([1-9]\d*))?", re.ASCII)
+
+
+def draw(limit: int | str | None, ids: Mapping[str, Sequence[str]], seed: int) -> dict[str, list[str]]:
+    """At most so many ids of each split, in the split's own order; a smaller draw is part of every larger one.
+
+    Args:
+        limit: None, movies per split (`100`), or movies of train, val and test (`400/100/100`).
+        ids: per split; what is drawn from one depends on no other.
+
+    Raises:
+        UserError: `limit` has another form.
+    """
+    if limit is None:
+        return {split: list(ids[split]) for split in ids}
+    numbers = parse_limit(limit)
+    return {split: _drawn(ids[split], numbers[split], (seed, SPLITS.index(split))) for split in ids}
+
+
+def parse_limit(limit: int | str) -> dict[str, int]:
+    """`100` or `400/100/100` -> movies per split. Raises UserError."""
+    parts = FORM.fullmatch(str(limit).strip())
+    if parts is None:
+        raise UserError(f"data.limit={limit} is no number of movies: give one for every split, as 100, or three, as 400/100/100.")
+    train, val, test = parts.groups()
+    return dict(zip(SPLITS, map(int, (train, val or train, test or train)), strict=True))
+
+
+def _drawn(ids: Sequence[str], number: int, seed: tuple[int, int]) -> list[str]:
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(ids))[:number])
+    return [ids[n] for n in chosen]

@@ -1,0 +1,250 @@
+"""What every data set shares: policies, genres, audit, fingerprint, and loaders over columns. A data set adds `read`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from gmu_lightning.data.audit import Audit
+from gmu_lightning.data.batching import Batches
+from gmu_lightning.data.labels import order_genres
+from gmu_lightning.data.limit import draw
+from gmu_lightning.data.store import Store
+from gmu_lightning.movie import SPLITS, Movie, MovieBatch, UserError
+from gmu_lightning.run import digest
+
+
+class MovieData(pl.LightningDataModule):
+    """Movies of three splits.
+
+    A subclass says which `modalities` it has, what its `published_genres` are, and reads its files in `read`.
+
+    Args:
+        root: where the raw files are.
+        limit: movies per split, or `train/val/test`, drawn by `seed`.
+        seed: of the draw; the run's own seed never changes the data.
+        strict: any problem of the data is an error.
+        absent: `keep` movies that lack a chosen modality (it is marked absent), or `drop` them.
+        batch_size: movies in a batch.
+        token_budget: instead, where a text encoder is trained: the most tokens a padded training batch may hold.
+        workers: loader processes; 0 batches in the job itself.
+
+    Attributes (after `load`): `movies` in the order train, val, test; `split_of` (N,) str; `vocabulary`; `labels` (N, C) bool;
+        `digests` {modality: SHA-256 per movie, None where absent}; `fingerprint`; `audit`; `warnings`.
+    """
+
+    modalities: ClassVar[tuple[str, ...]]
+    published_genres: ClassVar[tuple[str, ...] | None] = None
+
+    def __init__(
+        self,
+        root: str | None,
+        limit: int | str | None = None,
+        seed: int = 0,
+        strict: bool = False,
+        absent: str = "keep",
+        batch_size: int = 64,
+        token_budget: int | None = None,
+        workers: int = 0,
+    ):
+        super().__init__()
+        if absent not in ("keep", "drop"):
+            raise UserError(f"data.absent={absent} is neither keep nor drop: choose one of them")
+        if int(batch_size) < 1:
+            raise UserError(f"data.batch_size={batch_size} is no number of movies: give 1 or more")
+        self.root, self.limit, self.seed, self.strict, self.absent = root, limit, seed, strict, absent
+        self.batch_size, self.token_budget, self.workers = int(batch_size), token_budget, workers
+        self.audit = Audit()
+        self.warnings: list[str] = []
+        self.columns: Mapping[str, Any] = {}
+        self.order_seed = 0
+
+    @property
+    def layout(self) -> str:
+        """The layout found on disk."""
+        raise NotImplementedError
+
+    def open(self, store: Store) -> None:
+        """Find (unpack, generate) the raw files. Raises UserError."""
+        raise NotImplementedError
+
+    def pending(self, store: Store) -> str | None:
+        """What `open` would have to make first (unpack, generate), in words; None where it only reads."""
+        return None
+
+    def read(self, split: str, audit: Audit) -> Iterator[Movie]:
+        """Every id of the split, in its order: yielded, or in the audit as removed."""
+        raise NotImplementedError
+
+    def apply_policy(self, movies: dict[str, list[Movie]], audit: Audit) -> dict[str, list[Movie]]:
+        """What the data set's label policy leaves; all of it unless a data set has one."""
+        return movies
+
+    def load(self, modalities: Sequence[str], store: Store) -> None:
+        """Read all movies, and settle genres, labels, fingerprint and audit for the chosen modalities."""
+        self.open(store)
+        by_split = self._limited({split: list(self.read(split, self.audit)) for split in SPLITS})
+        by_split = self.apply_policy(by_split, self.audit)
+        if self.absent == "drop":
+            by_split = {split: self._complete(movies, modalities, split) for split, movies in by_split.items()}
+        for split, movies in by_split.items():
+            if not movies:
+                raise UserError(f"{self.root}: no movie is left in {split}; check the split file, data.limit and data.absent")
+        self.movies = [movie for split in SPLITS for movie in by_split[split]]
+        self.split_of = np.array([split for split in SPLITS for _ in by_split[split]])
+        self._settle_genres({split: [movie.genres for movie in movies] for split, movies in by_split.items()})
+        self.digests = {m: store.digests(self.contents(m), str(Path(self.root or ".").absolute())) for m in modalities}
+        self._note_shared()
+        labelled = [
+            [m.id, s, sorted(set(m.genres) & set(self.vocabulary.names))] for m, s in zip(self.movies, self.split_of, strict=True)
+        ]
+        self.fingerprint = {"movies": digest(labelled), **{m: digest(self.digests[m]) for m in modalities}}
+
+    def contents(self, modality: str) -> list[Any]:
+        """Raw content per movie, None where absent."""
+        return [movie.content.get(modality) for movie in self.movies]
+
+    @property
+    def in_train(self) -> np.ndarray:
+        """(N,) bool."""
+        return self.split_of == "train"
+
+    @property
+    def ids(self) -> dict[str, list[str]]:
+        """Movie ids per split, in its order."""
+        return {split: [self.movies[n].id for n in self.rows(split)] for split in SPLITS}
+
+    def rows(self, split: str) -> np.ndarray:
+        """Row numbers of a split."""
+        return np.flatnonzero(self.split_of == split)
+
+    def audit_report(self) -> dict[str, Any]:
+        """What audit.json holds."""
+        names = self.vocabulary.names
+        counts = {split: dict(zip(names, self.labels[self.rows(split)].sum(0).tolist(), strict=True)) for split in SPLITS}
+        return self.audit.as_dict(self.layout, {split: len(self.rows(split)) for split in SPLITS}, counts)
+
+    def raise_if_strict(self) -> None:
+        """UserError if `strict` and anything was wrong."""
+        if self.strict:
+            self.audit.raise_if_strict()
+
+    def use(self, columns: Mapping[str, Any]) -> None:
+        """The columns that batches are made of, one per modality, in order."""
+        self.columns = dict(columns)
+        self.present = torch.from_numpy(np.stack([column.present for column in columns.values()], axis=1))
+        self.targets = torch.from_numpy(self.labels).float()
+
+    def seed_order(self, seed: int) -> None:
+        """The order of training batches is a function of this seed and the epoch."""
+        self.order_seed = seed
+
+    def loader(self, split: str, training: bool = False, epoch: int = 0) -> DataLoader:
+        """Batches of a split: all of it, once; in training shuffled, elsewhere in a fixed order."""
+        batches = self._batches(split, training)
+        batches.set_epoch(epoch)
+        return DataLoader(_Movies(self, training), sampler=batches, batch_size=None, collate_fn=_as_is, num_workers=self.workers)
+
+    def train_dataloader(self) -> DataLoader:
+        """The epoch's batches."""
+        return self.loader("train", training=True, epoch=self.trainer.current_epoch if self.trainer else 0)
+
+    def val_dataloader(self) -> DataLoader:
+        """The val split."""
+        return self.loader("val")
+
+    def total_steps(self, epochs: int, accumulate: int) -> int:
+        """Updates of a whole run."""
+        batches = self._batches("train", training=True)
+        per_epoch = [len(batches.batches(epoch)) for epoch in range(epochs)] if self.token_budget else [len(batches)] * epochs
+        return sum(-(-n // accumulate) for n in per_epoch)
+
+    def _batches(self, split: str, training: bool) -> Batches:
+        lengths = next(
+            (c.lengths for c in self.columns.values() if c.lengths is not None and np.ptp(c.lengths[c.present]) > 0), None
+        )
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return Batches(
+            self.rows(split),
+            self.batch_size,
+            lengths,
+            self.token_budget if training else None,
+            self.order_seed if training else None,
+            torch.distributed.get_rank() if distributed else 0,
+            torch.distributed.get_world_size() if distributed else 1,
+        )
+
+    def _limited(self, movies: dict[str, list[Movie]]) -> dict[str, list[Movie]]:
+        if self.limit is None:
+            return movies
+        ids = {
+            split: set(kept)
+            for split, kept in draw(self.limit, {s: [m.id for m in movies[s]] for s in SPLITS}, self.seed).items()
+        }
+        drawn = {split: [movie for movie in movies[split] if movie.id in ids[split]] for split in SPLITS}
+        self.audit.problems = [p for p in self.audit.problems if p.action == "removed" or p.id in ids[p.split]]
+        return drawn
+
+    def _complete(self, movies: list[Movie], modalities: Sequence[str], split: str) -> list[Movie]:
+        kept = []
+        for movie in movies:
+            lacking = [m for m in modalities if m not in movie.content]
+            if not lacking:
+                kept.append(movie)
+            for modality in lacking:
+                self.audit.add(movie.id, "", split, _missing(modality), "removed", "data.absent=drop", by_policy=True)
+        return kept
+
+    def _settle_genres(self, genres: dict[str, list[tuple[str, ...]]]) -> None:
+        self.vocabulary, unseen = order_genres(genres, self.published_genres)
+        if unseen:
+            sentence = f"{', '.join(unseen)} never occurs in train, so it is removed from the genres of the task"
+            if self.strict:
+                raise UserError(f"{self.root}: {sentence}; data.strict=true does not accept that")
+            self.warnings.append(f"dropped_genre: {sentence}")
+        self.labels = self.vocabulary.encode(movie.genres for movie in self.movies)
+        for n, movie in enumerate(self.movies):
+            split = str(self.split_of[n])
+            lost = sorted(set(movie.genres) & set(unseen))
+            if lost:
+                self.audit.add(movie.id, "", split, "dropped_genre", "kept", f"{', '.join(lost)} never occurs in train")
+            if not self.labels[n].any():
+                self.audit.add(movie.id, "", split, "no_genre", "kept", f"its genres are {', '.join(movie.genres) or 'none'}")
+
+    def _note_shared(self) -> None:
+        for modality, kind in (("text", "shared_plot"), ("image", "shared_image")):
+            owners = defaultdict(list)
+            for n, found in enumerate(self.digests.get(modality, ())):
+                if found is not None:
+                    owners[found].append(n)
+            for first, *others in owners.values():
+                for n in others:
+                    with_whom = f"the same as {self.movies[first].id} in {self.split_of[first]}"
+                    self.audit.add(self.movies[n].id, "", str(self.split_of[n]), kind, "kept", with_whom)
+
+
+class _Movies(Dataset[MovieBatch]):
+    """Row numbers -> MovieBatch."""
+
+    def __init__(self, data: MovieData, training: bool):
+        self.data, self.training = data, training
+
+    def __getitem__(self, rows: list[int]) -> MovieBatch:  # type: ignore[override]
+        data = self.data
+        inputs = {m: column.batch(rows, self.training) for m, column in data.columns.items()}
+        return MovieBatch(tuple(data.movies[n].id for n in rows), inputs, data.present[rows], data.targets[rows])
+
+
+def _missing(modality: str) -> str:
+    return {"text": "missing_plot", "image": "missing_image"}.get(modality, f"missing_{modality}")
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,214 @@
+"""The store: what is computed once and read ever after, each thing in a folder named by all that its bytes depend on.
+
+A folder is filled under another name, by one process at a time, and renamed when it is complete: a crash leaves
+nothing that looks finished, and two processes that start together build it once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count, fsync
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gmu_lightning.data.progress import track
+from gmu_lightning.movie import BadContent, Preparation
+from gmu_lightning.run import digest, write_json
+
+WINDOW = 256  # movies in flight between the reader, the threads and the disk
+
+
+class Store:
+    """A folder of finished things; `read_only` looks, and writes nothing."""
+
+    def __init__(self, folder: Path | str, read_only: bool = False):
+        self.root = Path(folder).expanduser()
+        self.read_only = read_only
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether `folder` would return at once."""
+        return (self.root / kind / key / "meta.json").exists()
+
+    def folder(self, kind: str, key: str, build: Callable[[Path], dict[str, Any]]) -> Path:
+        """The finished folder of that key; `build(folder)` fills it the first time and returns its meta.json."""
+        from filelock import FileLock
+
+        final = self.root / kind / key
+        if self.has(kind, key):
+            return final
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(final.with_name(f".{key}.lock")):
+            if self.has(kind, key):
+                return final
+            unfinished = final.with_name(f".{key}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
+            unfinished.mkdir()
+            try:
+                write_json(unfinished / "meta.json", build(unfinished))
+                shutil.rmtree(final, ignore_errors=True)
+                unfinished.rename(final)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+        return final
+
+    def digests(self, contents: Sequence[Any], files_of: str) -> list[str | None]:
+        """SHA-256 of each raw content (None where absent).
+
+        A file is read again only if its size, inode or one of its times changed since it was last read here.
+        """
+        path = self.root / "digests" / f"{digest(files_of)[:16]}.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        fresh: dict[str, list] = {}
+
+        def of(content: Any) -> str | None:
+            if content is None:
+                return None
+            if not isinstance(content, Path):
+                return content_digest(content)
+            stat = content.stat()
+            state = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+            entry = known.get(str(content))
+            fresh[str(content)] = entry if entry and entry[:-1] == state else [*state, content_digest(content)]
+            return fresh[str(content)][-1]
+
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            digests = list(pool.map(of, contents))
+        if not self.read_only and any(known.get(name) != entry for name, entry in fresh.items()):
+            write_json(path, {**known, **fresh})
+        return digests
+
+
+def content_digest(content: Any) -> str:
+    """SHA-256 of a file's bytes, a text or an array."""
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if isinstance(content, np.ndarray):
+        return hashlib.sha256(f"{content.dtype}{content.shape}".encode() + np.ascontiguousarray(content).tobytes()).hexdigest()
+    return hashlib.sha256(content if isinstance(content, bytes) else str(content).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One modality of one data set as its encoder wants it, memory-mapped; row n belongs to movie n.
+
+    Attributes:
+        key: names the folder, and whatever is computed from this column.
+        present: (N,) bool; False where the content was absent or could not be used.
+        bad: (row, kind, detail) of each content that could not be used.
+    """
+
+    key: str
+    preparation: Preparation
+    values: np.ndarray
+    offsets: np.ndarray
+    shapes: np.ndarray
+    present: np.ndarray
+    bad: tuple[tuple[int, str, str], ...]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Size of each row's first axis, (N,); 0 where absent."""
+        return self.shapes[:, 0]
+
+    def row(self, n: int) -> np.ndarray | None:
+        """One movie's stored array, None where absent."""
+        if not self.present[n]:
+            return None
+        return self.values[self.offsets[n] : self.offsets[n + 1]].reshape(self.shapes[n])
+
+    def batch(self, rows: Sequence[int], training: bool = False) -> Any:
+        """Inputs of the encoder, with len(rows) rows."""
+        return self.preparation.batch([self.row(n) for n in rows], training)
+
+
+def column_key(
+    modality: str, digests: Sequence[str | None], in_train: np.ndarray, preparation: Preparation, fitted: bool = False
+) -> str:
+    """All that a column's bytes depend on: content, preparation, and what that learned or the train split it will learn from."""
+    learned: Any = None
+    if preparation.learns:
+        learned = preparation.state() if fitted else np.flatnonzero(in_train).tolist()
+    return f"{modality}-{digest([list(digests), preparation.fingerprint, learned])[:20]}"
+
+
+def prepared(
+    store: Store,
+    modality: str,
+    contents: Sequence[Any],
+    digests: Sequence[str | None],
+    in_train: np.ndarray,
+    preparation: Preparation,
+    fitted: bool = False,
+) -> Column:
+    """The column of one modality, built if the store has none.
+
+    Args:
+        contents: raw content per movie, None where absent.
+        in_train: (N,) bool; `Preparation.fit` sees these alone.
+        fitted: the preparation has learned already.
+    """
+    key = column_key(modality, digests, in_train, preparation, fitted)
+
+    def build(folder: Path) -> dict[str, Any]:
+        ready = preparation
+        if not fitted:
+            ready = preparation.fit(c for c, train in zip(contents, in_train, strict=True) if train and c is not None)
+        return {**_write_rows(folder, _stored(ready, contents, f"preparing {modality}")), "state": ready.state()}
+
+    folder = store.folder("columns", key, build)
+    meta = json.loads((folder / "meta.json").read_text())
+    index = np.load(folder / "index.npz")
+    size = int(index["offsets"][-1])
+    values = np.memmap(folder / "values.bin", meta["dtype"], mode="r", shape=(size,)) if size else np.zeros(0, meta["dtype"])
+    bad = tuple((n, kind, detail) for n, kind, detail in meta["bad"])
+    return Column(key, preparation.restored(meta["state"]), values, index["offsets"], index["shapes"], index["present"], bad)
+
+
+def _stored(preparation: Preparation, contents: Sequence[Any], what: str) -> Iterator[np.ndarray | BadContent | None]:
+    def one(content: Any) -> np.ndarray | BadContent | None:
+        try:
+            return None if content is None else preparation.store(content)
+        except BadContent as problem:
+            return problem
+
+    with ThreadPoolExecutor(cpu_count()) as pool, track(what, len(contents)) as advance:
+        for start in range(0, len(contents), WINDOW):
+            window = contents[start : start + WINDOW]
+            yield from pool.map(one, window)
+            advance(len(window))
+
+
+def _write_rows(folder: Path, rows: Iterable[np.ndarray | BadContent | None]) -> dict[str, Any]:
+    bad: list[tuple[int, str, str]] = []
+    sizes: list[int] = []
+    shapes: list[tuple[int, ...]] = []
+    dtype = None
+    with (folder / "values.bin").open("wb") as file:
+        for n, row in enumerate(rows):
+            if isinstance(row, BadContent):
+                bad.append((n, row.kind, row.detail))
+            if isinstance(row, np.ndarray):
+                dtype = row.dtype
+                file.write(np.ascontiguousarray(row).tobytes())
+                sizes.append(row.size)
+                shapes.append(row.shape)
+            else:
+                sizes.append(0)
+                shapes.append(())
+        file.flush()
+        fsync(file.fileno())
+    present = np.array([shape != () for shape in shapes], dtype=bool)
+    axes = max((len(shape) for shape in shapes), default=1) or 1
+    filled = np.array([shape or (0,) * axes for shape in shapes], dtype=np.int64).reshape(len(shapes), axes)
+    np.savez(
+        folder / "index.npz", offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), shapes=filled, present=present
+    )
+    return {"dtype": np.dtype(dtype or np.float32).name, "bad": bad}

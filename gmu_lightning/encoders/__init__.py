@@ -1,0 +1,1 @@
+"""Encoders: one modality's stored inputs -> `Features`. Importing this room loads no network library."""

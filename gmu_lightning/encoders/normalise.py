@@ -1,0 +1,85 @@
+"""How one modality's vectors are scaled before fusion, learned from train alone; rows that are absent never count."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+KINDS = ("none", "layer", "batch", "standardise")
+
+
+def make(kind: str, dim: int) -> nn.Module:
+    """A module (x (B, dim), present (B,) bool) -> (B, dim); rows that are absent come out as they went in, or as zeros."""
+    return {"none": Unchanged, "layer": Layer, "batch": Batch, "standardise": Standardise}[kind](dim)
+
+
+class Unchanged(nn.Module):
+    """x."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+
+    def forward(self, x: Tensor, present: Tensor) -> Tensor:
+        return x
+
+
+class Layer(nn.LayerNorm):
+    """Mean 0 and variance 1 over each movie's features, then a learned scale and shift (Ba et al. 2016, arXiv 1607.06450)."""
+
+    def forward(self, x: Tensor, present: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x)
+
+
+class Batch(nn.BatchNorm1d):
+    """Mean 0 and variance 1 over the movies of a batch that are present (Ioffe & Szegedy 2015, arXiv 1502.03167).
+
+    A training batch with fewer than two of them has no variance: the running statistics scale it, and stay as they are.
+    """
+
+    def forward(self, x: Tensor, present: Tensor) -> Tensor:  # type: ignore[override]
+        rows = x[present]
+        if self.training and len(rows) < 2:
+            normalised = nn.functional.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        else:
+            normalised = super().forward(rows)
+        out = torch.zeros(x.shape, dtype=normalised.dtype, device=x.device)
+        return out.masked_scatter(present[:, None], normalised)
+
+
+class Standardise(nn.Module):
+    """Each feature minus its mean over its standard deviation, both over train; a feature that never varies is only centred."""
+
+    mean: Tensor
+    std: Tensor
+    fitted: Tensor
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+        self.register_buffer("fitted", torch.tensor(False))
+        self._known = False  # `fitted` without a transfer from the device at every step
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> Standardise:
+        """Learn from the present rows of train, (N, dim).
+
+        Raises:
+            ValueError: there is no row, or one is not finite.
+        """
+        if not len(x) or not torch.isfinite(x).all():
+            raise ValueError(f"cannot standardise on {len(x)} rows, {int((~torch.isfinite(x)).any(1).sum())} of them not finite")
+        x = x.double()
+        std = x.std(dim=0, correction=0)
+        constant = std <= 1e-7 * x.abs().amax(dim=0)  # what rounding leaves of a feature that never varies
+        self.mean.copy_(x.mean(dim=0))
+        self.std.copy_(std.masked_fill(constant, 1.0))
+        self.fitted.fill_(True)
+        return self
+
+    def forward(self, x: Tensor, present: Tensor) -> Tensor:
+        if not self._known:
+            self._known = bool(self.fitted)
+        if not self._known:
+            raise RuntimeError("standardise was not fitted on train")
+        return (x - self.mean) / self.std

@@ -1,0 +1,136 @@
+"""A settled configuration -> data, encoders, columns, model. Classes get plain arguments and know nothing of Hydra."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+
+from gmu_lightning.data.module import MovieData
+from gmu_lightning.data.store import Column, Store, prepared
+from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.experiment.settle import modalities_of
+from gmu_lightning.features import FeatureColumn, encoded, vectors
+from gmu_lightning.fusion import Fusion
+from gmu_lightning.fusion.base import mismatch
+from gmu_lightning.model import MovieGenreClassifier
+from gmu_lightning.movie import Senseless, UserError
+
+
+def make(node: Mapping[str, Any], **arguments: Any) -> Any:
+    """The object a node names by `_target_`; what is known only now is given in Python."""
+    made = instantiate(dict(node), _convert_="all", _partial_=True)
+    try:
+        return made(**arguments)
+    except TypeError as error:
+        raise UserError(
+            f"{node['_target_']} does not take the arguments it was given ({error}): compare with its docstring"
+        ) from error
+
+
+def check_sense(config: Mapping[str, Any]) -> None:
+    """Whether data, modalities and fusion go together, judged by what their classes declare. Raises Senseless."""
+    modalities = modalities_of(config["modalities"])
+    data_class, fusion_class = (_class(config[name]["_target_"]) for name in ("data", "fusion"))
+    absent = [m for m in modalities if m not in data_class.modalities]
+    if absent:
+        raise Senseless(
+            f"data={config['choices'].get('data', data_class.__name__)} has no {' and no '.join(absent)}: "
+            f"choose modalities among {', '.join(data_class.modalities)}"
+        )
+    problem = mismatch(fusion_class, config["choices"].get("fusion", fusion_class.__name__), modalities)
+    if problem:
+        raise Senseless(problem)
+
+
+def _class(target: str) -> Any:
+    from hydra.utils import get_object
+
+    found = get_object(target)
+    return getattr(found, "declares", found)
+
+
+def build_data(config: Mapping[str, Any], store: Store) -> MovieData:
+    """The data set, read: every movie of every split, its genres and its audit."""
+    data: MovieData = make(config["data"])
+    data.load(modalities_of(config["modalities"]), store)
+    return data
+
+
+def build_encoders(config: Mapping[str, Any]) -> dict[str, Encoder]:
+    """One per modality, in order; weights are found (or missed, in a sentence) but not loaded."""
+    encoders = {m: make(config["encoder"][m]) for m in modalities_of(config["modalities"])}
+    for encoder in encoders.values():
+        encoder.check()
+    return encoders
+
+
+def build_columns(
+    data: MovieData, encoders: Mapping[str, Encoder], store: Store, device: torch.device, fitted: bool = False
+) -> tuple[dict[str, Column | FeatureColumn], dict[str, float]]:
+    """What each encoder reads, or what it says where it is constant; and the seconds each of the two took.
+
+    `fitted`: the preparations have learned already, and do not learn from this data's train.
+    """
+    columns: dict[str, Column | FeatureColumn] = {}
+    seconds = {"prepare": 0.0, "encode": 0.0}
+    for modality, encoder in encoders.items():
+        start = time.perf_counter()
+        column = prepare_column(data, modality, encoder, store, fitted)
+        encoder.preparation = column.preparation
+        seconds["prepare"] += time.perf_counter() - start
+        start = time.perf_counter()
+        columns[modality] = encoded(store, column, encoder, device) if encoder.constant else column
+        seconds["encode"] += time.perf_counter() - start
+    data.use(columns)
+    return columns, seconds
+
+
+def prepare_column(data: MovieData, modality: str, encoder: Encoder, store: Store, fitted: bool = False) -> Column:
+    """One modality as its encoder wants it; contents that cannot be used are named in the audit."""
+    contents, digests = data.contents(modality), data.digests[modality]
+    column = prepared(store, modality, contents, digests, data.in_train, encoder.preparation, fitted)
+    for row, kind, detail in column.bad:
+        movie = data.movies[row]
+        where = movie.content.get(modality)
+        file = where.name if isinstance(where, Path) else ""
+        data.audit.add(movie.id, file, str(data.split_of[row]), kind, "kept_absent", detail)
+    return column
+
+
+def build_model(config: Mapping[str, Any], data: MovieData, encoders: Mapping[str, Encoder]) -> MovieGenreClassifier:
+    """The model, its weights drawn from the seed alone."""
+    torch.manual_seed(int(config["seed"]))
+    for encoder in encoders.values():
+        if not encoder.constant:
+            encoder.build()
+    fusion: Fusion = make(config["fusion"], sizes={m: e.dim for m, e in encoders.items()})
+    optimizer = dict(config["optimizer"])
+    trainer = config["trainer"]
+    return MovieGenreClassifier(
+        encoders=encoders,
+        fusion=fusion,
+        genres=len(data.vocabulary),
+        loss=make(config["loss"], labels=data.labels[data.in_train]),
+        optimizer=lambda groups, **options: make(optimizer, params=groups, **options),
+        scheduler=lambda optimizer, **options: make(config["scheduler"], optimizer=optimizer, **options),
+        lr=float(optimizer.pop("lr")),
+        weight_decay=float(optimizer.pop("weight_decay", 0.0)),
+        total_steps=data.total_steps(int(trainer["max_epochs"]), int(trainer["accumulate_grad_batches"])),
+        monitor=config["monitor"],
+    )
+
+
+def fit_normalisers(model: MovieGenreClassifier, data: MovieData, device: torch.device) -> None:
+    """Means and deviations of every modality that is standardised, from the train split alone."""
+    from gmu_lightning.encoders.normalise import Standardise
+
+    for modality, normaliser in model.normalisers.items():
+        if isinstance(normaliser, Standardise):
+            column = data.columns[modality]
+            rows = [n for n in data.rows("train").tolist() if column.present[n]]
+            normaliser.fit(vectors(model.encoders[modality], column, rows, device))

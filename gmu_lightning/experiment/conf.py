@@ -1,0 +1,59 @@
+"""The configuration groups on disk, and which classes they may name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gmu_lightning.movie import UserError
+
+
+def conf_folder() -> Path:
+    """Where the groups are: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "train.yaml").exists():
+            return folder
+    raise UserError(f"{package} is installed without its conf folder: install it again from the wheel")
+
+
+def choices_of(group: str) -> list[str]:
+    """The YAMLs of a group."""
+    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+
+
+def checked_as_data(config: Mapping[str, Any], where: Path) -> None:
+    """A stranger's configuration is data: it may name the classes that our own groups name, and nothing else.
+
+    Raises:
+        UserError: another class, an interpolation, or a node that is Hydra's.
+    """
+    if "hydra" in config:
+        raise UserError(f"{where} holds a hydra node, which no run writes: it is not read")
+    for key, value in _leaves(config):
+        if key == "_target_" and value not in known_targets():
+            raise UserError(f"{where} names the class {value}, which is not one of this package's choices: it is not read")
+        if isinstance(value, str) and "${" in value:
+            raise UserError(f"{where} holds the interpolation {value}, which no run writes: it is not read")
+
+
+@cache
+def known_targets() -> frozenset[str]:
+    """Every `_target_` of every group."""
+    nodes = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in conf_folder().rglob("*.yaml"))
+    return frozenset(str(value) for node in nodes if isinstance(node, dict) for key, value in _leaves(node) if key == "_target_")
+
+
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _leaves(value, str(name))
+    elif isinstance(node, list):
+        for value in node:
+            yield from _leaves(value, key)
+    else:
+        yield key, node

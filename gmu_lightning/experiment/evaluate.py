@@ -1,0 +1,115 @@
+"""A finished run scored again: on any split, at any threshold, on the data it saw or on other data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from gmu_lightning import callbacks
+from gmu_lightning.data.module import MovieData
+from gmu_lightning.data.store import Store
+from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.experiment import build
+from gmu_lightning.experiment.conf import checked_as_data
+from gmu_lightning.experiment.results import predict, split_scores
+from gmu_lightning.experiment.train import device_of, quiet_libraries
+from gmu_lightning.metrics import tune_per_genre, tune_threshold
+from gmu_lightning.model import MovieGenreClassifier
+from gmu_lightning.movie import SPLITS, GenreVocabulary, UserError
+from gmu_lightning.run import Run, write_json
+
+
+def evaluate(run: Run, split: str, root: str | None, threshold: str, store: Store) -> Path:
+    """Predictions and scores of one split into RUN/evaluate/<time>/; the run's own files stay as they are.
+
+    Args:
+        root: other raw data than the run's; None for the same.
+        threshold: a number, `val` or `val_per_genre` (tuned on the run's own val predictions).
+
+    Returns:
+        The folder.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split={split} does not exist: choose one of {', '.join(SPLITS)}")
+    rules = _rules(threshold, run)
+    config = {**run.config}
+    checked_as_data(config, run / "config.yaml")
+    if root is not None:
+        config["data"] = {**config["data"], "root": root}
+    quiet_libraries()
+    checkpoint = _checkpoint(run / "checkpoints/best.ckpt")
+    data, model = restored(config, checkpoint, store)
+    about = checkpoint["gmu_lightning"]
+    collector = callbacks.SplitPredictions(tuple(about["genres"]), tuple(about["modalities"]), data.ids, data.fingerprint)
+    trainer = pl.Trainer(
+        accelerator=config["trainer"]["accelerator"],
+        devices=1,
+        precision=config["trainer"]["precision"],
+        callbacks=[collector],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    predictions = predict(trainer, collector, data, model, split)
+    predictions.threshold = next(iter(rules.values()), 0.5)
+    folder = run / "evaluate" / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
+    predictions.write(folder / f"predictions/{split}.parquet")
+    scores = split_scores(predictions, model, rules)
+    write_json(folder / "metrics.json", {f"{split}/{name}": value for name, value in scores.items()})
+    print(f"{split} micro F1 {scores['f1_micro']:.4f}, micro AP {scores['ap_micro']:.4f}, {scores['movies']} movies, in {folder}")
+    return folder
+
+
+def restored(config: Mapping[str, Any], checkpoint: Mapping[str, Any], store: Store) -> tuple[MovieData, MovieGenreClassifier]:
+    """The data under the checkpoint's genres, and the model with the checkpoint's weights."""
+    about = checkpoint["gmu_lightning"]
+    encoders = build.build_encoders(config)
+    for modality, encoder in encoders.items():
+        encoder.preparation = encoder.preparation.restored(about["preparations"][modality])
+    data = build.build_data(config, store)
+    data.vocabulary = GenreVocabulary(tuple(about["genres"]))
+    data.labels = data.vocabulary.encode(movie.genres for movie in data.movies)
+    build.build_columns(data, encoders, store, device_of(config), fitted=True)
+    _same_sizes(encoders, about["sizes"])
+    model = build.build_model(config, data, encoders)
+    model.load_state_dict(checkpoint["state_dict"])
+    return data, model.eval()
+
+
+def _same_sizes(encoders: Mapping[str, Encoder], sizes: Mapping[str, int]) -> None:
+    for modality, encoder in encoders.items():
+        if encoder.dim != sizes[modality]:
+            raise UserError(
+                f"encoder.{modality} gives {encoder.dim} features, the checkpoint was trained on {sizes[modality]}: "
+                "its weights are not those of the run"
+            )
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give the folder of a run that finished")
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise UserError(f"{path} is not a checkpoint of plain tensors and containers, so it is not read: {error}") from error
+
+
+def _rules(threshold: str, run: Run) -> dict[str, Any]:
+    if threshold in ("val", "val_per_genre"):
+        val = run.predictions("val")
+        tune = tune_threshold if threshold == "val" else tune_per_genre
+        found = tune(val.labels, val.probabilities)
+        return {threshold: found if threshold == "val" else found.tolist()}
+    try:
+        number = float(threshold)
+    except ValueError:
+        raise UserError(f"threshold={threshold} is no rule: give a number in [0, 1], val or val_per_genre") from None
+    if not 0 <= number <= 1:
+        raise UserError(f"threshold={threshold} is no probability: give a number in [0, 1], val or val_per_genre")
+    return {} if number == 0.5 else {f"{number:g}": number}

@@ -1,0 +1,85 @@
+"""Loggers, opened for a run and closed with its outcome. history.csv and metrics.json are written whatever is chosen here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+
+from gmu_lightning.movie import UserError
+from gmu_lightning.run import Run
+
+
+def open_loggers(config: Mapping[str, Any], run: Run, group: str | None) -> list[Any]:
+    """One Lightning logger per choice of `logger=`."""
+    chosen = config.get("logger") or {}
+    return [
+        instantiate(dict(node), _convert_="all")(config=dict(config), run=run, group=group) for node in chosen.values() if node
+    ]
+
+
+def wandb_logger(
+    config: dict[str, Any], run: Run, group: str | None, project: str, entity: str | None, mode: str, tags: Sequence[str]
+) -> Any:
+    """A W&B run of its own for this job: named as its folder, grouped by its sweep, tagged by what it is made of."""
+    import wandb
+    from pytorch_lightning.loggers import WandbLogger
+
+    if mode not in ("online", "offline", "disabled"):
+        raise UserError(f"logger.wandb.mode={mode} is none of online, offline and disabled: choose one of them")
+    made_of = [
+        str(config["modalities"]),
+        *(v for k, v in config["choices"].items() if k in ("data", "fusion") or k.startswith("encoder/")),
+    ]
+    logger = WandbLogger(
+        name=run.folder.name,
+        project=project,
+        entity=entity,
+        group=group,
+        tags=list(dict.fromkeys([*tags, *made_of])),
+        config=config,
+        save_dir=str(run.folder),
+        mode=mode,
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+    try:
+        logger.experiment  # noqa: B018  opens it now, so that a missing account is said before training
+    except wandb.errors.Error as error:
+        raise UserError(
+            f"W&B could not start ({str(error).splitlines()[0]}): "
+            "run `wandb login`, or choose logger.wandb.mode=offline, or logger=csv"
+        ) from error
+    return logger
+
+
+def tensorboard_logger(config: dict[str, Any], run: Run, group: str | None) -> Any:
+    """TensorBoard event files in the run's folder."""
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        raise UserError("logger=tensorboard needs the package tensorboard: pip install 'gmu-lightning[tensorboard]'") from None
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(save_dir=str(run.folder), name="", version="tensorboard")
+
+
+def close_loggers(loggers: Sequence[Any], metrics: Mapping[str, Any] | None, figures: Sequence[Path]) -> None:
+    """metrics.json into the summary, each key under its own name, and the figures as images; then closed.
+
+    `metrics` is None for a run that failed, and its loggers are told so.
+    """
+    for logger in loggers:
+        kind = type(logger).__name__
+        if kind == "WandbLogger":
+            import wandb
+
+            if metrics is not None:
+                logger.experiment.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in figures})
+                logger.experiment.summary.update(dict(metrics))
+            logger.experiment.finish(exit_code=0 if metrics is not None else 1)
+        elif kind == "TensorBoardLogger":
+            if metrics is not None:
+                logger.log_metrics({key: float(value) for key, value in metrics.items() if isinstance(value, (int, float))})
+            logger.finalize("success" if metrics is not None else "failed")

@@ -1,0 +1,35 @@
+"""Raw data -> columns, once; no weights are loaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gmu_lightning.data.store import Store
+from gmu_lightning.experiment import build
+from gmu_lightning.experiment.settle import modalities_of
+from gmu_lightning.experiment.train import quiet_libraries, say_audit
+from gmu_lightning.report.figures import genre_distribution, save
+from gmu_lightning.run import write_json
+
+
+def prepare(config: Mapping[str, Any], folder: Path) -> None:
+    """Prepare every chosen modality; leaves audit.json and the genre distribution, as PNG and SVG, in `folder`."""
+    quiet_libraries()
+    store = Store(config["store"]["dir"])
+    data = build.build_data(config, store)
+    for sentence in data.warnings:
+        print(f"warning: {sentence}", file=sys.stderr)
+    for modality in modalities_of(config["modalities"]):
+        encoder = build.make(config["encoder"][modality])
+        column = build.prepare_column(data, modality, encoder, store)
+        print(f"{modality}: {int(column.present.sum())} of {len(data.movies)} movies, in {store.root / 'columns' / column.key}")
+    report = data.audit_report()
+    write_json(folder / "audit.json", report)
+    save(genre_distribution(report["genres"]), folder / "genres")
+    say_audit(data)
+    sizes = ", ".join(f"{n} {split}" for split, n in report["movies"].items())
+    print(f"{data.layout}: {sizes} movies, {len(data.vocabulary)} genres; see {folder}")
+    data.raise_if_strict()

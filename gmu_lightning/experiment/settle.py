@@ -1,0 +1,95 @@
+"""A composed configuration -> the settled one: plain, pruned to the chosen modalities, nothing left to be decided.
+
+Needs no torch, so that a run's identity is known before anything is imported or read.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from typing import Any
+
+from gmu_lightning.movie import MODALITIES, UserError
+
+FROZEN_EPOCHS, FINE_TUNING_EPOCHS = 25, 5
+FINE_TUNING_TOKENS = 2048  # a padded batch, where a text encoder is trained
+WARM_UP = 0.1
+
+
+def settle(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict[str, Any]:
+    """The configuration of one run.
+
+    Args:
+        config: resolved, as plain containers, without Hydra's own node.
+        choices: {config group: choice}.
+
+    Raises:
+        UserError: a modality is unknown, named twice or has no encoder.
+    """
+    settled = deepcopy(dict(config))
+    chosen = modalities_of(str(settled["modalities"]))
+    encoders = settled.get("encoder") or {}
+    for modality in chosen:
+        if modality not in encoders:
+            raise UserError(
+                f"modalities={settled['modalities']} names {modality}, which has no encoder: choose among {', '.join(encoders)}"
+            )
+    settled["encoder"] = {m: _settled_encoder(dict(encoders[m]), m) for m in chosen}
+    fine_tuned = [m for m, e in settled["encoder"].items() if e["freeze"] != "all" and e.get("lr") is not None]
+    _fill(settled["scheduler"], share=WARM_UP if fine_tuned else 0.0, decay="linear" if fine_tuned else "constant")
+    _fill(
+        settled["trainer"],
+        max_epochs=FINE_TUNING_EPOCHS if fine_tuned else FROZEN_EPOCHS,
+        gradient_clip_val=1.0 if fine_tuned else None,
+    )
+    _fill(settled["data"], token_budget=FINE_TUNING_TOKENS if "text" in fine_tuned else None)
+    keep = [f"encoder/{m}" for m in chosen]
+    settled["choices"] = {
+        group: choice
+        for group, choice in choices.items()
+        if choice is not None and not group.startswith("hydra/") and (not group.startswith("encoder/") or group in keep)
+    }
+    return settled
+
+
+def modalities_of(word: str) -> tuple[str, ...]:
+    """`text+image` -> ("text", "image"): the order is the hierarchical gate's."""
+    names = tuple(word.split("+"))
+    for name in names:
+        if name not in MODALITIES:
+            raise UserError(f"modalities={word} names '{name}', which is no modality: {near(name, MODALITIES)}, joined by +")
+    if len(set(names)) < len(names):
+        raise UserError(f"modalities={word} names a modality twice: each stands once, joined by +")
+    return names
+
+
+def near(word: str, names: Iterable[str]) -> str:
+    """`did you mean a? Valid: a, b, c`"""
+    names = list(names)
+    close = difflib.get_close_matches(word, names, n=2, cutoff=0.5)
+    valid = f"valid are {', '.join(names)}"
+    return f"did you mean {' or '.join(close)}? {valid}" if close else valid
+
+
+def _settled_encoder(encoder: dict[str, Any], modality: str) -> dict[str, Any]:
+    freeze = str(encoder["freeze"])
+    if freeze not in ("all", "none") and not freeze.isdigit():
+        raise UserError(
+            f"encoder.{modality}.freeze={freeze} is none of all, none and a number of first layers: choose one of them"
+        )
+    encoder["freeze"] = int(freeze) if freeze.isdigit() else freeze
+    frozen = freeze == "all" and encoder.get("unfreeze_at_epoch") is None
+    _fill(encoder, normalise="standardise" if frozen else "layer", dropout=0.5 if frozen else 0.0)
+    return encoder
+
+
+def _fill(node: dict[str, Any], **values: Any) -> None:
+    for key, value in values.items():
+        if node.get(key) == "auto":
+            node[key] = value
+
+
+def words(settled: Mapping[str, Any]) -> str:
+    """What a run is, in words that can name a folder."""
+    return f"{settled['choices'].get('fusion', 'fusion')}-{settled['modalities']}-seed{settled['seed']}"

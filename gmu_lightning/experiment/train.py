@@ -1,0 +1,188 @@
+"""One run, from a settled configuration to everything its folder holds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from gmu_lightning import callbacks
+from gmu_lightning.data.module import MovieData
+from gmu_lightning.data.progress import QUIET
+from gmu_lightning.data.store import Store
+from gmu_lightning.experiment import build
+from gmu_lightning.experiment.environment import environment, peak_memory_mb, use_threads
+from gmu_lightning.experiment.loggers import close_loggers, open_loggers
+from gmu_lightning.experiment.results import Fitted, final_scores, write_gates
+from gmu_lightning.experiment.settle import modalities_of
+from gmu_lightning.model import MovieGenreClassifier
+from gmu_lightning.movie import UserError
+from gmu_lightning.run import Run, write_json
+
+
+def train(config: Mapping[str, Any], run: Run, group: str | None = None) -> dict[str, Any]:
+    """Fit, choose the best epoch on val, score val and test, write the run's files.
+
+    Args:
+        config: settled.
+        run: begun already; its status is the caller's to end.
+        group: the sweep's name, for loggers that group runs.
+
+    Returns:
+        metrics.json.
+    """
+    started = time.perf_counter()
+    quiet_libraries()
+    build.check_sense(config)
+    use_threads(config["trainer"]["threads"])
+    store = Store(config["store"]["dir"])
+    encoders = build.build_encoders(config)
+    data = build.build_data(config, store)
+    for sentence in data.warnings:
+        run.warn(sentence)
+    device = device_of(config)
+    for encoder in encoders.values():
+        if encoder.why_not_constant:
+            print(encoder.why_not_constant, file=sys.stderr)
+    reading = time.perf_counter() - started
+    columns, seconds = build.build_columns(data, encoders, store, device)
+    seconds["prepare"] += reading
+    write_json(run / "audit.json", data.audit_report())
+    data.raise_if_strict()
+    say_audit(data)
+    model = build.build_model(config, data, encoders)
+    build.fit_normalisers(model, data, device)
+
+    loggers = open_loggers(config, run, group)
+    metrics: dict[str, Any] | None = None
+    figures: list[Path] = []
+    try:
+        fitted = fit(config, run, data, model, loggers)
+        write_json(run / "environment.json", environment(fitted.device, int(config["seed"]), data.fingerprint))
+        metrics = final_scores(fitted, run, data, model)
+        metrics |= {f"seconds/{name}": value for name, value in {**seconds, "fit": fitted.seconds}.items()}
+        cached = sum(getattr(column, "parameters", 0) for column in columns.values())
+        metrics |= {
+            "seconds/total": time.perf_counter() - started,
+            "movies_per_second": len(data.rows("train")) * fitted.epochs / fitted.seconds,
+            "peak_memory_mb": peak_memory_mb(fitted.device),
+            "parameters/total": cached + sum(p.numel() for p in model.parameters()),
+            "parameters/trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "parameters/fusion": sum(p.numel() for p in model.fusion.parameters()),
+        }
+        figures = write_gates(run)
+        write_json(run / "metrics.json", metrics)
+    finally:
+        close_loggers(loggers, metrics, figures)
+    return metrics
+
+
+def fit(config: Mapping[str, Any], run: Run, data: MovieData, model: MovieGenreClassifier, loggers: list[Any]) -> Fitted:
+    """Train, and put the weights of the best epoch back into the model."""
+    modalities = modalities_of(config["modalities"])
+    predictions = callbacks.SplitPredictions(data.vocabulary.names, modalities, data.ids, data.fingerprint)
+    history = callbacks.History(run, predictions)
+    about = {
+        "genres": list(data.vocabulary.names),
+        "modalities": list(modalities),
+        "config": dict(config),
+        "preparations": {m: e.preparation.state() for m, e in model.encoders.items()},  # type: ignore[union-attr,operator]
+        "sizes": {m: e.dim for m, e in model.encoders.items()},
+    }
+    best, last = callbacks.best_and_last(run / "checkpoints", config["monitor"], about)
+    own = [callbacks.Determinism(int(config["seed"])), predictions, history, best, last]
+    data.seed_order(int(config["seed"]))
+    trainer = make_trainer(config, loggers, own, run)
+    compiled = torch.compile(model) if config["trainer"]["compile"] else model
+    start = time.perf_counter()
+    try:
+        trainer.fit(compiled, datamodule=data)
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    seconds = time.perf_counter() - start
+    if not best.best_model_path:
+        raise UserError(f"monitor={config['monitor']} was never recorded: choose a score of history.csv, such as val/ap_micro")
+    checkpoint = torch.load(best.best_model_path, weights_only=True, map_location="cpu")
+    model.load_state_dict(checkpoint["state_dict"])
+    if history.flat_loss:
+        run.warn(history.flat_loss)
+        print(f"warning: {history.flat_loss}", file=sys.stderr)
+    return Fitted(trainer, predictions, trainer.strategy.root_device, int(checkpoint["epoch"]), len(history.rows), seconds)
+
+
+def make_trainer(config: Mapping[str, Any], loggers: list[Any], own: list[pl.Callback], run: Run) -> pl.Trainer:
+    """Lightning's Trainer from `trainer` and `callbacks`."""
+    from hydra.utils import instantiate
+
+    options = dict(config["trainer"])
+    options.pop("threads"), options.pop("compile")
+    shown = options.pop("progress")
+    if shown == "auto":
+        shown = "none" if os.environ.get(QUIET) else "bar" if sys.stderr.isatty() else "lines"
+    if shown == "lines":
+        own = [*own, callbacks.EpochLines(config["monitor"])]
+    if shown == "bar":
+        from pytorch_lightning.callbacks import RichProgressBar
+
+        own = [*own, RichProgressBar()]
+    extra = [instantiate(dict(node), _convert_="all") for node in (config.get("callbacks") or {}).values() if node]
+    try:
+        return pl.Trainer(
+            **options,
+            callbacks=[*own, *extra],
+            logger=loggers or False,
+            plugins=[callbacks.AtomicCheckpointIO()],
+            default_root_dir=str(run.folder),
+            num_sanity_val_steps=0,
+            log_every_n_steps=10**9,
+            use_distributed_sampler=False,
+            reload_dataloaders_every_n_epochs=1,
+            enable_checkpointing=True,
+            enable_progress_bar=shown == "bar",
+            enable_model_summary=shown != "none",
+        )
+    except (TypeError, ValueError, pl.utilities.exceptions.MisconfigurationException) as error:
+        raise UserError(
+            f"trainer cannot be built: {str(error).splitlines()[0]}; look at trainer.* on the command line"
+        ) from error
+
+
+def device_of(config: Mapping[str, Any]) -> torch.device:
+    """The device the trainer will use, for the encoding that happens before it."""
+    accelerator = str(config["trainer"]["accelerator"])
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("cpu")
+
+
+def say_audit(data: MovieData) -> None:
+    """What is wrong with the data, in a few lines."""
+    if not os.environ.get(QUIET):
+        for line in data.audit.summary():
+            print(line, file=sys.stderr)
+
+
+def quiet_libraries() -> None:
+    """Lightning's tips and notes on devices and workers say nothing about this run."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*Checkpoint directory.*",
+        ".*LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message)

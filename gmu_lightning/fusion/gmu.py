@@ -1,0 +1,87 @@
+"""Gated Multimodal Units: one family, three gates (Arevalo et al. 2017, arXiv 1702.01992, and its published variants)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gmu_lightning.fusion.base import Fusion
+from gmu_lightning.movie import Fused, UserError
+
+VARIANTS = ("original", "hier", "softmax")
+
+
+class GMU(Fusion):
+    """h = sum_m z_m * tanh(W_m x_m); the variants differ in the gates z_m alone.
+
+    Args:
+        variant: `original`: z_1 = sigma(U [x_1; x_2]), z_2 = 1 - z_1 for two modalities; z_m = sigma(U_m [x_1; ...; x_M]) for more.
+            `hier`: s_m = sigma(U_m [x_1; ...; x_M]), s_M = 1; z_m = s_m prod_(j<m) (1 - s_j), the last present one taking the rest.
+            `softmax`: z = softmax over m of U t_m, t_m = T_m x_m (x_m itself where d_m = D).
+        sizes, dim: as every Fusion.
+        gate_input: `self`, or for `softmax` also `concat`: U_m [x_1; ...; x_M] instead of U t_m.
+        bias: of hidden and gate layers; the paper has none.
+
+    `state_dict` holds `hidden.<m>.weight` (D, d_m), `gate.weight` (the blocks U_1, ... stacked over rows in modality order) and,
+    for softmax, `transform.<m>.weight` (D, d_m) where d_m is not D.
+    """
+
+    def __init__(self, variant: str, sizes: Mapping[str, int], dim: int = 256, gate_input: str = "self", bias: bool = False):
+        super().__init__(sizes, dim)
+        if variant not in VARIANTS:
+            raise UserError(f"GMU variant {variant} does not exist: choose one of {', '.join(VARIANTS)}")
+        if gate_input not in ("self", "concat"):
+            raise UserError(f"fusion.gate_input={gate_input} does not exist: choose self or concat")
+        if gate_input == "concat" and variant != "softmax":
+            raise UserError(f"fusion.gate_input=concat is an option of gmu_softmax: the {variant} gate sees all modalities anyway")
+        self.variant, self.gate_input = variant, gate_input
+        count, total = len(self.sizes), sum(self.sizes.values())
+        self.tied = variant == "original" and count == 2
+        self.open_threshold = 0.5 if variant == "original" else 1 / count
+        self.hidden = nn.ModuleDict({m: nn.Linear(size, dim, bias=bias) for m, size in self.sizes.items()})
+        own = variant == "softmax" and gate_input == "self"
+        if own:
+            self.transform = nn.ModuleDict({m: nn.Linear(d, dim, bias=bias) for m, d in self.sizes.items() if d != dim})
+        blocks = {"original": 1 if self.tied else count, "hier": count - 1, "softmax": 1 if own else count}[variant]
+        self.gate = nn.Linear(dim if own else total, blocks * dim, bias=bias)
+
+    def fuse(self, inputs: Sequence[Tensor], present: Tensor) -> Fused:
+        """The gates of the variant over tanh(W_m x_m)."""
+        hidden = torch.stack([torch.tanh(layer(x)) for layer, x in zip(self.hidden.values(), inputs, strict=True)], dim=-2)
+        gates = getattr(self, f"_{self.variant}")(inputs, present)  # (B, ..., M, D)
+        parts = gates * hidden
+        return Fused(parts.sum(dim=-2), parts, gates)
+
+    def _original(self, inputs: Sequence[Tensor], present: Tensor) -> Tensor:
+        z = torch.sigmoid(self._blocks(inputs))  # (B, ..., 1 or M, D)
+        if not self.tied:
+            return torch.where(present, z, 0.0)
+        both = present.all(dim=-2, keepdim=True)
+        return torch.where(both, torch.cat([z, 1 - z], dim=-2), present.to(z.dtype))  # the one that is there gets gate 1
+
+    def _hier(self, inputs: Sequence[Tensor], present: Tensor) -> Tensor:
+        share = torch.sigmoid(self._blocks(inputs))  # (B, ..., M - 1, D)
+        share = torch.cat([share, torch.ones_like(share[..., :1, :])], dim=-2)
+        last = present & (present.flip(-2).cumsum(-2).flip(-2) == 1)  # the last one present takes all that is left
+        share = torch.where(last, 1.0, torch.where(present, share, 0.0))
+        left, gates = torch.ones_like(share[..., 0, :]), []
+        for s in share.unbind(dim=-2):
+            gates.append(s * left)
+            left = left * (1 - s)
+        return torch.stack(gates, dim=-2)
+
+    def _softmax(self, inputs: Sequence[Tensor], present: Tensor) -> Tensor:
+        if self.gate_input == "concat":
+            logits = self._blocks(inputs)
+        else:
+            own = [self.transform[m](x) if m in self.transform else x for m, x in zip(self.sizes, inputs, strict=True)]
+            logits = self.gate(torch.stack(own, dim=-2))  # (B, ..., M, D)
+        some = present.any(dim=-2, keepdim=True)
+        z = torch.softmax(logits.masked_fill(~present & some, float("-inf")), dim=-2)
+        return torch.where(some, z, 0.0)
+
+    def _blocks(self, inputs: Sequence[Tensor]) -> Tensor:
+        """U_m [x_1; ...; x_M] for all blocks in one product: (B, ..., blocks, D)."""
+        return self.gate(torch.cat(list(inputs), dim=-1)).unflatten(-1, (-1, self.dim))

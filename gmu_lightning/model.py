@@ -1,0 +1,121 @@
+"""The one model: encode each modality, normalise, fuse, classify. What differs between two models is in its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from gmu_lightning.encoders import normalise
+from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.fusion.base import Fusion
+from gmu_lightning.movie import Features, MovieBatch, Prediction
+from gmu_lightning.optimisation import parameter_groups
+
+
+class MovieGenreClassifier(pl.LightningModule):
+    """{modality: inputs} -> genre logits.
+
+    Args:
+        encoders: one per modality, in the order of `modalities=`. One that is constant and cached is never built:
+            its features arrive in the batch.
+        fusion: over {modality: (B, d_m)}.
+        genres: how many, C.
+        loss: (logits (B, C), targets (B, C)) -> scalar.
+        optimizer: parameter groups -> optimizer; `lr` is the rate of all but the encoders that bring their own.
+        scheduler: (optimizer, total_steps=) -> a torch schedule, stepped per update, or per epoch if it is a plateau.
+        total_steps: updates of the whole run.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        fusion: Fusion,
+        genres: int,
+        loss: nn.Module,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        total_steps: int = 1,
+        monitor: str = "val/ap_micro",
+    ):
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+        self.normalisers = nn.ModuleDict({m: normalise.make(e.normalise, e.dim) for m, e in encoders.items()})
+        self.dropouts = nn.ModuleDict({m: nn.Dropout(e.dropout) for m, e in encoders.items()})
+        self.fusion = fusion
+        self.head = fusion.head(genres)
+        self.loss = loss
+        self.modality_dropout = tuple(e.modality_dropout for e in encoders.values())
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.lr, self.weight_decay, self.total_steps, self.monitor = lr, weight_decay, total_steps, monitor
+        self.train_loss = MeanMetric()
+
+    def forward(self, batch: MovieBatch) -> Prediction:
+        """Logits (B, C); in evaluation also the exact contributions (B, M, C) and gates (B, M, D), where there are any."""
+        features: Mapping[str, Features] = self.fusion.encode(self.encoders, batch)
+        present = self._after_modality_dropout(batch.present)  # (B, M)
+        inputs = {}
+        for i, (modality, feature) in enumerate(features.items()):
+            normalised = self.normalisers[modality](feature.vector, batch.present[:, i])  # (B, d_m)
+            inputs[modality] = self.dropouts[modality](normalised)
+        fused = self.fusion(inputs, present)
+        logits = self.head(fused)  # (B, C)
+        if self.training or fused.parts is None:
+            return Prediction(logits)
+        return Prediction(logits, self.head.contributions(fused), fused.gates)
+
+    def _after_modality_dropout(self, present: Tensor) -> Tensor:
+        """In training each modality is taken away with its own probability, but never a movie's last one."""
+        if not self.training or not any(self.modality_dropout):
+            return present
+        rates = torch.tensor(self.modality_dropout, device=present.device)
+        kept = present & (torch.rand(present.shape, device=present.device) >= rates)
+        return torch.where(kept.any(dim=1, keepdim=True), kept, present)
+
+    def training_step(self, batch: MovieBatch, _index: int) -> Tensor:
+        """Mean loss of the batch."""
+        loss = self.loss(self(batch).logits, batch.labels)
+        self.train_loss.update(loss.detach(), weight=len(batch.ids))
+        return loss
+
+    def validation_step(self, batch: MovieBatch, _index: int) -> Prediction:
+        """The prediction; scores are computed over the whole split, by a callback."""
+        return self(batch)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW groups: no decay on biases and norms; an encoder with its own rate has its own groups."""
+        if self.optimizer is None:
+            return None
+        rest = [self.normalisers, self.fusion, self.head]
+        rates: Sequence[tuple[nn.Module, float]] = [
+            *((e, e.lr or self.lr) for e in self.encoders.values() if not e.constant),
+            *((module, self.lr) for module in rest),
+        ]
+        optimizer = self.optimizer(parameter_groups(list(rates), self.weight_decay), lr=self.lr)
+        if self.scheduler is None:
+            return optimizer
+        schedule = self.scheduler(optimizer, total_steps=self.total_steps)
+        plateau = isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau)
+        stepped = {"interval": "epoch", "monitor": self.monitor} if plateau else {"interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, **stepped}}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """All that training changed: a frozen encoder's weights are where they were found, not in every checkpoint."""
+        state = super().state_dict(*args, **kwargs)
+        constant = tuple(f"encoders.{m}." for m, e in self.encoders.items() if e.constant)
+        return {key: value for key, value in state.items() if not key.startswith(constant)} if constant else state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """The inverse of `state_dict`: what it left out may be absent, and nothing else."""
+        missing, unexpected = super().load_state_dict(state_dict, strict=False, assign=assign)
+        constant = tuple(f"encoders.{m}." for m, e in self.encoders.items() if e.constant)
+        missing = [key for key in missing if not (constant and key.startswith(constant))]
+        if strict and (missing or unexpected):
+            raise RuntimeError(f"the checkpoint is of another model: missing {missing[:5]}, unexpected {unexpected[:5]}")
+        return missing, unexpected

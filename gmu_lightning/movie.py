@@ -1,0 +1,136 @@
+"""The words every room shares: what a movie is, and what it turns into on its way to a prediction.
+
+What travels through the trainer is a `NamedTuple` of tensors (immutable, moves to a device, pins); what is
+configured or written is a frozen dataclass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MODALITIES = ("text", "image", "video", "audio", "metadata")
+SPLITS = ("train", "val", "test")
+
+
+class UserError(Exception):
+    """The request was wrong: its text is one sentence (what, where, what was expected, what to do)."""
+
+
+class Senseless(UserError):
+    """Parts that do not go together: an error alone, a reason to skip within a sweep's cross product."""
+
+
+class BadContent(Exception):
+    """One movie's content in one modality cannot be used; the movie stays and the modality is marked absent.
+
+    `kind` is the audit's word for it (`unreadable_image`, `bad_array`, ...), the text says what was wrong.
+    """
+
+    def __init__(self, kind: str, detail: str):
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Movie:
+    """One record as read. `content[m]` is raw: a plot (str), a file (Path) or an array; an absent one has no key."""
+
+    id: str
+    content: Mapping[str, Any]
+    genres: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GenreVocabulary:
+    """The genres of a task, in the order of every (.., C) axis."""
+
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def encode(self, genres: Iterable[Sequence[str]]) -> np.ndarray:
+        """Genres per movie -> bool (N, C). Names outside the vocabulary are not this function's to judge."""
+        column = {name: c for c, name in enumerate(self.names)}
+        rows = list(genres)
+        labels = np.zeros((len(rows), len(self.names)), dtype=bool)
+        for n, names in enumerate(rows):
+            labels[n, [column[name] for name in names if name in column]] = True
+        return labels
+
+
+class MovieBatch(NamedTuple):
+    """B movies. Every field of `inputs[m]` has B rows; rows where `present` is False hold nothing of meaning."""
+
+    ids: tuple[str, ...]
+    inputs: dict[str, Any]  # {modality: Inputs | Features}
+    present: Tensor  # (B, M) bool, in the order of `modalities=`
+    labels: Tensor | None  # (B, C) float32
+
+
+class Features(NamedTuple):
+    """One modality, encoded."""
+
+    vector: Tensor  # (B, d)
+    sequence: Tensor | None = None  # (B, T, d)
+    mask: Tensor | None = None  # (B, T) bool, True where real
+
+
+class Fused(NamedTuple):
+    """All modalities, fused. Where the fusion is additive, `parts` sum to `vector` over M."""
+
+    vector: Tensor  # (B, ..., D)
+    parts: Tensor | None = None  # (B, ..., M, D)
+    gates: Tensor | None = None  # (B, ..., M, D), in [0, 1]
+
+
+class Prediction(NamedTuple):
+    """What the model says of B movies."""
+
+    logits: Tensor  # (B, C)
+    contributions: Tensor | None = None  # (B, M, C): bias + their sum over M is the logit
+    gates: Tensor | None = None  # (B, M, D)
+
+
+@runtime_checkable
+class Preparation(Protocol):
+    """How an encoder wants one movie's raw content stored, and stored rows batched.
+
+    Attributes:
+        fingerprint: all that the stored bytes depend on, apart from the content (and, where `learns`, the train split).
+        learns: whether `fit` learns anything from train.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def learns(self) -> bool: ...
+
+    def fit(self, contents: Iterable[Any]) -> Preparation:
+        """Learn from the raw contents of train alone; itself where nothing is learned."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What `fit` learned, as plain containers; `{}` where nothing is learned."""
+        ...
+
+    def restored(self, state: Mapping[str, Any]) -> Preparation:
+        """The fitted preparation that `state()` came from."""
+        ...
+
+    def store(self, content: Any) -> np.ndarray:
+        """One movie's content as the array to keep on disk. Raises BadContent."""
+        ...
+
+    def batch(self, rows: Sequence[np.ndarray | None], training: bool) -> Any:
+        """Stored rows (None: absent, becomes a placeholder) -> Inputs: a tensor or a NamedTuple of tensors, of B rows."""
+        ...

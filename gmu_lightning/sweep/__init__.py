@@ -1,0 +1,1 @@
+"""Which jobs of a cross product are run, how they are launched, and what the sweep leaves."""

@@ -1,0 +1,179 @@
+"""From what a user typed to Hydra, and from whatever goes wrong to one sentence and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from gmu_lightning.experiment.conf import choices_of, conf_folder
+from gmu_lightning.movie import UserError
+from gmu_lightning.sweep.callback import SweepFiles
+
+# Values that are paths or free text: taken as typed, never as Hydra's grammar, and never swept over.
+AS_TYPED = re.compile(
+    r"^\+{0,2}(data\.root|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|output|encoder\.\w+\.(name|weights|vectors))=(.*)$",
+    re.S,
+)
+DOT_FOR_SLASH = re.compile(r"^(data|encoder\.\w+|fusion|loss|optimizer|scheduler|trainer|callbacks|logger|experiment)=")
+
+
+def call(command: Callable[[], Any]) -> None:
+    """Run a command that `hydra.main` made; the process exits with 0, 1 or 130, and the last line on stderr says why."""
+    full = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises instead of printing and exiting
+    scratch: str | None = None
+    try:
+        arguments = [escaped(argument) for argument in sys.argv[1:]]
+        refuse_dot_for_slash(arguments)
+        if "check=true" in (a.lower() for a in arguments):  # nothing is left behind, not even an empty folder
+            scratch = tempfile.mkdtemp()
+            arguments += [f"hydra.sweep.dir={scratch}", f"hydra.run.dir={scratch}"]
+        sys.argv[1:] = arguments
+        register_launcher()
+        command()
+    except KeyboardInterrupt:
+        SweepFiles.end(interrupted=True)
+        _exit(130, "interrupted")
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except Exception as error:
+        if SweepFiles.current is not None and SweepFiles.current[0].exists():
+            SweepFiles.end(interrupted=False)
+        if full or not isinstance(_cause(error), (UserError, HydraException, OmegaConfBaseException)):
+            traceback.print_exc()
+        _exit(1, sentence(error))
+    finally:
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _exit(code: int, line: str) -> None:
+    sys.stdout.flush()
+    print(line, file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def escaped(argument: str) -> str:
+    """A path or free text, quoted for Hydra's grammar, `~` expanded; any other argument as it is."""
+    match = AS_TYPED.match(argument)
+    if match is None:
+        return argument
+    key, value = argument[: match.start(3)], match.group(3)
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    hub_name = match.group(2) == "name" and not value.startswith(("/", "~", ".")) and not Path(value).exists()
+    if value in ("", "null", "???") or "${" in value or hub_name or (quoted and not Path(value).exists()):
+        return argument
+    path = str(Path(value).expanduser()) if value.startswith("~") else value
+    text = path.replace("'", "\\'")
+    tail = len(text) - len(text.rstrip("\\"))
+    return f"{key}'{text}{chr(92) * tail}'"
+
+
+def refuse_dot_for_slash(arguments: Sequence[str]) -> None:
+    """`encoder.text=minilm` would silently replace a node by a word. Raises UserError."""
+    for argument in arguments:
+        match = DOT_FOR_SLASH.match(argument)
+        if match is None:
+            continue
+        node, value = argument.split("=", 1)
+        group = node.replace(".", "/")
+        if "." in node and (conf_folder() / group).is_dir():
+            choices = choices_of(group)
+            if value.split(",")[0] not in choices:
+                raise UserError(
+                    f"{argument} sets a value where a group is chosen: write {group}=CHOICE, with one of {', '.join(choices)}"
+                )
+            raise UserError(f"{argument} sets a value where a group is chosen: write {group}={value} (slash, not dot)")
+
+
+def register_launcher() -> None:
+    """Hydra takes launchers from modules named hydra_plugins alone: give ours that name."""
+    from hydra.core.plugins import Plugins
+
+    from gmu_lightning.sweep.launcher import Processes
+    from gmu_lightning.sweep.task import register_resolvers
+
+    try:
+        import hydra_plugins  # noqa: F401
+    except ImportError:
+        parent = ModuleType("hydra_plugins")
+        parent.__path__ = []
+        sys.modules["hydra_plugins"] = parent
+    module = sys.modules.setdefault("hydra_plugins.gmu_lightning", ModuleType("hydra_plugins.gmu_lightning"))
+    module.Processes = Processes  # type: ignore[attr-defined]
+    Processes.__module__ = module.__name__
+    Plugins.instance().register(Processes)
+    register_resolvers()
+
+
+def sentence(error: BaseException) -> str:
+    """One sentence for the person who typed the command."""
+    cause = _cause(error)
+    text = " ".join(str(cause).split())
+    if isinstance(cause, UserError):
+        return text
+    if isinstance(cause, MissingMandatoryValue):
+        return f"a value is missing: {text.replace('Missing mandatory value: ', '')} has to be given on the command line"
+    missing = re.search(r"Could not find '([^']+)/([^/']+)'", text)
+    if isinstance(cause, MissingConfigException) and missing:
+        group, choice = missing.groups()
+        return f"{group}={choice} is no choice: {_near(choice, choices_of(group))}"
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        key = unknown.group(1)
+        return f"{key} is no key of the configuration: {_near(key, known_keys())}"
+    if isinstance(cause, OverrideParseException):
+        return f"an argument does not follow key=value: {text.split(' See https')[0]}"
+    if isinstance(cause, (ConfigCompositionException, ConfigKeyError, HydraException, OmegaConfBaseException)):
+        return f"the configuration cannot be composed: {text}"
+    return f"{type(cause).__name__}: {text}"
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The user's mistake within what Hydra and OmegaConf wrapped around it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, UserError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return error
+
+
+def _near(word: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, names, n=2, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?" + (f" Choices are {', '.join(names)}" if len(names) < 20 else "")
+    return f"choices are {', '.join(names)}" if len(names) < 20 else "see --cfg job for all keys"
+
+
+def known_keys() -> list[str]:
+    """Every key that the default configuration of `train` has, and every group."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        config = OmegaConf.to_container(compose("train"), resolve=False)
+    groups = [str(p.relative_to(conf_folder())) for p in conf_folder().rglob("*") if p.is_dir()]
+    return sorted({*groups, *_flat(config)})
+
+
+def _flat(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    names = [f"{prefix}{key}" for key in node]
+    return names + [name for key, value in node.items() for name in _flat(value, f"{prefix}{key}.")]

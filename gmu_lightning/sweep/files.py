@@ -1,0 +1,50 @@
+"""The sweep's own files: status.json and the leaderboard, of whatever its jobs left."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+from gmu_lightning.report.leaderboard import rows, table, write_leaderboard
+from gmu_lightning.run import Run, now, runs_under, write_json
+
+
+def write_sweep(folder: Path, started: str, interrupted: bool = False) -> Counter[str]:
+    """Write the files of a sweep and show its table; how many jobs ended in each state.
+
+    A job that is still `running` here was cut off, and is told so.
+    """
+    runs = runs_under(folder)
+    for run in runs:
+        if run.status["state"] == "running":
+            run.end("failed", "interrupted" if interrupted else "its process ended without a word")
+    counts = Counter(run.status["state"] for run in runs)
+    write_json(
+        folder / "status.json",
+        {
+            "state": "failed" if interrupted or counts["failed"] else "finished",
+            "why": "interrupted" if interrupted else f"{counts['failed']} jobs failed" if counts["failed"] else None,
+            "started": started,
+            "ended": now(),
+            "jobs": [_job(run) for run in runs],
+            **{state: counts[state] for state in ("finished", "failed", "skipped")},
+        },
+    )
+    board = rows(runs)
+    write_leaderboard(folder, board, skipped=_listed(runs, "skipped"), failed=_listed(runs, "failed"))
+    print(table(board))
+    for state in ("skipped", "failed"):
+        for name, why in _listed(runs, state):
+            print(f"{state}: {name}: {why}", file=sys.stderr)
+    print(f"{folder}: {counts['finished']} finished, {counts['failed']} failed, {counts['skipped']} skipped")
+    return counts
+
+
+def _job(run: Run) -> dict[str, object]:
+    status = run.status
+    return {"folder": run.folder.name, "overrides": run.overrides, "state": status["state"], "why": status["why"]}
+
+
+def _listed(runs: list[Run], state: str) -> list[tuple[str, str]]:
+    return [(run.folder.name, str(run.status["why"])) for run in runs if run.status["state"] == state]

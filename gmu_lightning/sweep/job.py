@@ -1,0 +1,123 @@
+"""One job: a run and how it ended. In a sweep no job costs the others anything; alone an error is the command's."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gmu_lightning.data.progress import QUIET
+from gmu_lightning.movie import Senseless, UserError
+from gmu_lightning.run import Run, identity, write_text
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a launcher hands to whoever does the work; plain, so that it travels to another process."""
+
+    config: Mapping[str, Any]  # settled
+    overrides: Sequence[str]  # as typed
+    folder: str
+    sweep: str | None  # the sweep's folder name; None for a run alone
+
+    @property
+    def run(self) -> Run:
+        """Its folder."""
+        return Run(self.folder)
+
+
+def perform(job: Job) -> None:
+    """Train one job alone: an error ends the command, after the run's status says why."""
+    with job.run.held() as mine:
+        if not mine:
+            raise UserError(f"{job.folder} is being written by another process: choose another hydra.run.dir")
+        job.run.begin(job.config, job.overrides)
+        try:
+            metrics = _train(job)
+        except BaseException as error:
+            job.run.end("failed", sentence_of(error))
+            raise
+        job.run.end("finished")
+    print(f"{job.folder}: test micro F1 {metrics['test/f1_micro']:.4f}, micro AP {metrics['test/ap_micro']:.4f}")
+
+
+def perform_in_sweep(job: Job) -> None:
+    """Train one job of many: whatever happens is in its status.json, and one line on the console.
+
+    A job that an equal one did, or is doing, is not done again.
+    """
+    os.environ[QUIET] = "1"
+    run = job.run
+    with run.held() as mine:
+        if not mine or done_before(job):
+            return
+        run.begin(job.config, job.overrides)
+        try:
+            metrics = _train(job)
+        except KeyboardInterrupt:
+            run.end("failed", "interrupted")
+            raise
+        except (Exception, SystemExit) as error:
+            end_unfinished(run, error)
+        else:
+            run.end("finished")
+            warned = " ".join(f"[{w.split(':')[0]}]" for w in run.status["warnings"])
+            scores = f"test micro F1 {metrics['test/f1_micro']:.4f}  micro AP {metrics['test/ap_micro']:.4f}"
+            print(f"{run.folder.name}  {scores}  {metrics['seconds/total']:.1f} s {warned}".rstrip(), flush=True)
+
+
+def done_before(job: Job) -> bool:
+    """Whether the folder holds this very run, finished. Raises UserError where it was made from other data."""
+    status = job.run.status
+    if status.get("state") != "finished":
+        return False
+    before, now = job.run.config["data"].get("root"), job.config["data"].get("root")
+    if before != now:
+        raise UserError(f"{job.folder} was made from {before}, not from {now}: give the sweep another hydra.sweep.dir")
+    return status["identity"] == identity(job.config)
+
+
+def record_failure(config: Mapping[str, Any], overrides: Sequence[str], folder: Path, error: BaseException) -> None:
+    """A job of a sweep that could not even begin."""
+    run = Run(folder)
+    run.begin(config, overrides)
+    end_unfinished(run, error)
+
+
+def end_unfinished(run: Run, error: BaseException) -> None:
+    """A job of a sweep that did not finish: skipped where its parts do not go together, failed otherwise."""
+    skipped = isinstance(error, Senseless)
+    sentence = sentence_of(error)
+    if not isinstance(error, UserError):
+        write_text(run / "error.txt", "".join(traceback.format_exception(error)))
+    run.end("skipped" if skipped else "failed", sentence)
+    print(f"{run.folder.name}  {'skipped' if skipped else 'FAILED'}: {sentence}", file=sys.stderr, flush=True)
+
+
+def sentence_of(error: BaseException) -> str:
+    """One sentence: a user's mistake as it says itself, anything else with its kind."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _train(job: Job) -> dict[str, Any]:
+    from gmu_lightning.experiment.train import train
+
+    return train(job.config, job.run, job.sweep)
+
+
+def absolute(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The configuration with its own paths made absolute, so that it means the same from any folder."""
+    data, store = dict(config["data"]), dict(config["store"])
+    for node, key in ((data, "root"), (store, "dir")):
+        if node.get(key) is not None:
+            node[key] = str((folder / Path(str(node[key])).expanduser()).absolute())
+    return {**config, "data": data, "store": store}

@@ -1,0 +1,116 @@
+"""hydra/launcher=processes: jobs in parallel, a process each, forked from a server that has imported the stack once.
+
+A job that is killed by a signal costs that job alone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, open_dict
+
+from gmu_lightning.movie import UserError
+from gmu_lightning.sweep.job import Job, end_unfinished, perform_in_sweep, record_failure
+from gmu_lightning.sweep.plan import Plans
+from gmu_lightning.sweep.task import job_of, plain
+
+STACK = ["gmu_lightning.experiment.train", "gmu_lightning.sweep.job"]
+
+
+class Processes(Launcher):
+    """At most `n_jobs` jobs at a time, each with `threads` CPU threads; with CUDA they take the devices in turn."""
+
+    def __init__(self, n_jobs: int = 2, threads: int | None = None):
+        self.n_jobs = max(1, int(n_jobs))
+        self.threads = threads or max(1, (os.cpu_count() or 1) // self.n_jobs)
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
+        """Called by Hydra."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Called by Hydra with the overrides of every job."""
+        setup_globals()
+        sweep = Path(self.config.hydra.sweep.dir).absolute()
+        sweep.mkdir(parents=True, exist_ok=True)
+        configs = [self._composed(list(overrides), initial_job_idx + n) for n, overrides in enumerate(job_overrides)]
+        jobs = [job for config in configs if (job := _job(config, sweep)) is not None]
+        if self.config.check:
+            for job in jobs:
+                Plans.add(job)
+            return [_returned(config) for config in configs]
+        distinct = list({job.folder: job for job in jobs}.values())  # equal jobs run once
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(STACK)
+        running: set[Any] = set()
+        pool = ThreadPoolExecutor(self.n_jobs)
+        try:
+            list(pool.map(lambda numbered: _in_a_process(context, running, *numbered), enumerate(distinct)))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running):
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown()
+        return [_returned(config) for config in configs]
+
+    def _composed(self, overrides: list[str], number: int) -> DictConfig:
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+            if config.trainer.threads is None:
+                config.trainer.threads = self.threads
+        return config
+
+
+def _job(config: DictConfig, sweep: Path) -> Job | None:
+    folder = sweep / config.hydra.sweep.subdir
+    try:
+        return job_of(config, config.hydra, folder, sweep.name)
+    except UserError as error:
+        record_failure(plain(config), list(config.hydra.overrides.task), folder, error)
+        return None
+
+
+def _in_a_process(context: Any, running: set[Any], number: int, job: Job) -> None:
+    process = context.Process(target=_child, args=(job, number), daemon=False)
+    process.start()
+    running.add(process)
+    process.join()
+    running.discard(process)
+    code = process.exitcode
+    if code and job.run.status.get("state") in (None, "running"):
+        if not job.run.status:
+            job.run.begin(job.config, job.overrides)
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+        end_unfinished(job.run, UserError(f"its process was ended by {name}{hint}"))
+
+
+def _child(job: Job, number: int) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    import torch
+
+    if torch.cuda.device_count() > 1:
+        torch.cuda.set_device(number % torch.cuda.device_count())
+    try:
+        perform_in_sweep(job)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _returned(config: DictConfig) -> JobReturn:
+    done = JobReturn()
+    done.overrides, done.status, done.return_value = list(config.hydra.overrides.task), JobStatus.COMPLETED, None
+    return done

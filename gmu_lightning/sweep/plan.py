@@ -1,0 +1,161 @@
+"""check=true: what would happen, said before anything does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gmu_lightning.experiment.settle import modalities_of
+from gmu_lightning.movie import SPLITS, Senseless, UserError
+from gmu_lightning.run import identity
+from gmu_lightning.sweep.job import Job
+
+if TYPE_CHECKING:
+    from gmu_lightning.data.module import MovieData
+    from gmu_lightning.data.store import Store
+
+# Rough costs on two shared cores: an estimate claims no more than the order of magnitude.
+SECONDS_PER_JOB, SECONDS_PER_STEP = 2.0, 0.006
+SECONDS_PER_MOVIE = {"prepare": 0.003, "encode": 0.03, "train": 0.05}
+BYTES_PER_MOVIE = {"text": 1_000, "image": 150_000}
+JOB_BYTES, STACK_BYTES = 6e6, 900e6
+
+
+class Plans:
+    """The jobs of a command that only checks."""
+
+    jobs: ClassVar[list[Job]] = []
+
+    @classmethod
+    def add(cls, job: Job, alone: bool = False) -> None:
+        """One job; a run alone is shown at once, and parts that do not go together are its error."""
+        cls.jobs.append(job)
+        if alone:
+            from gmu_lightning.experiment.build import check_sense
+
+            check_sense(job.config)
+            cls.show()
+
+    @classmethod
+    def show(cls) -> None:
+        """Print the plan."""
+        jobs, cls.jobs = cls.jobs, []
+        print("\n".join(plan(jobs)))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One encoder over one data set: what is there, and what getting it would cost once."""
+
+    line: str
+    seconds: float = 0.0
+    bytes: float = 0.0
+    seconds_per_epoch: float = 0.0
+    train_movies: int = 0
+
+
+def plan(jobs: Sequence[Job]) -> list[str]:
+    """Which jobs would run and which not, what is there already, and roughly what it would cost."""
+    lines, runnable = _sorted_out(jobs)
+    parts: dict[str, _Part] = {}
+    seconds = 0.0
+    for job in runnable:
+        keys = _keys(job.config)
+        for modality, key in keys.items():
+            if key not in parts:
+                parts[key] = _part(job.config, modality)
+        needed = [parts[key] for key in keys.values()]
+        epochs = int(job.config["trainer"]["max_epochs"])
+        steps = max((part.train_movies for part in needed), default=0) / int(job.config["data"]["batch_size"])
+        seconds += SECONDS_PER_JOB + epochs * (steps * SECONDS_PER_STEP + sum(part.seconds_per_epoch for part in needed))
+    lines += [part.line for part in parts.values()]
+    if not runnable:
+        return [*lines, "nothing would run"]
+    seconds += sum(part.seconds for part in parts.values())
+    shared = sum(part.bytes for part in parts.values())
+    free = shutil.disk_usage(_existing(Path(runnable[0].config["store"]["dir"]))).free
+    return [
+        *lines,
+        f"{len(runnable)} of {len(jobs)} jobs would run: very roughly {_time(seconds)} one by one on {os.cpu_count()} cores, "
+        f"{(STACK_BYTES + shared) / 1e6:.0f} MB of memory a job, "
+        f"{(shared + len(runnable) * JOB_BYTES) / 1e6:.0f} MB of disk ({free / 1e9:.0f} GB free)",
+    ]
+
+
+def _sorted_out(jobs: Sequence[Job]) -> tuple[list[str], list[Job]]:
+    from gmu_lightning.experiment.build import check_sense
+
+    lines: list[str] = []
+    runnable: dict[str, Job] = {}
+    for job in jobs:
+        name = Path(job.folder).name if job.sweep else "this run"
+        try:
+            check_sense(job.config)
+        except Senseless as reason:
+            lines.append(f"skip  {name}: {reason}")
+            continue
+        again = identity(job.config) in runnable
+        lines.append(f"{'once ' if again else 'run  '} {name}{': an equal job stands above' if again else ''}")
+        runnable.setdefault(identity(job.config), job)
+    return lines, list(runnable.values())
+
+
+def _keys(config: Mapping[str, Any]) -> dict[str, str]:
+    return {m: f"{config['data']}{m}{config['encoder'][m]}" for m in modalities_of(config["modalities"])}
+
+
+def _part(config: Mapping[str, Any], modality: str) -> _Part:
+    from gmu_lightning.data.store import Store
+    from gmu_lightning.experiment.build import make
+
+    name = f"{modality}={config['choices'].get(f'encoder/{modality}', '')}"
+    try:
+        encoder = make(config["encoder"][modality])
+        encoder.check()
+        data: MovieData = make(config["data"])
+        store = Store(config["store"]["dir"], read_only=True)
+        pending = data.pending(store)
+        if pending:
+            return _Part(f"data  {config['choices'].get('data')}: {pending}; {name}: {_weights(encoder)}")
+        data.load((modality,), store)
+    except UserError as error:
+        return _Part(f"stop  {name}: {error}")
+    return _look(data, encoder, store, f"{config['choices'].get('data')}", name)
+
+
+def _look(data: MovieData, encoder: Any, store: Store, data_name: str, name: str) -> _Part:
+    from gmu_lightning.data.store import column_key
+    from gmu_lightning.features import feature_key
+
+    movies, modality = len(data.movies), encoder.modality
+    column = column_key(modality, data.digests[modality], data.in_train, encoder.preparation)
+    prepared = store.has("columns", column)
+    cached = encoder.constant and store.has("features", feature_key(column, encoder))
+    state = "computed in every step" if not encoder.constant else "features cached" if cached else "features to be computed once"
+    sizes = "/".join(str(len(data.rows(split))) for split in SPLITS)
+    train = len(data.rows("train"))
+    return _Part(
+        f"data  {data_name} {sizes} movies, {name}: {_weights(encoder)}, {'prepared' if prepared else 'to be prepared'}, {state}",
+        seconds=movies
+        * (SECONDS_PER_MOVIE["prepare"] * (not prepared) + SECONDS_PER_MOVIE["encode"] * (encoder.constant and not cached)),
+        bytes=movies
+        * (BYTES_PER_MOVIE.get(modality, 10_000) * (not prepared) + 4 * encoder.dim * (encoder.constant and not cached)),
+        seconds_per_epoch=0.0 if encoder.constant or not encoder.pretrained else train * SECONDS_PER_MOVIE["train"],
+        train_movies=train,
+    )
+
+
+def _weights(encoder: Any) -> str:
+    return "weights found" if encoder.pretrained else "from scratch"
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

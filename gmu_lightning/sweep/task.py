@@ -1,0 +1,93 @@
+"""From Hydra's composed configuration to a job, and the functions that the commands hand to Hydra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from gmu_lightning.experiment.settle import settle, words
+from gmu_lightning.movie import UserError
+from gmu_lightning.run import Run, digest, identity
+from gmu_lightning.sweep.job import Job, absolute, perform, perform_in_sweep, record_failure
+
+
+def train(config: DictConfig) -> None:
+    """The task of `train`: one run, or one job of a sweep."""
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.RUN:
+        job = job_of(config, hydra, hydra.run.dir, None)
+    else:
+        sweep = Path(hydra.sweep.dir)
+        try:
+            job = job_of(config, hydra, sweep / hydra.sweep.subdir, sweep.name)
+        except UserError as error:
+            record_failure(plain(config), list(hydra.overrides.task), sweep / hydra.sweep.subdir, error)
+            return
+    if config.check:
+        from gmu_lightning.sweep.plan import Plans
+
+        Plans.add(job, alone=hydra.mode == RunMode.RUN)
+    elif hydra.mode == RunMode.RUN:
+        perform(job)
+    else:
+        perform_in_sweep(job)
+
+
+def prepare(config: DictConfig) -> None:
+    """The task of `prepare`."""
+    hydra = HydraConfig.get()
+    ready = settled(config, hydra)
+    from gmu_lightning.experiment.prepare import prepare as prepare_data
+
+    prepare_data(ready, Path(hydra.run.dir).absolute())
+
+
+def evaluate(config: DictConfig) -> None:
+    """The task of `evaluate`."""
+    from gmu_lightning.data.store import Store
+    from gmu_lightning.experiment.evaluate import evaluate as evaluate_run
+
+    evaluate_run(Run(str(config.run)), str(config.split), config.data.root, str(config.threshold), Store(str(config.store.dir)))
+
+
+def job_of(config: DictConfig, hydra: DictConfig, folder: str | Path, sweep: str | None) -> Job:
+    """The job of a composed configuration. Raises UserError where it cannot be settled."""
+    return Job(settled(config, hydra), list(hydra.overrides.task), str(Path(folder).absolute()), sweep)
+
+
+def settled(config: DictConfig, hydra: DictConfig) -> dict[str, Any]:
+    """The settled configuration, its paths absolute."""
+    choices = OmegaConf.to_container(hydra.runtime.choices)
+    assert isinstance(choices, dict)
+    return absolute(settle(plain(config), choices), Path(hydra.runtime.cwd))
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Resolved containers, without Hydra's node."""
+    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    found = OmegaConf.to_container(kept, resolve=True)
+    assert isinstance(found, dict)
+    return found
+
+
+def register_resolvers() -> None:
+    """`${words:}` and `${identity:}`, which name folders. What cannot be settled is named too: its job says what is wrong."""
+
+    def folder_words(*, _root_: DictConfig) -> str:
+        try:
+            return words(settled(_root_, _root_.hydra))
+        except UserError:
+            return "unsettled"
+
+    def folder_identity(*, _root_: DictConfig) -> str:
+        try:
+            return identity(settled(_root_, _root_.hydra))
+        except UserError:
+            return digest(list(_root_.hydra.overrides.task))[:12]
+
+    OmegaConf.register_new_resolver("words", folder_words, replace=True)
+    OmegaConf.register_new_resolver("identity", folder_identity, replace=True)

@@ -1,0 +1,82 @@
+"""Label policies, and the order of the genres."""
+
+from __future__ import annotations
+
+import pytest
+
+from gmu_lightning.data.audit import Audit
+from gmu_lightning.data.labels import keep23, mmbt, order_genres
+from gmu_lightning.data.mmimdb import MMIMDb
+from gmu_lightning.movie import Movie, UserError
+
+
+def movies(**splits: list[str]) -> dict[str, list[Movie]]:
+    """`train=["Drama Short"]` is one movie of train with these genres."""
+    return {split: [Movie(f"{split}{n}", {}, tuple(g.split())) for n, g in enumerate(rows)] for split, rows in splits.items()}
+
+
+def genres(splits: dict[str, list[Movie]]) -> dict[str, list[tuple[str, ...]]]:
+    return {split: [movie.genres for movie in rows] for split, rows in splits.items()}
+
+
+def test_keep23_keeps_every_movie_and_ignores_exactly_the_four_rarest_labels():
+    audit = Audit()
+    kept = keep23(movies(train=["Drama News", "Adult Reality-TV Talk-Show", "Film-Noir"], val=["Short"], test=["News"]), audit)
+    assert genres(kept) == {"train": [("Drama",), (), ("Film-Noir",)], "val": [("Short",)], "test": [()]}
+    assert [(p.id, p.kind, p.action) for p in audit.problems] == [
+        (movie, "dropped_genre", "kept") for movie in ("train0", "train1", "test0")
+    ]
+    assert "Adult, Reality-TV, Talk-Show" in audit.problems[1].detail
+
+
+def test_mmbt_removes_news_from_every_split():
+    audit = Audit()
+    kept = mmbt(movies(train=["Drama News", "Drama"], val=["Drama News"], test=["Drama"]), audit)
+    assert {split: [m.id for m in rows] for split, rows in kept.items()} == {"train": ["train1"], "val": [], "test": ["test0"]}
+    assert [(p.id, p.split, p.action) for p in audit.problems] == [("train0", "train", "removed"), ("val0", "val", "removed")]
+
+
+def test_mmbt_removes_val_and_test_movies_with_a_label_unseen_in_train():
+    audit = Audit()
+    kept = mmbt(movies(train=["Drama Adult", "Short News"], val=["Drama Short"], test=["Adult", "Drama Talk-Show"]), audit)
+    assert {split: [m.id for m in rows] for split, rows in kept.items()} == {"train": ["train0"], "val": [], "test": ["test0"]}
+    assert "Short" in audit.problems[1].detail  # seen in train only on a movie that is itself removed
+    assert "Talk-Show" in audit.problems[2].detail
+
+
+def test_what_a_policy_takes_away_does_not_trip_strict():
+    audit = Audit()
+    keep23(movies(train=["Drama News"]), audit)
+    mmbt(movies(train=["Drama News"]), audit)
+    assert len(audit.problems) == 2
+    audit.raise_if_strict()
+
+
+def test_genres_stand_by_frequency_in_train_with_ties_by_alphabet():
+    vocabulary, unseen = order_genres({"train": [("War", "Drama"), ("Comedy", "Drama")], "val": [("War",)], "test": [("War",)]})
+    assert vocabulary.names == ("Drama", "Comedy", "War")
+    assert unseen == ()
+
+
+def test_published_order_holds_where_train_has_exactly_the_published_genres():
+    published = MMIMDb.published_genres
+    assert order_genres({"train": [tuple(reversed(published))]}, published)[0].names == published
+    assert order_genres({"train": [("Comedy", "Drama"), ("Comedy",)]}, published)[0].names == ("Comedy", "Drama")
+
+
+def test_the_published_list_is_in_the_order_of_frequency_and_without_the_rare_labels():
+    assert len(set(MMIMDb.published_genres)) == 23
+    assert MMIMDb.published_genres[:3] == ("Drama", "Comedy", "Romance")
+    assert MMIMDb.published_genres[-1] == "Film-Noir"
+    assert not {"News", "Adult", "Reality-TV", "Talk-Show"} & set(MMIMDb.published_genres)
+
+
+def test_a_genre_that_train_never_shows_is_named_and_left_out():
+    vocabulary, unseen = order_genres({"train": [("Drama",)], "val": [("War", "Drama")], "test": [("Short",)]})
+    assert vocabulary.names == ("Drama",)
+    assert unseen == ("Short", "War")
+
+
+def test_train_without_any_genre_is_an_error():
+    with pytest.raises(UserError, match="No movie of train has a genre"):
+        order_genres({"train": [()], "val": [("Drama",)]})

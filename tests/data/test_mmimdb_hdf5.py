@@ -1,0 +1,141 @@
+"""The HDF5 layout: pre-extracted vectors, row by row."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gmu_lightning.data import hdf5
+from gmu_lightning.data.audit import Audit
+from gmu_lightning.data.hdf5 import Hdf5Layout
+from gmu_lightning.movie import SPLITS, UserError
+
+h5py = pytest.importorskip("h5py")
+
+MOVIES = 10
+GENRES = ["Drama", "Comedy", "War"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Ten movies; row n holds n everywhere, and movie n has the genres of n's bits."""
+    path = tmp_path / "multimodal_imdb.hdf5"
+    rows = np.arange(MOVIES)
+    with h5py.File(path, "w") as file:
+        file["features"] = np.repeat(rows[:, None], 300, axis=1).astype(np.float32)
+        file["vgg_features"] = np.repeat(rows[:, None], 4096, axis=1).astype(np.float32)
+        file["genres"] = (rows[:, None] >> np.arange(3) & 1).astype(np.int32)
+        file["genres"].attrs["target_names"] = json.dumps(GENRES)
+        file["imdb_ids"] = np.array([f"{n:07d}" for n in rows], dtype="S7")
+    return path
+
+
+def split(path: Path, train: list[int], dev: list[int], test: list[int]) -> None:
+    ids = {name: [f"{n:07d}" for n in rows] for name, rows in (("train", train), ("dev", dev), ("test", test))}
+    (path.parent / "split.json").write_text(json.dumps(ids))
+
+
+def test_rows_are_train_dev_test_in_that_order_where_the_count_is_the_published_one(path, monkeypatch):
+    monkeypatch.setattr(hdf5, "PUBLISHED_SPLITS", {"train": 6, "val": 1, "test": 3})
+    layout = Hdf5Layout(path)
+    read = {name: [movie.id for movie in layout.read(name, Audit())] for name in SPLITS}
+    assert read == {
+        "train": [f"{n:07d}" for n in range(6)],
+        "val": ["0000006"],
+        "test": ["0000007", "0000008", "0000009"],
+    }
+
+
+def test_the_published_counts_are_those_of_the_paper():
+    assert sum(hdf5.PUBLISHED_SPLITS.values()) == 25959
+    assert list(hdf5.PUBLISHED_SPLITS.items()) == [("train", 15552), ("val", 2608), ("test", 7799)]
+
+
+@pytest.mark.parametrize("window", [2, 512])
+def test_vectors_and_genres_belong_to_the_id_in_any_order(path, monkeypatch, window):
+    monkeypatch.setattr(hdf5, "WINDOW", window)
+    split(path, [7, 2, 3, 0], [5], [6, 1])
+    movies = list(Hdf5Layout(path).read("train", Audit()))
+    assert [movie.id for movie in movies] == ["0000007", "0000002", "0000003", "0000000"]
+    for movie in movies:
+        n = int(movie.id)
+        assert movie.content["text"].shape == (300,)
+        assert movie.content["image"].shape == (4096,)
+        assert movie.content["text"].dtype == movie.content["image"].dtype == np.float32
+        assert (movie.content["text"] == n).all()
+        assert (movie.content["image"] == n).all()
+        assert movie.genres == tuple(genre for c, genre in enumerate(GENRES) if n >> c & 1)
+
+
+def test_another_count_needs_a_split_file(path):
+    with pytest.raises(UserError, match=r"has 10 movies, expected 25959 or a split.json beside it"):
+        Hdf5Layout(path)
+
+
+def test_an_id_without_a_row_and_one_that_stands_twice_are_removed_and_named(path):
+    split(path, [0, 77], [1], [0, 2])
+    layout, audit = Hdf5Layout(path), Audit()
+    assert {name: len(list(layout.read(name, audit))) for name in SPLITS} == {"train": 1, "val": 1, "test": 1}
+    assert [(p.id, p.split, p.kind, p.action) for p in audit.problems] == [
+        ("0000077", "train", "broken_json", "removed"),
+        ("0000000", "test", "duplicate_id", "removed"),
+    ]
+
+
+def test_of_two_rows_with_one_id_the_first_is_kept(path, monkeypatch):
+    monkeypatch.setattr(hdf5, "PUBLISHED_SPLITS", {"train": 6, "val": 1, "test": 3})
+    with h5py.File(path, "r+") as file:
+        file["imdb_ids"][8] = b"0000002"
+    layout, audit = Hdf5Layout(path), Audit()
+    movies = [movie for name in SPLITS for movie in layout.read(name, audit)]
+    assert [int(movie.content["text"][0]) for movie in movies] == [0, 1, 2, 3, 4, 5, 6, 7, 9]
+    assert [(p.id, p.split, p.kind) for p in audit.problems] == [("0000002", "test", "duplicate_id")]
+
+
+@pytest.mark.parametrize("part", ["features", "vgg_features", "genres", "imdb_ids"])
+def test_a_missing_part_is_named(path, part):
+    with h5py.File(path, "r+") as file:
+        del file[part]
+    with pytest.raises(UserError, match=f"lacks .*{part}.* with a row per movie"):
+        Hdf5Layout(path)
+
+
+def test_a_part_of_another_length_is_named(path):
+    with h5py.File(path, "r+") as file:
+        del file["vgg_features"]
+        file["vgg_features"] = np.zeros((MOVIES - 1, 4096), np.float32)
+    with pytest.raises(UserError, match="lacks vgg_features with a row per movie"):
+        Hdf5Layout(path)
+
+
+@pytest.mark.parametrize("names", [None, "not json", '["Drama"]', '{"Drama": 1}'])
+def test_genres_without_their_names_are_refused(path, names):
+    with h5py.File(path, "r+") as file:
+        del file["genres"].attrs["target_names"]
+        if names is not None:
+            file["genres"].attrs["target_names"] = names
+    with pytest.raises(UserError, match="target_names of genres is no JSON list of its 3 columns"):
+        Hdf5Layout(path)
+
+
+def test_a_file_cut_short_is_refused(path):
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match="cannot be read as HDF5"):
+        Hdf5Layout(path)
+
+
+def test_without_h5py_the_sentence_says_what_to_install(path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(UserError, match=r'pip install "gmu-lightning\[hdf5\]"'):
+        Hdf5Layout(path)
+
+
+def test_an_opened_layout_goes_to_worker_processes(path):
+    split(path, [0], [1], [2])
+    layout = pickle.loads(pickle.dumps(Hdf5Layout(path)))
+    assert [movie.id for movie in layout.read("test", Audit())] == ["0000002"]

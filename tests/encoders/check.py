@@ -1,0 +1,85 @@
+"""What every encoder keeps to, whoever wrote it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmu_lightning.encoders.base import Encoder
+
+TOLERANCE = 1e-5
+
+
+def check_encoder(make: Callable[[], Encoder], contents: Sequence[Any]) -> None:
+    """Raise AssertionError where an encoder breaks what the framework relies on.
+
+    Args:
+        make: a new encoder each time, not built.
+        contents: at least two raw contents that it can use, of different lengths if lengths differ.
+    """
+    assert len(contents) >= 2, "give at least two contents"
+    encoder = make()
+    assert encoder.network is None, "constructing an encoder must not build its network"
+    rows = _check_preparation(encoder, contents)
+    assert isinstance(pickle.loads(pickle.dumps(encoder)), type(encoder)), "an encoder must be picklable"
+    encoder.check()
+    torch.manual_seed(0)
+    encoder.build()
+    network = encoder.network
+    encoder.build()
+    assert encoder.network is network, "build() must do nothing the second time"
+    encoder.eval()
+    together = _features(encoder, rows)
+    assert together.shape == (len(rows), encoder.dim), f"vector is {tuple(together.shape)}, expected {(len(rows), encoder.dim)}"
+    assert together.dtype == torch.float32, f"features are {together.dtype}, expected float32"
+    assert torch.isfinite(together).all(), "features are not finite"
+    assert torch.equal(together, _features(encoder, rows)), "features differ from one evaluation to the next"
+    _check_rows_alone(encoder, rows, together)
+    _check_frozen(encoder, rows, together)
+
+
+def _check_preparation(encoder: Encoder, contents: Sequence[Any]) -> list[np.ndarray]:
+    preparation = encoder.preparation
+    fitted = preparation.fit(iter(contents))
+    state = json.loads(json.dumps(fitted.state()))
+    restored = pickle.loads(pickle.dumps(preparation.restored(state)))
+    assert fitted.fingerprint == preparation.fingerprint == restored.fingerprint, "fit() or restored() changed the fingerprint"
+    rows = [fitted.store(content) for content in contents]
+    for row, again in zip(rows, (restored.store(content) for content in contents), strict=True):
+        assert np.array_equal(row, again), "a preparation restored from its state stores other bytes"
+        assert row.dtype == rows[0].dtype, "rows are stored with different dtypes"
+    encoder.preparation = restored
+    return rows
+
+
+def _check_rows_alone(encoder: Encoder, rows: list[np.ndarray], together: Tensor) -> None:
+    for n, row in enumerate(rows):
+        alone = _features(encoder, [row])[0]
+        assert torch.allclose(alone, together[n], atol=TOLERANCE), f"row {n} alone differs from row {n} in a batch"
+    beside_absent = _features(encoder, [rows[0], None])
+    assert torch.allclose(beside_absent[0], together[0], atol=TOLERANCE), "an absent row changes its neighbour's features"
+    assert torch.isfinite(beside_absent).all(), "an absent row's placeholder gives features that are not finite"
+
+
+def _check_frozen(encoder: Encoder, rows: list[np.ndarray], together: Tensor) -> None:
+    encoder.train()
+    trained = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
+    if encoder.freeze == "all":
+        assert not trained, f"freeze=all, yet these get gradients: {trained[:3]}"
+        assert not any(module.training for module in encoder.network.modules()), "freeze=all, yet modules are in training mode"
+        if encoder.constant:
+            assert torch.equal(together, _features(encoder, rows)), "constant, yet features differ in training"
+    elif encoder.freeze == "none":
+        assert len(trained) == len(list(encoder.parameters())), "freeze=none, yet some parameters get no gradient"
+    encoder.eval()
+
+
+@torch.no_grad()
+def _features(encoder: Encoder, rows: Sequence[np.ndarray | None]) -> Tensor:
+    return encoder(encoder.preparation.batch(rows, encoder.training)).vector

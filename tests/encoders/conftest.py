@@ -1,0 +1,168 @@
+"""Tiny pretrained networks, made on the spot: real architectures, real files, a few thousand weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+PLOTS = [
+    "A thief robs a bank.",
+    "A young pilot falls in love with the sister of his best friend, and then the war begins; nothing will ever be the same.",
+    "Two detectives hunt a murderer through the rain.",
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No hub, and an empty cache."""
+    from gmu_lightning.encoders import weights
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    weights._reachable.cache_clear()
+    yield
+    weights._reachable.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def check_encoder() -> Callable[..., None]:
+    spec = importlib.util.spec_from_file_location("encoder_check", Path(__file__).with_name("check.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.check_encoder
+
+
+@pytest.fixture(scope="session")
+def plots() -> list[str]:
+    return PLOTS
+
+
+@pytest.fixture(scope="session")
+def posters(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("posters")
+    paths = []
+    for n, size in enumerate([(120, 180), (300, 200), (90, 90)]):
+        pixels = torch.randint(
+            0, 256, (size[1] // 10, size[0] // 10, 3), generator=torch.Generator().manual_seed(n), dtype=torch.uint8
+        )
+        paths.append(folder / f"{n}.jpeg")
+        Image.fromarray(pixels.numpy()).resize(size, Image.Resampling.BICUBIC).save(paths[-1], quality=95)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory) -> Callable[..., Path]:
+    """(family, dtype, with_pooler) -> the folder of a tiny `bert`, `distilbert` or `roberta`, as save_pretrained writes it."""
+    made: dict[tuple, Path] = {}
+
+    def make(family: str = "bert", dtype: torch.dtype = torch.float32, with_pooler: bool = True) -> Path:
+        key = (family, dtype, with_pooler)
+        if key not in made:
+            folder = tmp_path_factory.mktemp(family)
+            tokenizer = _byte_pairs() if family == "roberta" else _word_pieces()
+            tokenizer.save_pretrained(folder)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                network = _text_network(family, len(tokenizer), with_pooler)
+            network.to(dtype).save_pretrained(folder)
+            made[key] = folder
+        return made[key]
+
+    return make
+
+
+def _text_network(family: str, vocabulary: int, with_pooler: bool) -> torch.nn.Module:
+    import transformers
+
+    shape: dict[str, Any] = {"vocab_size": vocabulary, "num_attention_heads": 2, "num_hidden_layers": 3}
+    if family == "distilbert":
+        config = transformers.DistilBertConfig(
+            dim=16, hidden_dim=32, n_layers=3, n_heads=2, vocab_size=vocabulary, max_position_embeddings=512
+        )
+        return transformers.DistilBertModel(config)
+    if family == "roberta":
+        config = transformers.RobertaConfig(hidden_size=16, intermediate_size=32, max_position_embeddings=514, **shape)
+        return transformers.RobertaModel(config, add_pooling_layer=with_pooler)
+    config = transformers.BertConfig(hidden_size=16, intermediate_size=32, max_position_embeddings=512, **shape)
+    return transformers.BertModel(config, add_pooling_layer=with_pooler)
+
+
+def _word_pieces() -> Any:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = sorted({word.strip(".,;").lower() for text in PLOTS for word in text.split()})
+    vocabulary = {word: n for n, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", ";", *words])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+def _byte_pairs() -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(PLOTS, trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet))
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    names = {
+        "bos_token": "<s>",
+        "cls_token": "<s>",
+        "eos_token": "</s>",
+        "sep_token": "</s>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+    }
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+SMALL = {
+    "resnet50": {"layers": [1, 1, 1, 1], "channels": [4, 4, 8, 8]},
+    "resnet152": {"layers": [1, 2, 1, 1], "channels": [4, 4, 8, 8]},
+    "vgg16": {"mlp_ratio": 0.01},
+    "vit_small_patch16_224": {"embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": 64},
+    "tf_efficientnet_lite0": {},
+    "resnet18": {"layers": [1, 1, 1, 1], "channels": [4, 4, 8, 8]},
+}
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory) -> Callable[[str], Path]:
+    """architecture -> the folder of a narrow one that reads 64 pixels, in the layout of timm's repositories on the hub."""
+    import timm
+    from safetensors.torch import save_file
+
+    made: dict[str, Path] = {}
+
+    def make(architecture: str) -> Path:
+        if architecture not in made:
+            folder = tmp_path_factory.mktemp(architecture)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                network = timm.create_model(architecture, num_classes=7, **SMALL[architecture])
+            save_file({key: value.contiguous() for key, value in network.state_dict().items()}, folder / "model.safetensors")
+            described = timm.get_pretrained_cfg(architecture).to_dict() | {"input_size": [3, 64, 64], "num_classes": 7}
+            config = {"architecture": architecture, "pretrained_cfg": described, "model_args": SMALL[architecture]}
+            (folder / "config.json").write_text(json.dumps(config))
+            made[architecture] = folder
+        return made[architecture]
+
+    return make

@@ -1,0 +1,76 @@
+"""Every choice of encoder/text and encoder/image, found by listing the folders, on a small network of its own architecture."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.image import TimmImage
+from gmu_lightning.encoders.text import HuggingFaceText
+
+CONF = Path(__file__).parents[2] / "conf" / "encoder"
+CHOICES = sorted(path.relative_to(CONF).as_posix() for kind in ("text", "image") for path in (CONF / kind).glob("*.yaml"))
+FAMILIES = {"distilbert": "distilbert", "roberta": "roberta"}
+SETTLED = {"normalise": "layer", "dropout": 0.0}
+
+
+def encoder_of(choice: str, text_folder, image_folder, **changes) -> Encoder:
+    node = yaml.safe_load((CONF / choice).read_text()) | SETTLED | changes
+    module, _, name = node.pop("_target_").rpartition(".")
+    cls = getattr(importlib.import_module(module), name)
+    if cls is HuggingFaceText:
+        node["name"] = str(text_folder(FAMILIES.get(Path(choice).stem, "bert")))
+    if cls is TimmImage:
+        node["name"] = str(image_folder(node["name"].split(".")[0]))
+    return cls(**node)
+
+
+def contents_of(choice: str, plots, posters) -> list:
+    if choice.endswith("/vector.yaml"):
+        return list(np.random.default_rng(0).normal(size=(3, 5)))
+    return plots if choice.startswith("text/") else posters
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_keeps_to_what_every_encoder_keeps_to(choice, check_encoder, text_folder, image_folder, plots, posters):
+    check_encoder(lambda: encoder_of(choice, text_folder, image_folder), contents_of(choice, plots, posters))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_yaml_says_the_common_settings_and_freezes_what_is_pretrained(choice, text_folder, image_folder):
+    node = yaml.safe_load((CONF / choice).read_text())
+    common = {"freeze", "unfreeze_at_epoch", "lr", "normalise", "dropout", "modality_dropout"}
+    assert common <= set(node)
+    assert node["normalise"] == node["dropout"] == "auto"
+    assert encoder_of(choice, text_folder, image_folder).pretrained == (node["freeze"] == "all")
+    assert isinstance(node["lr"], float | None)
+
+
+def test_fingerprints_are_the_same_in_another_process(text_folder, image_folder, tmp_path):
+    choices = [choice for choice in CHOICES if not choice.endswith(("bert_large.yaml", "resnet152.yaml"))]
+    encoders = [encoder_of(choice, text_folder, image_folder) for choice in choices]
+    (tmp_path / "encoders.pickle").write_bytes(pickle.dumps(encoders))
+    program = "import pickle, sys\nfor e in pickle.load(open(sys.argv[1], 'rb')): print(e.fingerprint, e.preparation.fingerprint)"
+    command = [sys.executable, "-c", program, str(tmp_path / "encoders.pickle")]
+    there = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": "7"})
+    here = [f"{e.fingerprint} {e.preparation.fingerprint}" for e in encoders]
+    assert there.stdout.splitlines() == here
+
+
+def test_importing_checking_and_constructing_loads_no_network_library(text_folder):
+    program = (
+        "import sys; import gmu_lightning.encoders.image, gmu_lightning.encoders.tiny, gmu_lightning.encoders.vector\n"
+        "from gmu_lightning.encoders.text import HuggingFaceText\n"
+        "HuggingFaceText(sys.argv[1], max_tokens=8).check()\n"
+        "assert not {'transformers', 'timm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(text_folder())], check=True)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gmu_lightning.encoders import normalise
+
+X = torch.tensor([[1.0, 10.0, 5.0], [3.0, 30.0, 5.0], [5.0, 20.0, 5.0], [7.0, 40.0, 5.0]])
+ALL = torch.ones(4, dtype=torch.bool)
+
+
+def test_none_changes_nothing():
+    assert torch.equal(normalise.make("none", 3)(X, ALL), X)
+
+
+def test_layer_scales_each_movie_by_itself():
+    out = normalise.make("layer", 3)(X, ALL)
+    assert torch.allclose(out.mean(1), torch.zeros(4), atol=1e-6)
+    assert torch.allclose(out.std(1, correction=0), torch.ones(4), atol=1e-3)
+
+
+def test_standardise_gives_train_mean_zero_and_deviation_one():
+    module = normalise.make("standardise", 3).fit(X)
+    out = module(X, ALL)
+    assert torch.allclose(out.mean(0), torch.zeros(3), atol=1e-6)
+    assert torch.allclose(out[:, :2].std(0, correction=0), torch.ones(2), atol=1e-6)
+
+
+def test_a_feature_that_never_varies_is_centred_and_not_blown_up():
+    x = torch.full((1000, 1), 0.1) + torch.tensor([0.0])
+    module = normalise.make("standardise", 1).fit(x)
+    assert module.std.item() == 1.0
+    assert module(torch.tensor([[0.6]]), ALL[:1]).item() == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("rows", [torch.empty(0, 3), torch.tensor([[1.0, float("nan"), 0.0]])])
+def test_standardise_refuses_nothing_and_nan(rows):
+    with pytest.raises(ValueError, match="cannot standardise"):
+        normalise.make("standardise", 3).fit(rows)
+
+
+def test_standardise_refuses_to_run_before_it_was_fitted():
+    with pytest.raises(RuntimeError, match="not fitted"):
+        normalise.make("standardise", 3)(X, ALL)
+
+
+def test_standardise_travels_in_the_state_dict():
+    module = normalise.make("standardise", 3).fit(X)
+    copy = normalise.make("standardise", 3)
+    copy.load_state_dict(module.state_dict())
+    assert torch.equal(copy(X, ALL), module(X, ALL))
+
+
+def test_absent_rows_do_not_count_in_batch_statistics_even_if_nan():
+    present = torch.tensor([True, True, False, True])
+    x = X.clone()
+    x[2] = float("nan")
+    module, reference = normalise.make("batch", 3), torch.nn.BatchNorm1d(3)
+    out = module(x, present)
+    assert torch.allclose(out[present], reference(X[present]), atol=1e-6)
+    assert torch.equal(out[2], torch.zeros(3))
+    assert torch.allclose(module.running_mean, reference.running_mean)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_training_batch_with_fewer_than_two_present_rows_uses_the_running_statistics(count):
+    module = normalise.make("batch", 3)
+    module(X, ALL)
+    before = module.running_mean.clone()
+    present = torch.tensor([True, False, False, False]) if count else torch.zeros(4, dtype=torch.bool)
+    out = module(X, present)
+    module.eval()
+    assert torch.allclose(out[present], module(X, ALL)[present], atol=1e-6)
+    assert torch.equal(module.running_mean, before)
+
+
+def test_batch_lets_gradients_through_to_present_rows_alone():
+    x = X.clone().requires_grad_()
+    normalise.make("batch", 3)(x, torch.tensor([True, True, False, True])).square().sum().backward()
+    assert torch.equal(x.grad[2], torch.zeros(3))

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import io
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gmu_lightning.encoders import posters as module
+from gmu_lightning.encoders.posters import PosterPreparation
+from gmu_lightning.movie import BadContent, UserError
+
+PREPARATION = PosterPreparation((32, 32))
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def noise(width: int, height: int) -> Image.Image:
+    small = np.random.default_rng(0).integers(0, 256, (max(2, height // 12), max(2, width // 12), 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("size", [(120, 180), (181, 120), (97, 97), (20, 31), (300, 1999)])
+@pytest.mark.parametrize(
+    ("shape", "crop", "interpolation", "mode"),
+    [
+        ((224, 224), 0.875, "bicubic", "center"),
+        ((224, 224), 0.875, "bilinear", "center"),
+        ((96, 96), 0.95, "bicubic", "center"),
+        ((64, 64), 1.0, "lanczos", "center"),
+        ((64, 64), 0.9, "bicubic", "squash"),
+        ((96, 64), 0.9, "bicubic", "center"),
+    ],
+)
+def test_pixels_equal_timms_evaluation_transform(size, shape, crop, interpolation, mode):
+    from timm.data import create_transform
+
+    poster = noise(*size)
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    options = {"crop_pct": crop, "interpolation": interpolation, "crop_mode": mode, "mean": mean, "std": std}
+    expected = create_transform((3, *shape), is_training=False, **options)(poster)
+    stored = PosterPreparation(shape, crop, interpolation, mode).store(saved(poster))
+    assert stored.dtype == np.uint8 and stored.shape == (*shape, 3)
+    pixels = torch.from_numpy(stored).permute(2, 0, 1) / 255
+    scaled = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    assert torch.allclose(scaled, expected, atol=1e-5)
+
+
+def test_grey_palette_cmyk_and_colour_show_the_same_poster():
+    grey = noise(60, 90).convert("L")
+    expected = PREPARATION.store(saved(grey.convert("RGB"))).astype(int)
+    for stored in (
+        PREPARATION.store(saved(grey)),
+        PREPARATION.store(saved(grey.convert("P"))),
+        PREPARATION.store(saved(grey.convert("RGB").convert("CMYK"), "TIFF")),
+        PREPARATION.store(saved(grey.convert("LA"))),
+        PREPARATION.store(saved(grey.convert("RGB").convert("CMYK"), "JPEG", quality=100)),
+    ):
+        assert stored.shape == (32, 32, 3)
+        assert np.abs(stored - expected).max() <= 4
+
+
+def test_sixteen_bits_keep_their_upper_half():
+    values = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    expected = PREPARATION.store(saved(Image.fromarray((values >> 8).astype(np.uint8))))
+    assert np.array_equal(PREPARATION.store(saved(Image.fromarray(values))), expected)
+    assert np.array_equal(PREPARATION.store(saved(Image.fromarray(values), "TIFF")), expected)
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "P"])
+def test_what_is_transparent_shows_white(kind):
+    image = Image.new("RGBA", (40, 40), (200, 0, 0, 0))
+    assert (PREPARATION.store(saved(image.convert(kind))) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+def test_the_usual_formats_are_read_from_a_path_as_from_bytes(tmp_path, kind):
+    path = tmp_path / "poster"
+    path.write_bytes(saved(noise(40, 60), kind))
+    assert np.array_equal(PREPARATION.store(path), PREPARATION.store(path.read_bytes()))
+
+
+def test_a_twelve_thousand_pixel_jpeg_is_read_without_a_word():
+    huge = saved(noise(500, 500).resize((12_000, 12_000), Image.Resampling.NEAREST), "JPEG", quality=30)
+    small = saved(noise(500, 500))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stored = PREPARATION.store(huge).astype(int)
+    assert np.abs(stored - PREPARATION.store(small)).mean() < 4
+
+
+def test_pillows_own_limit_holds_again_afterwards(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12_345)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(PREPARATION.store, [saved(noise(400, 600))] * 32))
+    assert Image.MAX_IMAGE_PIXELS == 12_345
+
+
+def test_more_than_half_a_billion_pixels_are_refused_before_they_are_decoded():
+    header = saved(Image.new("L", (8, 8)))
+    chunk = b"IHDR" + (30_000).to_bytes(4, "big") * 2 + header[24:29]
+    bomb = header[:12] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + header[33:]
+    with pytest.raises(BadContent, match="30000 x 30000") as caught:
+        PREPARATION.store(bomb)
+    assert caught.value.kind == "oversize_image"
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image at all", saved(noise(9, 9), "PPM")])
+def test_what_is_no_image_is_unreadable(content):
+    with pytest.raises(BadContent) as caught:
+        PREPARATION.store(content)
+    assert caught.value.kind == "unreadable_image"
+    assert "empty, or no image" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_half_a_file_is_truncated(kind, share):
+    whole = saved(noise(300, 300), kind)
+    with pytest.raises(BadContent) as caught:
+        PREPARATION.store(whole[: int(len(whole) * share)])
+    assert caught.value.kind == "truncated_image"
+
+
+def test_a_file_that_vanished_is_unreadable(tmp_path):
+    with pytest.raises(BadContent) as caught:
+        PREPARATION.store(tmp_path / "gone.jpeg")
+    assert caught.value.kind == "unreadable_image"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (20_000, 1)])
+def test_one_pixel_and_a_hair_are_posters_too(size):
+    assert (
+        PREPARATION.store(saved(Image.new("RGB", size, "red")))[:, :, 0].min()
+        == Image.new("RGB", (1, 1), "red").getpixel((0, 0))[0]
+    )
+
+
+def test_a_batch_is_bytes_with_channels_last_and_black_where_absent():
+    row = PREPARATION.store(saved(noise(40, 60)))
+    batch = PREPARATION.batch([row, None], training=False)
+    assert batch.dtype == torch.uint8 and batch.shape == (2, 3, 32, 32)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    assert np.array_equal(batch[0].permute(1, 2, 0).numpy(), row)
+    assert not batch[1].any()
+
+
+def test_the_fingerprint_is_size_crop_interpolation_and_mode():
+    variants = [
+        PosterPreparation((32, 32)),
+        PosterPreparation((32, 48)),
+        PosterPreparation((32, 32), 0.9),
+        PosterPreparation((32, 32), 1.0, "bilinear"),
+        PosterPreparation((32, 32), mode="squash"),
+    ]
+    assert len({variant.fingerprint for variant in variants}) == len(variants)
+
+
+def test_a_huge_jpeg_is_decoded_at_a_fraction_of_its_size_and_a_small_one_whole(monkeypatch):
+    poster = saved(noise(800, 1200), "JPEG")
+    with module._decoded(poster, (64, 64)) as decoded:
+        assert decoded.size == (800, 1200)
+    monkeypatch.setattr(module, "HUGE_PIXELS", 800 * 1200 - 1)
+    with module._decoded(poster, (64, 64)) as decoded:
+        assert decoded.size == (100, 150)
+
+
+def test_of_an_extremely_long_poster_the_middle_is_resized():
+    assert module._middle(Image.new("RGB", (2, 20_000))).size == (2, 32)
+    assert module._middle(Image.new("RGB", (200, 300))).size == (200, 300)
+
+
+def test_huge_posters_in_many_threads_come_out_alike(monkeypatch):
+    monkeypatch.setattr(module, "HUGE_PIXELS", 100)
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(PREPARATION.store, [saved(noise(40, 60), "JPEG")] * 8))
+    assert all(np.array_equal(row, rows[0]) for row in rows)
+
+
+def test_vectors_are_no_posters():
+    with pytest.raises(UserError, match="choose encoder/image=vector"):
+        PREPARATION.store(np.zeros(4096))
+
+
+def test_an_unknown_crop_mode_is_an_error():
+    with pytest.raises(UserError, match="crop_mode=border"):
+        PosterPreparation((32, 32), mode="border")

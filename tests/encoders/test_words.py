@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gmu_lightning.encoders.words import BagOfWords, WordPreparation, split
+from gmu_lightning.movie import UserError
+
+TRAIN = ["the thief robs the bank", "the pilot robs nobody", "Don't trust the thief"]
+
+
+def fitted(**changes) -> WordPreparation:
+    return WordPreparation(**({"max_words": 50, "min_count": 1, "vocabulary_size": 100} | changes)).fit(TRAIN)
+
+
+def bag(preparation, **arguments) -> BagOfWords:
+    encoder = BagOfWords(**{"dim": 3} | arguments)
+    encoder.preparation = preparation
+    encoder.build()
+    return encoder.eval()
+
+
+def test_words_are_lower_case_and_keep_their_apostrophes():
+    assert split("Don't stop: the CAFÉ, 1984!") == ["don't", "stop", "the", "café", "1984"]
+
+
+def test_the_vocabulary_is_by_frequency_then_alphabet():
+    assert fitted().words == ("the", "robs", "thief", "bank", "don't", "nobody", "pilot", "trust")
+    assert fitted(min_count=2).words == ("the", "robs", "thief")
+    assert fitted(vocabulary_size=2).words == ("the", "robs")
+
+
+def test_words_train_does_not_have_are_all_the_same_unknown_word():
+    assert fitted().store("the zebra robs the gnu").tolist() == [1, 0, 2, 1, 0]
+
+
+def test_a_plot_without_words_is_one_unknown_word():
+    assert fitted().store("... !").tolist() == [0]
+
+
+def test_long_plots_are_cut():
+    assert fitted(max_words=2).store(TRAIN[0]).tolist() == [1, 3]
+
+
+def test_nothing_is_stored_before_the_vocabulary_is_learned():
+    with pytest.raises(RuntimeError, match="fit the preparation"):
+        WordPreparation(50, 1, 100).store("the thief")
+
+
+@pytest.mark.parametrize("mode", ["mean", "sum"])
+def test_the_bag_is_the_mean_or_the_sum_of_its_words(mode):
+    preparation = fitted()
+    encoder = bag(preparation, mode=mode)
+    rows = [preparation.store(text) for text in TRAIN]
+    vectors = encoder(preparation.batch(rows, training=False)).vector
+    for vector, row in zip(vectors, rows, strict=True):
+        words = encoder.network.weight[torch.from_numpy(row.astype(np.int64))]
+        assert torch.allclose(vector, getattr(words, mode)(dim=0), atol=1e-6)
+
+
+def test_from_scratch_embeddings_start_small():
+    assert bag(fitted(), dim=500).network.weight.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize("header", ["", "3 3\n"])
+def test_embeddings_start_from_a_file_and_words_it_lacks_from_zero(tmp_path, header):
+    path = tmp_path / "vectors.txt"
+    path.write_text(header + "the 1 2 3\nthief .5 -1e-1 0\nzebra 9 9 9\n")
+    encoder = bag(fitted(), vectors=str(path))
+    assert encoder.network.weight[1].tolist() == [1, 2, 3]
+    assert encoder.network.weight[3].tolist() == pytest.approx([0.5, -0.1, 0])
+    assert encoder.network.weight[2].tolist() == [0, 0, 0]
+    assert encoder.uncovered == 6
+
+
+def test_glove_words_with_spaces_are_read(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text(". . . 7 7 7\nthe 1 2 3\n")
+    assert bag(fitted(), vectors=str(path)).network.weight[1].tolist() == [1, 2, 3]
+
+
+def test_word_vectors_may_be_frozen_and_are_then_constant(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("the 1 2 3\n")
+    encoder = bag(fitted(), vectors=str(path), freeze="all")
+    assert encoder.constant and not encoder.network.weight.requires_grad
+    before = encoder.fingerprint
+    path.write_text("the 1 2 4\nx 1 1 1\n")
+    assert encoder.fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("the 1 2 3\nthief 1 2\n", "vectors.txt, line 2"),
+        ("the 1 2 3\nrobs 1 two 3\n", "vectors.txt, line 2.*two"),
+        ("the 1 2 nan\n", "line 1.*not finite"),
+        ("5 300\nthe 1 2 3\n", "set encoder.text.dim=300"),
+    ],
+)
+def test_a_malformed_line_is_named(tmp_path, lines, words):
+    path = tmp_path / "vectors.txt"
+    path.write_text(lines)
+    with pytest.raises(UserError, match=words):
+        bag(fitted(), vectors=str(path))
+
+
+def test_a_vector_file_that_is_not_there_is_found_out_before_training(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        BagOfWords(vectors=str(tmp_path / "none.txt")).check()
+
+
+@pytest.mark.parametrize("arguments", [{"mode": "max"}, {"dim": 0}, {"min_count": 0}, {"vocabulary_size": 0}, {"max_words": 0}])
+def test_an_impossible_argument_is_named(arguments):
+    with pytest.raises(UserError, match=f"encoder.text.{next(iter(arguments))}="):
+        BagOfWords(**arguments)

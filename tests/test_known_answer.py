@@ -1,0 +1,143 @@
+"""Three modalities, as vectors: every gated fusion finds the planted switch, and what has no gate does not."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hydra.utils import instantiate
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from gmu_lightning.data.planted import Plan, planted_vectors
+
+CONF = Path(__file__).parents[1] / "conf"
+GATES = ("gmu_original", "gmu_hier", "gmu_softmax")
+MODALITIES = ("text", "video", "audio")
+MOVIES, IN_TRAIN, LEVELS = 2400, 1600, 5
+DIM, EPOCHS, BATCH, RATE = 32, 60, 64, 1e-2
+
+each_gate = pytest.mark.parametrize("gate", GATES)
+each_seed = pytest.mark.parametrize("seed", (1, 2, 3))
+
+
+class Outcome(NamedTuple):
+    """On the movies that were not trained on."""
+
+    f1_micro: float
+    f1: dict[str, float]
+    chance: dict[str, float]  # the F1 of answering yes for every movie
+    correlation: tuple[float, ...]  # per modality m, of its gate with 1[s = m]; of a gated fusion
+
+
+class Classifier(nn.Module):
+    def __init__(self, fusion: str, sizes: dict[str, int], genres: int):
+        super().__init__()
+        choice = yaml.safe_load((CONF / "fusion" / f"{fusion}.yaml").read_text()) | {"dim": DIM}
+        self.normalise = nn.ModuleDict({m: nn.LayerNorm(size) for m, size in sizes.items()})
+        self.fusion = instantiate(choice)(sizes=sizes)
+        self.head = self.fusion.head(genres)
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """{modality: (B, d)} -> logits (B, C), gates (B, M, D)."""
+        fused = self.fusion({m: self.normalise[m](x) for m, x in inputs.items()})
+        return self.head(fused), fused.gates
+
+
+@cache
+def outcome(fusion: str, modalities: tuple[str, ...], seed: int) -> Outcome:
+    data = planted_vectors(MOVIES, MODALITIES, seed, LEVELS)
+    inputs = {m: torch.from_numpy(data.inputs[m]) for m in modalities}
+    labels = torch.from_numpy(data.plan.labels)
+    torch.manual_seed(seed)
+    model = Classifier(fusion, {m: x.shape[1] for m, x in inputs.items()}, labels.shape[1])
+    train(model, {m: x[:IN_TRAIN] for m, x in inputs.items()}, labels[:IN_TRAIN].float())
+    with torch.no_grad():
+        logits, gates = model({m: x[IN_TRAIN:] for m, x in inputs.items()})
+        correlation = follows(data.plan.rows(np.arange(IN_TRAIN, MOVIES)), gates, model.head.weight) if fusion in GATES else ()
+    kinds, actual, said = data.plan.kinds, labels[IN_TRAIN:].numpy(), (logits >= 0).numpy()
+    share = actual.mean(axis=0)
+    f1 = 2 * (said & actual).sum(axis=0) / (said.sum(axis=0) + actual.sum(axis=0))
+    return Outcome(
+        f1_micro=2 * (said & actual).sum() / (said.sum() + actual.sum()),
+        f1=dict(zip(kinds, f1, strict=True)),
+        chance=dict(zip(kinds, 2 * share / (1 + share), strict=True)),
+        correlation=correlation,
+    )
+
+
+def follows(plan: Plan, gates: Tensor, weight: Tensor) -> tuple[float, ...]:
+    """Correlation with 1[s = m] of the gate of m, weighted by |w_ck| over its features and averaged over the switch genres."""
+    importance = weight[[kind == "switch" for kind in plan.kinds.values()]].abs()  # (C, D)
+    importance = importance / importance.sum(dim=1, keepdim=True)
+    gate = (gates @ importance.T).mean(dim=2).numpy()  # (B, M)
+    return tuple(np.corrcoef(gate[:, m], plan.switch == m)[0, 1] for m in range(gate.shape[1]))
+
+
+def train(model: Classifier, inputs: dict[str, Tensor], labels: Tensor) -> None:
+    weight = labels.mean(dim=0).rsqrt()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=EPOCHS * len(labels) // BATCH)
+    for _ in range(EPOCHS):
+        for rows in torch.randperm(len(labels)).split(BATCH):
+            logits, _ = model({m: x[rows] for m, x in inputs.items()})
+            optimizer.zero_grad()
+            binary_cross_entropy_with_logits(logits, labels[rows], pos_weight=weight).backward()
+            optimizer.step()
+            schedule.step()
+
+
+def kinds() -> dict[str, str]:
+    return planted_vectors(1, MODALITIES, seed=0).plan.kinds
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@each_seed
+@each_gate
+def test_a_gate_beats_what_has_no_gate(gate: str, seed: int) -> None:
+    score = outcome(gate, MODALITIES, seed).f1_micro
+    assert score >= outcome("mean", MODALITIES, seed).f1_micro + 0.10
+    assert score >= outcome("concat", MODALITIES, seed).f1_micro + 0.08
+
+
+@each_seed
+@each_gate
+def test_a_gate_beats_every_modality_alone(gate: str, seed: int) -> None:
+    score = outcome(gate, MODALITIES, seed).f1_micro
+    assert all(score >= outcome("none", (m,), seed).f1_micro + 0.15 for m in MODALITIES)
+
+
+@each_seed
+@each_gate
+def test_the_genre_weighted_gate_of_each_modality_follows_the_switch(gate: str, seed: int) -> None:
+    correlation = outcome(gate, MODALITIES, seed).correlation
+    assert len(correlation) == 3
+    assert min(correlation) > 0.95
+
+
+@each_seed
+@each_gate
+def test_genres_that_one_modality_tells_are_told_through_a_gate(gate: str, seed: int) -> None:
+    f1 = outcome(gate, MODALITIES, seed).f1
+    assert all(f1[genre] >= 0.95 for genre, kind in kinds().items() if kind != "switch")
+
+
+@each_seed
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_genres_that_one_modality_tells_are_chance_without_it(modality: str, seed: int) -> None:
+    alone = outcome("none", (modality,), seed)
+    assert all(alone.f1[genre] >= 0.95 for genre, kind in kinds().items() if kind == modality)
+    others = [genre for genre, kind in kinds().items() if kind not in ("switch", modality)]
+    assert all(alone.f1[genre] <= alone.chance[genre] + 0.05 for genre in others)
