@@ -25,7 +25,7 @@ def pos_weights(labels: np.ndarray, policy: str) -> Tensor:
     if not positives.all():
         raise ValueError("a genre without a positive in train has no weight")
     ratio = torch.from_numpy(len(labels) / positives)
-    return {"none": torch.ones_like, "sqrt": torch.sqrt, "inverse": torch.clone}[policy](ratio).float()
+    return (ratio ** {"none": 0.0, "sqrt": 0.5, "inverse": 1.0}[policy]).float()
 
 
 class WeightedBCE(nn.Module):
@@ -63,7 +63,8 @@ class AsymmetricLoss(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(B, C), (B, C) -> scalar."""
         p = torch.sigmoid(logits)
-        shifted = (p - self.clip).clamp_min(0.0)
-        positive = (1 - p) ** self.gamma_pos * F.logsigmoid(logits)
+        # A power below 1 has no finite slope at 0: stay a hair above it, and take (1 - p) ** gamma in logarithms.
+        shifted = (p - self.clip).clamp_min(1e-8)
+        positive = torch.exp(self.gamma_pos * F.logsigmoid(-logits)) * F.logsigmoid(logits)
         negative = shifted**self.gamma_neg * torch.log1p(-shifted.clamp_max(1 - 1e-7))
         return -torch.where(targets > 0.5, positive, negative).mean()

@@ -61,7 +61,7 @@ def _average_precision(targets: np.ndarray, probabilities: np.ndarray, genres: S
         "ap_macro": float(per_genre.mean()) if len(some) else 0.0,
         "ap_samples": float(samples.mean()) if with_genre.any() else 0.0,
         "ap_macro_genres": len(some),
-        **{f"ap/{genres[c]}": float(value) for c, value in zip(some, per_genre, strict=True)},
+        **{f"ap/{genres[int(c)]}": float(value) for c, value in zip(some, per_genre, strict=True)},
     }
 
 

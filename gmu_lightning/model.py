@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -45,7 +45,7 @@ class MovieGenreClassifier(pl.LightningModule):
         monitor: str = "val/ap_micro",
     ):
         super().__init__()
-        self.encoders = nn.ModuleDict(encoders)
+        self.encoders = nn.ModuleDict(dict(encoders))
         self.normalisers = nn.ModuleDict({m: normalise.make(e.normalise, e.dim) for m, e in encoders.items()})
         self.dropouts = nn.ModuleDict({m: nn.Dropout(e.dropout) for m, e in encoders.items()})
         self.fusion = fusion
@@ -68,7 +68,7 @@ class MovieGenreClassifier(pl.LightningModule):
         logits = self.head(fused)  # (B, C)
         if self.training or fused.parts is None:
             return Prediction(logits)
-        return Prediction(logits, self.head.contributions(fused), fused.gates)
+        return Prediction(logits, self.head.contributions(fused), fused.gates)  # type: ignore[operator]
 
     def _after_modality_dropout(self, present: Tensor) -> Tensor:
         """In training each modality is taken away with its own probability, but never a movie's last one."""
@@ -84,7 +84,7 @@ class MovieGenreClassifier(pl.LightningModule):
         self.train_loss.update(loss.detach(), weight=len(batch.ids))
         return loss
 
-    def validation_step(self, batch: MovieBatch, _index: int) -> Prediction:
+    def validation_step(self, batch: MovieBatch, _index: int) -> Prediction:  # type: ignore[override]
         """The prediction; scores are computed over the whole split, by a callback."""
         return self(batch)
 
@@ -93,11 +93,10 @@ class MovieGenreClassifier(pl.LightningModule):
         if self.optimizer is None:
             return None
         rest = [self.normalisers, self.fusion, self.head]
-        rates: Sequence[tuple[nn.Module, float]] = [
-            *((e, e.lr or self.lr) for e in self.encoders.values() if not e.constant),
-            *((module, self.lr) for module in rest),
-        ]
-        optimizer = self.optimizer(parameter_groups(list(rates), self.weight_decay), lr=self.lr)
+        trained = [cast(Encoder, e) for e in self.encoders.values() if not e.constant]
+        rates: list[tuple[nn.Module, float]] = [(e, e.lr or self.lr) for e in trained]
+        rates += [(module, self.lr) for module in rest]
+        optimizer = self.optimizer(parameter_groups(rates, self.weight_decay), lr=self.lr)
         if self.scheduler is None:
             return optimizer
         schedule = self.scheduler(optimizer, total_steps=self.total_steps)
@@ -105,7 +104,7 @@ class MovieGenreClassifier(pl.LightningModule):
         stepped = {"interval": "epoch", "monitor": self.monitor} if plateau else {"interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, **stepped}}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """All that training changed: a frozen encoder's weights are where they were found, not in every checkpoint."""
         state = super().state_dict(*args, **kwargs)
         constant = tuple(f"encoders.{m}." for m, e in self.encoders.items() if e.constant)

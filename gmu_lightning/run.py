@@ -229,11 +229,11 @@ class Run:
         try:
             config = yaml.safe_load((self / "config.yaml").read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(
-                f"{self.folder} is not a run's folder: it holds no config.yaml; give the folder that train wrote"
-            ) from None
+            raise UserError(f"{self.folder} is no run's folder: it holds no config.yaml; give one that train wrote") from None
+        except yaml.YAMLError:
+            config = None
         if not isinstance(config, dict):
-            raise UserError(f"{self / 'config.yaml'} is not a run's configuration: a mapping was expected")
+            raise UserError(f"{self / 'config.yaml'} is not a run's configuration: a mapping of plain data was expected")
         return config
 
     @property

@@ -22,7 +22,7 @@ class Determinism(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         """Unfreeze what is due."""
-        for encoder in model.encoders.values():  # type: ignore[union-attr,operator]
+        for encoder in model.encoders.values():  # type: ignore[operator]
             encoder.set_epoch(trainer.current_epoch)
 
     def on_train_batch_start(self, trainer: pl.Trainer, model: pl.LightningModule, batch: Any, batch_idx: int) -> None:

@@ -86,4 +86,6 @@ class History(pl.Callback):
         first, last = self.rows[0]["train/loss"], self.rows[-1]["train/loss"]
         if last <= FLAT * first:
             return None
-        return f"flat_loss: the train loss went from {first:.4f} to {last:.4f} in {len(self.rows)} epochs: this run has not learned"
+        return (
+            f"flat_loss: the train loss went from {first:.4f} to {last:.4f} in {len(self.rows)} epochs: this run has not learned"
+        )

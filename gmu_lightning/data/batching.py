@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-# Batches that are sorted by length together: large enough to waste little padding, small enough to stay a shuffle.
-BUCKET = 50
+# Batches that are sorted by length together: many waste little padding, but an epoch of few such buckets is no shuffle.
+BUCKET, FEWEST_BUCKETS = 50, 4
 
 
 class Batches(Sampler[list[int]]):
@@ -51,12 +51,12 @@ class Batches(Sampler[list[int]]):
         if self.lengths is None:
             batches = self._cut(order)
         else:
-            wide = self.size * BUCKET
+            wide = self.size * max(1, min(BUCKET, len(order) // (FEWEST_BUCKETS * self.size)))
             chunks = [order[i : i + wide] for i in range(0, len(order), wide)]
             batches = [b for chunk in chunks for b in self._cut(chunk[np.argsort(self.lengths[chunk], kind="stable")])]
             batches = [batches[i] for i in random.permutation(len(batches))]
-        missing = -len(batches) % self.world
-        return (batches + batches[:missing])[self.rank :: self.world]
+        repeated = [batches[i % len(batches)] for i in range(-len(batches) % self.world)]
+        return (batches + repeated)[self.rank :: self.world]
 
     def _cut(self, rows: Sequence[int] | np.ndarray) -> list[list[int]]:
         if self.tokens is None or self.lengths is None:

@@ -168,7 +168,7 @@ class MovieData(pl.LightningDataModule):
 
     def _batches(self, split: str, training: bool) -> Batches:
         lengths = next(
-            (c.lengths for c in self.columns.values() if c.lengths is not None and np.ptp(c.lengths[c.present]) > 0), None
+            (c.lengths for c in self.columns.values() if c.lengths is not None and np.unique(c.lengths[c.present]).size > 1), None
         )
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         return Batches(
@@ -210,13 +210,15 @@ class MovieData(pl.LightningDataModule):
                 raise UserError(f"{self.root}: {sentence}; data.strict=true does not accept that")
             self.warnings.append(f"dropped_genre: {sentence}")
         self.labels = self.vocabulary.encode(movie.genres for movie in self.movies)
+        by_policy = {problem.id for problem in self.audit.problems if problem.by_policy}
         for n, movie in enumerate(self.movies):
             split = str(self.split_of[n])
             lost = sorted(set(movie.genres) & set(unseen))
             if lost:
                 self.audit.add(movie.id, "", split, "dropped_genre", "kept", f"{', '.join(lost)} never occurs in train")
             if not self.labels[n].any():
-                self.audit.add(movie.id, "", split, "no_genre", "kept", f"its genres are {', '.join(movie.genres) or 'none'}")
+                why = f"its genres are {', '.join(movie.genres) or 'none'}"
+                self.audit.add(movie.id, "", split, "no_genre", "kept", why, by_policy=movie.id in by_policy)
 
     def _note_shared(self) -> None:
         for modality, kind in (("text", "shared_plot"), ("image", "shared_image")):
@@ -236,7 +238,7 @@ class _Movies(Dataset[MovieBatch]):
     def __init__(self, data: MovieData, training: bool):
         self.data, self.training = data, training
 
-    def __getitem__(self, rows: list[int]) -> MovieBatch:  # type: ignore[override]
+    def __getitem__(self, rows: list[int]) -> MovieBatch:
         data = self.data
         inputs = {m: column.batch(rows, self.training) for m, column in data.columns.items()}
         return MovieBatch(tuple(data.movies[n].id for n in rows), inputs, data.present[rows], data.targets[rows])

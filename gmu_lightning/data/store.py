@@ -196,6 +196,8 @@ def _write_rows(folder: Path, rows: Iterable[np.ndarray | BadContent | None]) ->
             if isinstance(row, BadContent):
                 bad.append((n, row.kind, row.detail))
             if isinstance(row, np.ndarray):
+                if dtype not in (None, row.dtype):
+                    raise TypeError(f"a preparation stored rows of {dtype} and of {row.dtype}: all have to be of one dtype")
                 dtype = row.dtype
                 file.write(np.ascontiguousarray(row).tobytes())
                 sizes.append(row.size)

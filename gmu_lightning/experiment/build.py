@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.utils import instantiate
@@ -133,4 +133,21 @@ def fit_normalisers(model: MovieGenreClassifier, data: MovieData, device: torch.
         if isinstance(normaliser, Standardise):
             column = data.columns[modality]
             rows = [n for n in data.rows("train").tolist() if column.present[n]]
-            normaliser.fit(vectors(model.encoders[modality], column, rows, device))
+            normaliser.fit(vectors(cast(Encoder, model.encoders[modality]), column, rows, device))
+
+
+def summary(model: MovieGenreClassifier, columns: Mapping[str, Any]) -> list[str]:
+    """Encoders, fusion and head with their parameters, a line each."""
+
+    def count(module: torch.nn.Module) -> str:
+        return f"{sum(p.numel() for p in module.parameters()):,} parameters"
+
+    lines = []
+    for modality, module in model.encoders.items():
+        encoder = cast(Encoder, module)
+        cached = getattr(columns[modality], "parameters", None)
+        how = "trained" if encoder.freeze == "none" else f"freeze={encoder.freeze}"
+        size = count(encoder) if cached is None else f"{cached:,} parameters, features from the store"
+        lines.append(f"{modality}: {type(encoder).__name__}, {how}, {size}, {encoder.dim} numbers, normalise={encoder.normalise}")
+    fusion = f"fusion: {type(model.fusion).__name__}, {count(model.fusion)}, {model.fusion.size} numbers"
+    return [*lines, fusion, f"head: {type(model.head).__name__}, {count(model.head)}"]

@@ -34,8 +34,8 @@ def checked_as_data(config: Mapping[str, Any], where: Path) -> None:
     """
     if "hydra" in config:
         raise UserError(f"{where} holds a hydra node, which no run writes: it is not read")
-    for key, value in _leaves(config):
-        if key == "_target_" and value not in known_targets():
+    for key, value in _values(config):
+        if key == "_target_" and not (isinstance(value, str) and value in known_targets()):
             raise UserError(f"{where} names the class {value}, which is not one of this package's choices: it is not read")
         if isinstance(value, str) and "${" in value:
             raise UserError(f"{where} holds the interpolation {value}, which no run writes: it is not read")
@@ -45,15 +45,15 @@ def checked_as_data(config: Mapping[str, Any], where: Path) -> None:
 def known_targets() -> frozenset[str]:
     """Every `_target_` of every group."""
     nodes = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in conf_folder().rglob("*.yaml"))
-    return frozenset(str(value) for node in nodes if isinstance(node, dict) for key, value in _leaves(node) if key == "_target_")
+    return frozenset(value for node in nodes for key, value in _values(node) if key == "_target_")
 
 
-def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def _values(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value at every depth, containers too, with the key it stands under (an entry of a list: the list's)."""
+    yield key, node
     if isinstance(node, Mapping):
         for name, value in node.items():
-            yield from _leaves(value, str(name))
+            yield from _values(value, str(name))
     elif isinstance(node, list):
         for value in node:
-            yield from _leaves(value, key)
-    else:
-        yield key, node
+            yield from _values(value, key)

@@ -33,9 +33,7 @@ def environment(device: torch.device, seed: int, data_fingerprint: Mapping[str, 
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type} ({_processor()})",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({_processor()})",
         "threads": torch.get_num_threads(),
         "packages": {name: _version(name) for name in PACKAGES},
         "command": " ".join(sys.argv),

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 
@@ -104,8 +105,7 @@ def _rules(threshold: str, run: Run) -> dict[str, Any]:
     if threshold in ("val", "val_per_genre"):
         val = run.predictions("val")
         tune = tune_threshold if threshold == "val" else tune_per_genre
-        found = tune(val.labels, val.probabilities)
-        return {threshold: found if threshold == "val" else found.tolist()}
+        return {threshold: np.asarray(tune(val.labels, val.probabilities)).tolist()}
     try:
         number = float(threshold)
     except ValueError:

@@ -74,11 +74,11 @@ def near(word: str, names: Iterable[str]) -> str:
 
 def _settled_encoder(encoder: dict[str, Any], modality: str) -> dict[str, Any]:
     freeze = str(encoder["freeze"])
-    if freeze not in ("all", "none") and not freeze.isdigit():
+    if freeze not in ("all", "none") and not freeze.isdecimal():
         raise UserError(
             f"encoder.{modality}.freeze={freeze} is none of all, none and a number of first layers: choose one of them"
         )
-    encoder["freeze"] = int(freeze) if freeze.isdigit() else freeze
+    encoder["freeze"] = int(freeze) if freeze.isdecimal() else freeze
     frozen = freeze == "all" and encoder.get("unfreeze_at_epoch") is None
     _fill(encoder, normalise="standardise" if frozen else "layer", dropout=0.5 if frozen else 0.0)
     return encoder

@@ -60,6 +60,8 @@ def train(config: Mapping[str, Any], run: Run, group: str | None = None) -> dict
     say_audit(data)
     model = build.build_model(config, data, encoders)
     build.fit_normalisers(model, data, device)
+    if not os.environ.get(QUIET):
+        print("\n".join(build.summary(model, columns)), file=sys.stderr)
 
     loggers = open_loggers(config, run, group)
     metrics: dict[str, Any] | None = None
@@ -101,10 +103,11 @@ def fit(config: Mapping[str, Any], run: Run, data: MovieData, model: MovieGenreC
     own = [callbacks.Determinism(int(config["seed"])), predictions, history, best, last]
     data.seed_order(int(config["seed"]))
     trainer = make_trainer(config, loggers, own, run)
-    compiled = torch.compile(model) if config["trainer"]["compile"] else model
+    if config["trainer"]["compile"]:
+        model.compile()
     start = time.perf_counter()
     try:
-        trainer.fit(compiled, datamodule=data)
+        trainer.fit(model, datamodule=data)
     except SystemExit:
         if trainer.interrupted:
             raise KeyboardInterrupt from None
@@ -151,7 +154,7 @@ def make_trainer(config: Mapping[str, Any], loggers: list[Any], own: list[pl.Cal
             reload_dataloaders_every_n_epochs=1,
             enable_checkpointing=True,
             enable_progress_bar=shown == "bar",
-            enable_model_summary=shown != "none",
+            enable_model_summary=False,
         )
     except (TypeError, ValueError, pl.utilities.exceptions.MisconfigurationException) as error:
         raise UserError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,9 +95,10 @@ class MixtureHead(nn.Module):
         pi = fused.gates  # (B, M, 1)
         assert pi is not None
         some = (pi > 0).any(dim=-2, keepdim=True)
-        log_pi = torch.where(some, pi, 1.0 / len(self.experts)).log()  # log 0 is -inf: out of the sum
+        # What weighs nothing is out of the sum at -inf, not by log 0: its derivative is NaN even where nothing depends on it.
+        log_pi = torch.where(pi > 0, pi, 1.0).log().masked_fill((pi == 0) & some, float("-inf"))
         logits = torch.logsumexp(log_pi + F.logsigmoid(a), dim=-2) - torch.logsumexp(log_pi + F.logsigmoid(-a), dim=-2)
-        biases = torch.stack([expert.bias for expert in self.experts]).mean(dim=0)
+        biases = torch.stack([cast(Tensor, expert.bias) for expert in self.experts]).mean(dim=0)
         return torch.where(some.squeeze(-2), logits, biases)
 
 
@@ -107,12 +108,13 @@ def mismatch(fusion: type[Fusion], name: str, modalities: Sequence[str]) -> str 
     if fusion.fewest <= count <= (fusion.most or count):
         return None
     word = "+".join(modalities)
-    if fusion.most == 1:
-        return f"fusion={name} takes exactly one modality and modalities={word} names {count}: choose one of them, or another fusion"
-    return (
-        f"fusion={name} takes at least {fusion.fewest} modalities and modalities={word} names {count}: "
-        "choose fusion=none, or more modalities"
-    )
+    if count < fusion.fewest:
+        takes, choose = f"at least {fusion.fewest} modalities", "choose fusion=none, or more modalities"
+    elif fusion.most == 1:
+        takes, choose = "exactly one modality", "choose one, or another fusion"
+    else:
+        takes, choose = f"at most {fusion.most} modalities", "choose fewer, or another fusion"
+    return f"fusion={name} takes {takes} and modalities={word} names {count}: {choose}"
 
 
 def _encoded(encoder: Any, inputs: Any, present: Tensor) -> Features:
@@ -124,5 +126,11 @@ def _encoded(encoder: Any, inputs: Any, present: Tensor) -> Features:
     if not len(rows):
         return Features(torch.zeros(len(present), encoder.dim, device=present.device))
     chosen = inputs[rows] if isinstance(inputs, Tensor) else type(inputs)(*(t[rows] for t in inputs))
-    features = encoder(chosen)
-    return Features(*(None if t is None else t.new_zeros(len(present), *t.shape[1:]).index_copy(0, rows, t) for t in features))
+    vector, sequence, mask = encoder(chosen)
+
+    def scattered(tensor: Tensor) -> Tensor:
+        return tensor.new_zeros(len(present), *tensor.shape[1:]).index_copy(0, rows, tensor)
+
+    return Features(
+        scattered(vector), None if sequence is None else scattered(sequence), None if mask is None else scattered(mask)
+    )

@@ -49,7 +49,7 @@ class Mean(_Projected):
     def fuse(self, inputs: Sequence[Tensor], present: Tensor) -> Fused:
         """Gates are 1/|P| and 0."""
         h = torch.tanh(self.projected(inputs))
-        gates = (present / present.sum(dim=-2, keepdim=True).clamp_min(1)).to(h.dtype).expand_as(h)
+        gates = _shares(present, h.dtype).expand_as(h)
         parts = gates * h
         return Fused(parts.sum(dim=-2), parts, gates)
 
@@ -107,7 +107,7 @@ class Late(_Projected):
 
     def weights(self, inputs: Sequence[Tensor], present: Tensor) -> Tensor:
         """1/|P| and 0, (B, ..., M, 1)."""
-        return (present / present.sum(dim=-2, keepdim=True).clamp_min(1)).to(inputs[0].dtype)
+        return _shares(present, inputs[0].dtype).expand(*inputs[0].shape[:-1], -1, -1)
 
     def head(self, genres: int) -> nn.Module:
         """A mixture of one expert per modality."""
@@ -147,6 +147,11 @@ class LowRank(Fusion):
         product = torch.where(present, factors, 1.0).prod(dim=-2)  # (B, ..., R D)
         h = product.unflatten(-1, (self.rank, self.dim)).sum(dim=-2)
         return Fused(torch.where(present.any(dim=-2), h, 0.0))
+
+
+def _shares(present: Tensor, dtype: torch.dtype) -> Tensor:
+    """1/|P| where present, 0 elsewhere, (B, ..., M, 1)."""
+    return present.to(dtype) / present.sum(dim=-2, keepdim=True).clamp_min(1)
 
 
 __all__ = ["Alone", "Concat", "Late", "LinearHead", "LowRank", "Max", "Mean", "MixtureOfExperts", "Sum"]

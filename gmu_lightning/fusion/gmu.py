@@ -17,11 +17,12 @@ class GMU(Fusion):
     """h = sum_m z_m * tanh(W_m x_m); the variants differ in the gates z_m alone.
 
     Args:
-        variant: `original`: z_1 = sigma(U [x_1; x_2]), z_2 = 1 - z_1 for two modalities; z_m = sigma(U_m [x_1; ...; x_M]) for more.
-            `hier`: s_m = sigma(U_m [x_1; ...; x_M]), s_M = 1; z_m = s_m prod_(j<m) (1 - s_j), the last present one taking the rest.
+        variant: how z_m follows from x = [x_1; ...; x_M].
+            `original`: z_1 = sigma(U x), z_2 = 1 - z_1 for two modalities; z_m = sigma(U_m x) for more.
+            `hier`: s_m = sigma(U_m x), s_M = 1; z_m = s_m prod_(j<m) (1 - s_j), the last present one taking the rest.
             `softmax`: z = softmax over m of U t_m, t_m = T_m x_m (x_m itself where d_m = D).
         sizes, dim: as every Fusion.
-        gate_input: `self`, or for `softmax` also `concat`: U_m [x_1; ...; x_M] instead of U t_m.
+        gate_input: `self`, or for `softmax` also `concat`: U_m x instead of U t_m.
         bias: of hidden and gate layers; the paper has none.
 
     `state_dict` holds `hidden.<m>.weight` (D, d_m), `gate.weight` (the blocks U_1, ... stacked over rows in modality order) and,
@@ -35,7 +36,9 @@ class GMU(Fusion):
         if gate_input not in ("self", "concat"):
             raise UserError(f"fusion.gate_input={gate_input} does not exist: choose self or concat")
         if gate_input == "concat" and variant != "softmax":
-            raise UserError(f"fusion.gate_input=concat is an option of gmu_softmax: the {variant} gate sees all modalities anyway")
+            raise UserError(
+                f"fusion.gate_input=concat is for gmu_softmax: the {variant} gate sees all modalities anyway, leave it at self"
+            )
         self.variant, self.gate_input = variant, gate_input
         count, total = len(self.sizes), sum(self.sizes.values())
         self.tied = variant == "original" and count == 2

@@ -26,6 +26,7 @@ AS_TYPED = re.compile(
     r"^\+{0,2}(data\.root|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|output|encoder\.\w+\.(name|weights|vectors))=(.*)$",
     re.S,
 )
+QUOTED = re.compile(r"""(['"])(\\.|(?!\1).)*\1""", re.S)  # one string from end to end
 DOT_FOR_SLASH = re.compile(r"^(data|encoder\.\w+|fusion|loss|optimizer|scheduler|trainer|callbacks|logger|experiment)=")
 
 
@@ -72,14 +73,22 @@ def escaped(argument: str) -> str:
     if match is None:
         return argument
     key, value = argument[: match.start(3)], match.group(3)
-    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    quoted = QUOTED.fullmatch(value) is not None
     hub_name = match.group(2) == "name" and not value.startswith(("/", "~", ".")) and not Path(value).exists()
     if value in ("", "null", "???") or "${" in value or hub_name or (quoted and not Path(value).exists()):
         return argument
-    path = str(Path(value).expanduser()) if value.startswith("~") else value
-    text = path.replace("'", "\\'")
-    tail = len(text) - len(text.rstrip("\\"))
-    return f"{key}'{text}{chr(92) * tail}'"
+    path = str(_at_home(argument, value)) if value.startswith("~") else value
+    text = re.sub(r"\\+(?='|\Z)", lambda run: run[0] * 2, path).replace("'", "\\'")  # a backslash counts only before a quote
+    return f"{key}'{text}'"
+
+
+def _at_home(argument: str, value: str) -> Path:
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{argument}: no home folder is known for {value.split('/', maxsplit=1)[0]}, so give the whole path"
+        ) from None
 
 
 def refuse_dot_for_slash(arguments: Sequence[str]) -> None:
@@ -126,7 +135,7 @@ def sentence(error: BaseException) -> str:
     if isinstance(cause, UserError):
         return text
     if isinstance(cause, MissingMandatoryValue):
-        return f"a value is missing: {text.replace('Missing mandatory value: ', '')} has to be given on the command line"
+        return f"a value is missing: give {cause.full_key}=VALUE on the command line"
     missing = re.search(r"Could not find '([^']+)/([^/']+)'", text)
     if isinstance(cause, MissingConfigException) and missing:
         group, choice = missing.groups()
@@ -134,7 +143,7 @@ def sentence(error: BaseException) -> str:
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown.group(1)
-        return f"{key} is no key of the configuration: {_near(key, known_keys())}"
+        return f"{key} is no key of the configuration: {_near(key, [known for known in known_keys() if known != key])}"
     if isinstance(cause, OverrideParseException):
         return f"an argument does not follow key=value: {text.split(' See https')[0]}"
     if isinstance(cause, (ConfigCompositionException, ConfigKeyError, HydraException, OmegaConfBaseException)):

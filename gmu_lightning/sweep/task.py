@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -17,7 +17,7 @@ from gmu_lightning.sweep.job import Job, absolute, perform, perform_in_sweep, re
 
 def train(config: DictConfig) -> None:
     """The task of `train`: one run, or one job of a sweep."""
-    hydra = HydraConfig.get()
+    hydra = _hydra()
     if hydra.mode == RunMode.RUN:
         job = job_of(config, hydra, hydra.run.dir, None)
     else:
@@ -39,7 +39,7 @@ def train(config: DictConfig) -> None:
 
 def prepare(config: DictConfig) -> None:
     """The task of `prepare`."""
-    hydra = HydraConfig.get()
+    hydra = _hydra()
     ready = settled(config, hydra)
     from gmu_lightning.experiment.prepare import prepare as prepare_data
 
@@ -61,17 +61,18 @@ def job_of(config: DictConfig, hydra: DictConfig, folder: str | Path, sweep: str
 
 def settled(config: DictConfig, hydra: DictConfig) -> dict[str, Any]:
     """The settled configuration, its paths absolute."""
-    choices = OmegaConf.to_container(hydra.runtime.choices)
-    assert isinstance(choices, dict)
+    choices = cast("dict[str, str | None]", OmegaConf.to_container(hydra.runtime.choices))
     return absolute(settle(plain(config), choices), Path(hydra.runtime.cwd))
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """Resolved containers, without Hydra's node."""
     kept = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    found = OmegaConf.to_container(kept, resolve=True)
-    assert isinstance(found, dict)
-    return found
+    return cast("dict[str, Any]", OmegaConf.to_container(kept, resolve=True))
+
+
+def _hydra() -> DictConfig:
+    return cast(DictConfig, HydraConfig.get())
 
 
 def register_resolvers() -> None:

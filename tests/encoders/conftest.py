@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -38,10 +37,9 @@ def offline(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def check_encoder() -> Callable[..., None]:
-    spec = importlib.util.spec_from_file_location("encoder_check", Path(__file__).with_name("check.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.check_encoder
+    from gmu_lightning import testing
+
+    return testing.check_encoder
 
 
 @pytest.fixture(scope="session")

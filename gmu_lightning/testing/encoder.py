@@ -1,4 +1,4 @@
-"""What every encoder keeps to, whoever wrote it."""
+"""What every encoder keeps to."""
 
 from __future__ import annotations
 

@@ -1,0 +1,35 @@
+# make demo and make test share .venv, which is made on demand and again when pyproject.toml changes.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help:  ## what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[offline,dev]'
+	@touch $@
+
+demo: $(READY)  ## six fusions, three sets of modalities, three seeds, on generated movies whose answer is known
+	$(BIN)/python -m gmu_lightning.train -m experiment=quickstart hydra/launcher=processes hydra.launcher.n_jobs=2 \
+		fusion=none,mean,concat,gmu_original,gmu_hier,gmu_softmax modalities=text,image,text+image seed=1,2,3
+
+test: $(READY)  ## every test, on two cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+lint: $(READY)  ## style, types, and the order of the rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## CPU seconds of starting up and of training, alternated, best and median
+	$(BIN)/python tests/bench.py
+
+clean:  ## caches and builds; .venv and outputs stay
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find conf gmu_lightning tests -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,243 @@
+"""A row per setting: the mean and spread of its seeds, and what was wrong with them."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from gmu_lightning.run import NOT_IDENTITY, Run, write_rows, write_text
+
+SCORES = tuple(
+    f"{split}/{score}"
+    for split in ("test", "val")
+    for score in ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro")
+)
+ALWAYS = ("modalities", "fusion")  # columns even where they are the same in every row
+WIDTH = 100  # characters of the console's table
+Row = dict[str, Any]
+Cell = Callable[[Row], str]
+
+
+def rows(runs: Sequence[Run]) -> list[Row]:
+    """One row per setting, `test/f1_micro/mean` falling, settings without a finished run last.
+
+    Columns: `setting`, `modalities`, `fusion` and every other override whose value differs between settings, `seeds` (how many
+    finished), `seed_list`, `warnings`, `parameters`, `parameters_fusion`, `seconds/mean`, then `<split>/<score>/mean` and `/sd`
+    (ddof 1). None is an empty cell. Two runs of one identity count once; skipped and unended ones do not count.
+    """
+    settings: dict[str, list[Run]] = {}
+    for run in _distinct(runs):
+        settings.setdefault(run.status["setting"], []).append(run)
+    configs = {setting: of_one[0].config for setting, of_one in settings.items()}
+    varying = _varying(settings, configs)
+    found = [
+        {"setting": setting} | {key: _value(configs[setting], key) for key in (*ALWAYS, *varying)} | _summary(of_one)
+        for setting, of_one in settings.items()
+    ]
+    return sorted(found, key=lambda row: -1.0 if row["test/f1_micro/mean"] is None else row["test/f1_micro/mean"], reverse=True)
+
+
+def write_leaderboard(
+    folder: Path, rows: Sequence[Row], skipped: Sequence[tuple[str, str]] = (), failed: Sequence[tuple[str, str]] = ()
+) -> None:
+    """leaderboard.csv, nothing rounded, and leaderboard.md, for reading.
+
+    Args:
+        rows: those of `rows()`.
+        skipped: name and reason of every job that was skipped.
+        failed: name and reason of every job that failed.
+    """
+    if rows:
+        write_rows(folder / "leaderboard.csv", rows)
+    else:
+        write_text(folder / "leaderboard.csv", ",".join(["setting", *ALWAYS, *_summary([])]) + "\n")
+    write_text(folder / "leaderboard.md", _markdown(rows, skipped, failed))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The leaderboard as plain text, at most 100 characters wide."""
+    if not rows:
+        return "no run finished or failed: there is nothing to compare"
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    names, numbers = _names(rows), _numbers(digits=3, spread=("test/f1_micro",))
+    notes: dict[str, Cell] = {"warnings": _codes} if any(row["warnings"] for row in rows) else {}
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in (*names, *notes):
+        shown.add_column(Text(name), overflow="fold")
+    for name in numbers:
+        shown.add_column(Text(name.replace(" ", "\n")), justify="right", no_wrap=True)
+    for row in rows:
+        shown.add_row(*(Text(cell(row)) for cell in {**names, **notes, **numbers}.values()))
+    text = io.StringIO()
+    Console(file=text, width=WIDTH, color_system=None).print(shown)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+
+
+def _distinct(runs: Iterable[Run]) -> list[Run]:
+    """Finished runs and failed ones, by seed; of those with one identity the first that finished, or else the first."""
+    ended = [run for run in runs if run.status.get("state") in ("finished", "failed")]
+    ended.sort(key=lambda run: run.status["state"] == "failed")
+    first: dict[str, Run] = {}
+    for run in ended:
+        first.setdefault(run.status["identity"], run)
+    return sorted(first.values(), key=lambda run: (len(str(run.config["seed"])), str(run.config["seed"])))
+
+
+def _varying(settings: Mapping[str, Sequence[Run]], configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    typed = dict.fromkeys(
+        re.split("[=@]", override)[0].lstrip("+~") for of_one in settings.values() for run in of_one for override in run.overrides
+    )
+    differs = [key for key in typed if len({_value(config, key) for config in configs.values()} - {None}) > 1]
+    return [key for key in differs if key not in ALWAYS and key != "seed" and not _is_beside_the_setting(key)]
+
+
+def _is_beside_the_setting(key: str) -> bool:
+    name = key.replace("/", ".")
+    return any(name == outside or name.startswith(f"{outside}.") for outside in NOT_IDENTITY)
+
+
+def _value(config: Mapping[str, Any], key: str) -> str | None:
+    """What a configuration says of an override's key, as text; None where it has no such encoder."""
+    words = key.replace("/", ".").split(".")
+    if words[0] == "encoder" and words[1:] and words[1] not in str(config["modalities"]).split("+"):
+        return None
+    node = (config.get("choices") or {}).get(key)
+    if node is None:
+        node = config
+        for word in key.split("."):
+            node = node.get(word) if isinstance(node, Mapping) else None
+    if isinstance(node, Mapping):  # a group whose choice is not known
+        return str(node.get("_target_", "")).rpartition(".")[2] or None
+    return node if isinstance(node, str) else json.dumps(node)
+
+
+def _summary(runs: Sequence[Run]) -> Row:
+    """The columns of one setting that are numbers and warnings, whatever of its runs finished."""
+    finished = [run for run in runs if run.status["state"] == "finished"]
+    metrics = [run.metrics for run in finished]
+    row: Row = {
+        "seeds": len(finished),
+        "seed_list": ",".join(str(run.config["seed"]) for run in finished),
+        "warnings": "; ".join(_warnings(runs)),
+        "parameters": metrics[0]["parameters/total"] if metrics else None,
+        "parameters_fusion": metrics[0]["parameters/fusion"] if metrics else None,
+        "seconds/mean": statistics.fmean(m["seconds/total"] for m in metrics) if metrics else None,
+    }
+    for score in SCORES:
+        values = [m[score] for m in metrics]
+        row[f"{score}/mean"] = statistics.fmean(values) if values else None
+        row[f"{score}/sd"] = statistics.stdev(values) if len(values) > 1 else None
+    return row
+
+
+def _warnings(runs: Sequence[Run]) -> Iterator[str]:
+    """Each warning once, as its first seed words it, with how many seeds it stands for; a failed seed is one too."""
+    sentences: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for run in runs:
+        failure = [f"failed: {run.status['why']}"] if run.status["state"] == "failed" else []
+        for sentence in (*run.status["warnings"], *failure):
+            but_for_numbers = re.sub(r"\d+", "#", sentence)
+            sentences.setdefault(but_for_numbers, sentence.replace("; ", ", "))  # "; " parts one from the next
+            counts[but_for_numbers] += 1
+    for but_for_numbers, sentence in sentences.items():
+        yield f"{sentence} ({counts[but_for_numbers]} of {len(runs)} seeds)" if len(runs) > 1 else sentence
+
+
+def _names(rows: Sequence[Row]) -> dict[str, Cell]:
+    """What a setting is: the columns between `setting` and `seeds`."""
+    keys = list(rows[0])
+    return {key: partial(_text, key) for key in keys[1 : keys.index("seeds")]}
+
+
+def _numbers(digits: int, spread: Sequence[str]) -> dict[str, Cell]:
+    """What a setting reached, for reading; the scores in `spread` with their standard deviations."""
+    scores = {
+        "test micro F1": "test/f1_micro",
+        "test macro F1": "test/f1_macro",
+        "test micro AP": "test/ap_micro",
+        "val micro AP": "val/ap_micro",
+    }
+    return {
+        "seeds": lambda row: str(row["seeds"]),
+        **{name: partial(_score, score, digits, score in spread) for name, score in scores.items()},
+        "params (M)": partial(_scaled, "parameters", 1e6, 2),
+        "seconds": partial(_scaled, "seconds/mean", 1.0, 1),
+    }
+
+
+def _text(key: str, row: Row) -> str:
+    return row[key] or ""
+
+
+def _scaled(key: str, unit: float, digits: int, row: Row) -> str:
+    return "-" if row[key] is None else f"{row[key] / unit:.{digits}f}"
+
+
+def _score(score: str, digits: int, spread: bool, row: Row) -> str:
+    sd = row[f"{score}/sd"]
+    return _scaled(f"{score}/mean", 1.0, digits, row) + (f" ± {sd:.{digits}f}" if spread and sd is not None else "")
+
+
+def _codes(row: Row) -> str:
+    """`flat_loss 2/3, failed 1/3`: the sentences stand in the files."""
+    short = []
+    for warning in filter(None, row["warnings"].split("; ")):
+        count = re.search(r" \((\d+) of (\d+) seeds\)$", warning)
+        code = re.match(r"\w+(?=: )", warning)
+        short.append((code[0] if code else "other") + (f" {count[1]}/{count[2]}" if count else ""))
+    return ", ".join(short)
+
+
+def _markdown(rows: Sequence[Row], skipped: Sequence[tuple[str, str]], failed: Sequence[tuple[str, str]]) -> str:
+    lines = ["# Leaderboard", ""]
+    if rows:
+        names, numbers = _names(rows), _numbers(digits=4, spread=SCORES)
+        columns: dict[str, Cell] = {**names, **numbers, "warnings": partial(_text, "warnings")}
+        lines += [_line(columns), _line("---:" if name in numbers else "---" for name in columns)]
+        lines += [_line(cell(row) for cell in columns.values()) for row in rows]
+        lines += [
+            "",
+            "Mean ± standard deviation over seeds; scores are fractions, at the threshold 0.5; seconds are a run's wall-clock.",
+        ]
+    else:
+        lines += ["No run finished or failed."]
+    lines += [line for note in _equal_by_definition(rows) for line in ("", note)]
+    for state, jobs in (("Skipped", skipped), ("Failed", failed)):
+        reasons: dict[str, list[str]] = {}
+        for name, why in jobs:
+            reasons.setdefault(why, []).append(f"`{name}`")
+        if jobs:
+            lines += ["", f"## {state}", "", *(f"- {why} ({', '.join(names)})" for why, names in reasons.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _equal_by_definition(rows: Sequence[Row]) -> Iterator[str]:
+    """Why two rows are the same: with two modalities the hierarchical gate is the original one."""
+    means = [f"{score}/mean" for score in SCORES]
+    for one, other in product(rows, rows):
+        if (one["fusion"], other["fusion"]) != ("gmu_hier", "gmu_original") or None in (one[means[0]], other[means[0]]):
+            continue
+        same = all(one[key] == other[key] for key in (*_names(rows), "seed_list") if key != "fusion")
+        two = one["modalities"].count("+") == 1
+        if two and same and all(abs(one[mean] - other[mean]) <= 1e-6 for mean in means):
+            yield (
+                f"`gmu_hier` equals `gmu_original` on {one['modalities']} by definition: with two modalities the first takes "
+                "its gate and the second what is left, which is the tied gate of the bimodal unit. These two rows are one result."
+            )

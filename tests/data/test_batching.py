@@ -1,0 +1,134 @@
+"""Which movies stand in which batch: decided by (seed, epoch), whole, and sparing with padding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gmu_lightning.data.batching import Batches
+
+ROWS = np.arange(100, 400)  # a split in the middle of a data set of 500
+LENGTHS = np.random.default_rng(0).integers(0, 200, size=500)
+ORDERS = {
+    "random": {"seed": 1},
+    "buckets": {"seed": 1, "lengths": LENGTHS},
+    "budget": {"seed": 1, "lengths": LENGTHS, "tokens": 500},
+    "fixed": {},
+    "fixed by length": {"lengths": LENGTHS},
+}
+every_order = pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+training_order = pytest.mark.parametrize(
+    "order", [o for o in ORDERS.values() if "seed" in o], ids=[name for name, o in ORDERS.items() if "seed" in o]
+)
+
+
+def batches(rows: np.ndarray = ROWS, size: int = 16, epoch: int = 0, **options) -> list[list[int]]:
+    return Batches(rows, size, **options).batches(epoch)
+
+
+def rows_of(found: list[list[int]]) -> list[int]:
+    return [row for batch in found for row in batch]
+
+
+def padding(found: list[list[int]], lengths: np.ndarray) -> int:
+    """Tokens that are none."""
+    return sum(len(batch) * lengths[batch].max() - lengths[batch].sum() for batch in found)
+
+
+@every_order
+@pytest.mark.parametrize("epoch", [0, 7])
+def test_every_movie_stands_in_exactly_one_batch(order, epoch):
+    assert sorted(rows_of(batches(epoch=epoch, **order))) == ROWS.tolist()
+
+
+@every_order
+def test_the_same_seed_and_epoch_give_the_same_batches(order):
+    assert batches(epoch=3, **order) == batches(epoch=3, **order)
+
+
+@training_order
+def test_another_epoch_and_another_seed_give_other_batches(order):
+    first = batches(epoch=0, **order)
+    other_epoch, other_seed = batches(epoch=1, **order), batches(epoch=0, **{**order, "seed": 2})
+    for other in (other_epoch, other_seed):
+        same = {frozenset(batch) for batch in first} & {frozenset(batch) for batch in other}
+        assert len(same) < len(first) / 10
+
+
+def test_epoch_and_seed_do_not_stand_for_each_other():
+    assert batches(seed=1, epoch=2) != batches(seed=2, epoch=1)
+
+
+def test_evaluations_order_is_the_splits_whatever_the_epoch():
+    assert rows_of(batches(epoch=0)) == rows_of(batches(epoch=5)) == ROWS.tolist()
+
+
+def test_evaluation_with_lengths_goes_from_short_to_long_and_ties_keep_the_splits_order():
+    found = rows_of(batches(lengths=LENGTHS, epoch=5))
+    assert found == sorted(ROWS.tolist(), key=lambda row: (LENGTHS[row], row))
+
+
+def test_batches_have_the_size_asked_for_but_the_last():
+    assert [len(batch) for batch in batches(size=64)] == [64, 64, 64, 64, 44]
+    assert sorted(len(batch) for batch in batches(size=64, seed=1, lengths=LENGTHS)) == [44, 64, 64, 64, 64]
+
+
+def test_buckets_waste_far_less_padding_than_chance():
+    rows, lengths = np.arange(5000), np.random.default_rng(1).integers(0, 200, size=5000)
+    bucketed, random = (padding(batches(rows, **options), lengths) for options in ({"seed": 1, "lengths": lengths}, {"seed": 1}))
+    assert bucketed < random / 20
+
+
+@pytest.mark.parametrize("movies", [40, 300, 5000])
+def test_buckets_are_a_shuffle_of_small_data_and_large(movies):
+    rows = lengths = np.arange(movies)
+    found, next_epoch = (batches(rows, size=4, epoch=epoch, seed=1, lengths=lengths) for epoch in (0, 1))
+    assert len({frozenset(batch) for batch in found} & {frozenset(batch) for batch in next_epoch}) < len(found) / 10
+    shortest = [min(batch) for batch in found]
+    assert np.corrcoef(shortest, np.arange(len(found)))[0, 1] < 0.5  # long movies do not come last
+
+
+@pytest.mark.parametrize("tokens", [200, 500, 4000])
+def test_no_padded_batch_holds_more_tokens_than_its_budget(tokens):
+    found = batches(seed=1, lengths=LENGTHS, tokens=tokens)
+    assert all(len(batch) * LENGTHS[batch].max() <= tokens for batch in found)
+
+
+def test_a_budget_is_used():
+    found = batches(np.arange(10), seed=1, lengths=np.full(10, 100), tokens=300)
+    assert sorted(map(len, found)) == [1, 3, 3, 3]
+
+
+def test_a_movie_that_is_longer_than_the_budget_stands_alone():
+    lengths = np.array([10, 900, 10, 10, 700])
+    found = batches(np.arange(5), seed=1, lengths=lengths, tokens=30)
+    assert sorted(map(sorted, found)) == [[0, 2, 3], [1], [4]]
+
+
+@every_order
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_processes_share_an_evaluation_exactly_and_training_without_a_gap(order, world):
+    shares = [batches(epoch=2, rank=rank, world=world, **order) for rank in range(world)]
+    alone = batches(epoch=2, **order)
+    together = [tuple(batch) for share in shares for batch in share]
+    assert set(together) == {tuple(batch) for batch in alone}
+    if "seed" in order:
+        assert len({len(share) for share in shares}) == 1
+        assert len(together) - len(alone) < world
+    else:
+        assert len(together) == len(alone)
+
+
+def test_no_process_of_training_is_without_a_batch_even_where_there_are_more_of_them():
+    assert [len(batches(ROWS[:20], size=16, seed=1, rank=rank, world=7)) for rank in range(7)] == [1] * 7
+
+
+def test_iterating_gives_the_epoch_that_was_set():
+    sampler = Batches(ROWS, 16, LENGTHS, 500, seed=1)
+    sampler.set_epoch(4)
+    assert list(sampler) == sampler.batches(4)
+    assert len(sampler) == len(sampler.batches(4))
+
+
+def test_a_split_without_movies_has_no_batches():
+    assert batches(ROWS[:0], seed=1, world=2) == []

@@ -1,0 +1,160 @@
+"""What a gate has to beat, on examples small enough to work out by hand."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from gmu_lightning.fusion import Alone, Concat, Fusion, Late, LowRank, Max, Mean, MixtureHead, MixtureOfExperts, Sum
+from gmu_lightning.movie import Fused
+
+SIZES = {"text": 2, "image": 3, "video": 2}
+WHO = torch.tensor([[True, True, True], [True, False, True], [False, True, False], [False, False, False]])
+
+
+def made(cls: type[Fusion], **options) -> Fusion:
+    torch.manual_seed(1)
+    return cls(sizes=SIZES, **{"dim": 4} | options).double()
+
+
+def inputs() -> dict[str, torch.Tensor]:
+    torch.manual_seed(2)
+    return {m: torch.randn(len(WHO), d, dtype=torch.float64) for m, d in SIZES.items()}
+
+
+def hidden(fusion: Fusion) -> np.ndarray:
+    """tanh(W_m x_m) from the weights alone, (B, M, D)."""
+    return np.stack([np.tanh(x.numpy() @ fusion.hidden[m].weight.detach().numpy().T) for m, x in inputs().items()], axis=1)
+
+
+def same(found: torch.Tensor, expected: object) -> None:
+    np.testing.assert_allclose(found.detach().numpy(), np.asarray(expected), rtol=0, atol=1e-12)
+
+
+def test_alone_is_one_hidden_layer_or_nothing_at_all():
+    torch.manual_seed(0)
+    x = torch.randn(3, 2, dtype=torch.float64)
+    present = torch.tensor([[True], [True], [False]])
+    fusion = Alone({"text": 2}, dim=4).double()
+    expected = np.tanh(x.numpy() @ fusion.hidden["text"].weight.detach().numpy().T) * present.numpy()
+    same(fusion({"text": x}, present).vector, expected)
+    bare = Alone({"text": 2}, hidden=False)
+    assert bare.size == 2
+    assert not list(bare.parameters())
+    same(bare({"text": x}, present).vector, [*x[:2].tolist(), [0, 0]])
+
+
+def test_mean_is_over_those_present():
+    fusion = made(Mean)
+    fused, h = fusion(inputs(), WHO), hidden(fusion)
+    same(fused.vector, [h[0].mean(axis=0), (h[1, 0] + h[1, 2]) / 2, h[2, 1], np.zeros(4)])
+    same(fused.gates[:, :, 0], [[1 / 3] * 3, [1 / 2, 0, 1 / 2], [0, 1, 0], [0, 0, 0]])
+
+
+def test_concat_gives_every_modality_a_block_that_is_zero_without_it():
+    fusion = made(Concat)
+    fused, h = fusion(inputs(), WHO), hidden(fusion)
+    same(fused.vector, (h * WHO.numpy()[:, :, None]).reshape(4, 12))
+    parts = np.zeros((3, 12))
+    for m in range(3):
+        parts[m, 4 * m : 4 * m + 4] = h[0, m]
+    same(fused.parts[0], parts)
+    assert fused.gates is None
+
+
+def test_concat_without_hidden_layers_is_the_inputs_side_by_side():
+    fusion = made(Concat, hidden=False)
+    assert fusion.size == 7
+    same(fusion(inputs()).vector, torch.cat(list(inputs().values()), dim=1))
+    same(fusion(inputs(), WHO).parts[0, 1], [0, 0, *inputs()["image"][0].tolist(), 0, 0])
+
+
+def test_sum_is_linear():
+    fusion = made(Sum)
+    projected = np.arctanh(hidden(fusion)) * WHO.numpy()[:, :, None]
+    same(fusion(inputs(), WHO).vector, projected.sum(axis=1))
+    doubled = fusion({m: 2 * x for m, x in inputs().items()}).vector
+    same(doubled, 2 * fusion(inputs()).vector.detach())
+
+
+def test_max_is_over_those_present_even_where_all_are_negative():
+    fusion = made(Max)
+    fused, h = fusion(inputs(), WHO), hidden(fusion)
+    same(fused.vector, [h[0].max(axis=0), np.maximum(h[1, 0], h[1, 2]), h[2, 1], np.zeros(4)])
+    assert h[2, 1].min() < 0
+    assert fused.parts is None
+
+
+def probabilities(fusion: Fusion, pi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the head, and by the formula sum_m pi_m sigma(v_mc . h_m + b_mc), both (B, C)."""
+    head = fusion.head(5).double()
+    logits = head(fusion(inputs(), WHO))
+    experts = [(e.weight.detach().numpy(), e.bias.detach().numpy()) for e in head.experts]
+    h = hidden(fusion)
+    each = np.stack([1 / (1 + np.exp(-(h[:, m] @ v.T + b))) for m, (v, b) in enumerate(experts)], axis=1)
+    return torch.sigmoid(logits).detach().numpy(), (pi[:, :, None] * each).sum(axis=1)
+
+
+def test_late_averages_the_probabilities_of_those_present():
+    found, expected = probabilities(made(Late), np.array([[1 / 3] * 3, [1 / 2, 0, 1 / 2], [0, 1, 0], [0, 0, 0]]))
+    np.testing.assert_allclose(found[:3], expected[:3], rtol=0, atol=1e-12)
+
+
+def test_moe_weighs_them_by_a_softmax_over_those_present():
+    fusion = made(MixtureOfExperts)
+    x = np.concatenate([v.numpy() * WHO[:, i, None].numpy() for i, v in enumerate(inputs().values())], axis=1)
+    raised = np.exp(x @ fusion.gate.weight.detach().numpy().T) * WHO.numpy()
+    pi = raised / np.maximum(raised.sum(axis=1, keepdims=True), 1e-300)
+    same(fusion(inputs(), WHO).gates[:, :, 0], pi)
+    found, expected = probabilities(fusion, pi)
+    np.testing.assert_allclose(found[:3], expected[:3], rtol=0, atol=1e-12)
+
+
+def mixture(pi: list[float], a: list[float], dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """The mixture head's logit where expert m says a_m."""
+    head = MixtureHead(len(pi), 1, 1).to(dtype)
+    for expert, value in zip(head.experts, a, strict=True):
+        torch.nn.init.constant_(expert.weight, value)
+        torch.nn.init.zeros_(expert.bias)
+    return head(Fused(torch.ones(1, len(pi), dtype=dtype), None, torch.tensor(pi, dtype=dtype).view(1, -1, 1)))
+
+
+@pytest.mark.parametrize("pi", [[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]])
+@pytest.mark.parametrize("a", [[0.3, -1.2], [4.0, -5.0], [0.0, 0.0]])
+def test_the_mixture_logit_is_the_logit_of_the_mixed_probability(pi, a):
+    p = sum(w / (1 + math.exp(-x)) for w, x in zip(pi, a, strict=True))
+    assert mixture(pi, a).item() == pytest.approx(math.log(p / (1 - p)), abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_mixture_logit_is_exact_far_in_the_tails(dtype):
+    # p = (e^-80 + e^-90) / 2 up to e^-160: its logit is log(p), where 1 - p is 1 in either precision.
+    assert mixture([0.5, 0.5], [-80.0, -90.0], dtype).item() == pytest.approx(-80 + math.log((1 + math.exp(-10)) / 2), rel=1e-6)
+    assert mixture([0.5, 0.5], [80.0, 90.0], dtype).item() == pytest.approx(80 - math.log((1 + math.exp(-10)) / 2), rel=1e-6)
+    assert mixture([0.0, 1.0], [-80.0, 80.0], dtype).item() == pytest.approx(80, rel=1e-6)
+
+
+def test_the_mixture_head_says_the_mean_of_its_biases_where_nothing_is_present():
+    head = MixtureHead(2, 1, 1)
+    for expert, bias in zip(head.experts, (1.0, 4.0), strict=True):
+        torch.nn.init.constant_(expert.bias, bias)
+    assert head(Fused(torch.zeros(1, 2), None, torch.zeros(1, 2, 1))).item() == 2.5
+
+
+def test_lmf_is_the_sum_over_ranks_of_products_over_modalities():
+    fusion = made(LowRank, rank=2)
+    expected = np.zeros((4, 4))
+    for n, r, k in product(range(4), range(2), range(4)):
+        if not WHO[n].any():
+            continue
+        value = 1.0
+        for i, (m, x) in enumerate(inputs().items()):
+            if WHO[n, i]:
+                layer = fusion.factors[m]
+                value *= (layer.weight[r * 4 + k] @ x[n] + layer.bias[r * 4 + k]).item()
+        expected[n, k] += value
+    same(fusion(inputs(), WHO).vector, expected)

@@ -1,0 +1,80 @@
+"""Every choice of fusion=, found by listing conf/fusion, and every class, keeps to what the framework relies on."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+import pytest
+import yaml
+
+from gmu_lightning import fusion
+from gmu_lightning.experiment.conf import choices_of, conf_folder
+from gmu_lightning.fusion import Fusion
+from gmu_lightning.movie import MODALITIES
+from gmu_lightning.testing import check_fusion
+
+CHOICES = choices_of("fusion")
+COUNTS = (1, 2, 3, 5)
+OPTIONS = [
+    ("gmu_softmax", {"gate_input": "concat"}),
+    ("gmu_original", {"bias": True}),
+    ("gmu_hier", {"bias": True}),
+    ("moe", {"bias": True}),
+    ("none", {"hidden": False}),
+    ("concat", {"hidden": False}),
+    ("lmf", {"rank": 1}),
+]
+
+
+def node_of(choice: str) -> tuple[type[Fusion], dict[str, Any]]:
+    """The class a YAML names, and the arguments it gives."""
+    node = yaml.safe_load((conf_folder() / "fusion" / f"{choice}.yaml").read_text())
+    module, _, name = node.pop("_target_").rpartition(".")
+    assert node.pop("_partial_") is True
+    return getattr(importlib.import_module(module), name), node
+
+
+def takes(cls: type[Fusion], count: int) -> bool:
+    return cls.fewest <= count <= (cls.most or count)
+
+
+ALLOWED = [(choice, count) for choice in CHOICES for count in COUNTS if takes(node_of(choice)[0], count)]
+
+
+@pytest.mark.parametrize(("choice", "count"), ALLOWED)
+def test_keeps_to_what_every_fusion_keeps_to(choice, count):
+    cls, arguments = node_of(choice)
+    check_fusion(lambda sizes: cls(**arguments | {"dim": 6}, sizes=sizes), MODALITIES[:count])
+
+
+@pytest.mark.parametrize(("choice", "options"), OPTIONS)
+def test_keeps_to_it_under_its_options_too(choice, options):
+    cls, arguments = node_of(choice)
+    for count in COUNTS:
+        if takes(cls, count):
+            check_fusion(lambda sizes: cls(**arguments | {"dim": 5} | options, sizes=sizes), MODALITIES[:count])
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_the_yaml_gives_every_argument_but_the_sizes_at_its_default(choice):
+    cls, arguments = node_of(choice)
+    parameters = inspect.signature(cls).parameters
+    assert set(arguments) == set(parameters) - {"sizes"}
+    for name, value in arguments.items():
+        assert parameters[name].default in (value, inspect.Parameter.empty)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_the_yaml_says_its_equation_first(choice):
+    assert (conf_folder() / "fusion" / f"{choice}.yaml").read_text().startswith("# ")
+
+
+def test_every_public_fusion_is_named_by_a_yaml():
+    def below(cls: type) -> set[type]:
+        return {cls, *(deeper for child in cls.__subclasses__() for deeper in below(child))}
+
+    public = {cls for cls in below(Fusion) - {Fusion} if cls.__module__.startswith("gmu_lightning.") and cls.__name__[0] != "_"}
+    assert public == {node_of(choice)[0] for choice in CHOICES}
+    assert {cls.__name__ for cls in public} <= set(fusion.__all__)

@@ -1,0 +1,42 @@
+"""Why a fusion cannot take so many modalities, in a sentence with the way out."""
+
+from __future__ import annotations
+
+import pytest
+
+from gmu_lightning.fusion import GMU, Alone, Concat, Fusion, mismatch
+from gmu_lightning.movie import MODALITIES
+
+
+@pytest.mark.parametrize(
+    ("cls", "count"), [(Alone, 1), (GMU, 2), (GMU, 5), (Concat, 3)]
+)
+def test_a_number_that_it_takes_is_no_mismatch(cls, count):
+    assert mismatch(cls, "any", MODALITIES[:count]) is None
+
+
+def test_none_with_two_says_to_choose_one():
+    sentence = mismatch(Alone, "none", ("text", "image"))
+    assert sentence == (
+        "fusion=none takes exactly one modality and modalities=text+image names 2: choose one, or another fusion"
+    )
+
+
+def test_a_gate_with_one_says_which_fusion_takes_one():
+    sentence = mismatch(GMU, "gmu_hier", ("text",))
+    assert sentence == (
+        "fusion=gmu_hier takes at least 2 modalities and modalities=text names 1: choose fusion=none, or more modalities"
+    )
+
+
+def test_only_what_the_class_declares_is_asked():
+    class Pair(Fusion):
+        fewest, most = 2, 2
+
+        def __init__(self):
+            raise AssertionError("it was made")
+
+    assert mismatch(Pair, "pair", MODALITIES[:2]) is None
+    assert mismatch(Pair, "pair", MODALITIES[:3]) == (
+        "fusion=pair takes at most 2 modalities and modalities=text+image+video names 3: choose fewer, or another fusion"
+    )

@@ -1,0 +1,137 @@
+"""Every score is scikit-learn's, and a tuned threshold is the best there is."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import average_precision_score, f1_score
+
+from gmu_lightning.metrics import scores, tune_per_genre, tune_threshold
+
+TIED = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0])
+FREE = st.floats(0, 1, width=32)
+
+
+@st.composite
+def splits(draw) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and probabilities: few movies and genres, so that empty ones, full ones and ties are common."""
+    shape = draw(st.tuples(st.integers(1, 9), st.integers(1, 5)))
+    probabilities = draw(arrays(np.float32, shape, elements=draw(st.sampled_from([TIED, FREE, st.just(0.5)]))))
+    return draw(arrays(np.bool_, shape)), probabilities
+
+
+def names(targets: np.ndarray) -> list[str]:
+    return [f"G{c}" for c in range(targets.shape[1])]
+
+
+def reference(targets: np.ndarray, probabilities: np.ndarray, threshold: float | np.ndarray = 0.5) -> dict[str, float]:
+    predicted, found = probabilities >= threshold, {}
+    truth, said = targets.astype(int), predicted.astype(int)
+    if targets.shape[1] == 1:  # scikit-learn would take one genre for a binary problem: a second, empty one in both
+        truth, said = (np.hstack([a, np.zeros_like(a)]) for a in (truth, said))
+    per_genre = f1_score(truth, said, average=None, zero_division=0)[: targets.shape[1]]
+    for average in ("micro", "weighted", "samples"):
+        found[f"f1_{average}"] = f1_score(truth, said, average=average, zero_division=0)
+    found["f1_macro"] = per_genre.mean()
+    found |= {f"f1/G{c}": value for c, value in enumerate(per_genre)}
+    some = np.flatnonzero(targets.any(axis=0))
+    ap = {f"ap/G{c}": average_precision_score(targets[:, c], probabilities[:, c]) for c in some}
+    rows = np.flatnonzero(targets.any(axis=1))
+    by_movie = [average_precision_score(targets[n], probabilities[n]) for n in rows]
+    found["ap_micro"] = average_precision_score(targets.ravel(), probabilities.ravel()) if len(some) else 0.0
+    found["ap_macro"] = np.mean(list(ap.values())) if ap else 0.0
+    found["ap_samples"] = np.mean(by_movie) if by_movie else 0.0
+    return found | ap | {"ap_macro_genres": len(some)}
+
+
+@settings(max_examples=300, deadline=None)
+@given(splits())
+def test_scores_are_those_of_scikit_learn(split):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert scores(*split, names(split[0])) == pytest.approx(reference(*split), abs=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(splits(), st.integers(0, 10))
+def test_scores_are_those_of_scikit_learn_with_a_threshold_per_genre(split, seed):
+    thresholds = np.random.default_rng(seed).choice([0.1, 0.25, 0.6], split[0].shape[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert scores(*split, names(split[0]), thresholds) == pytest.approx(reference(*split, thresholds), abs=1e-6)
+
+
+def test_a_genre_is_predicted_where_its_probability_reaches_the_threshold():
+    targets, probabilities = np.array([[True], [False]]), np.array([[0.5], [0.4999]])
+    assert scores(targets, probabilities, ["G"])["f1_micro"] == 1
+    assert scores(targets, probabilities, ["G"], 0.51)["f1_micro"] == 0
+
+
+def test_a_genre_without_a_positive_has_f1_zero_and_no_average_precision():
+    found = scores(np.array([[True, False]]), np.array([[0.9, 0.1]]), ["Drama", "War"])
+    assert found["f1/War"] == 0
+    assert found["f1_macro"] == 0.5
+    assert "ap/War" not in found
+    assert found["ap_macro"] == found["ap_macro_genres"] == 1
+
+
+def test_a_movie_without_a_genre_counts_for_f1_and_not_for_ap_of_samples():
+    found = scores(np.array([[True, False], [False, False]]), np.array([[0.9, 0.1], [0.1, 0.1]]), ["Drama", "War"])
+    assert found["f1_samples"] == 0.5
+    assert found["ap_samples"] == 1
+
+
+def test_scores_are_plain_numbers_that_json_can_hold():
+    found = scores(np.array([[True]]), np.array([[0.9]], dtype=np.float32), ["Drama"])
+    assert {type(value) for value in found.values()} == {float, int}
+
+
+def micro_f1(targets: np.ndarray, probabilities: np.ndarray, threshold: float) -> float:
+    hits = (targets & (probabilities >= threshold)).sum()
+    return 2 * hits / max(1, targets.sum() + (probabilities >= threshold).sum())
+
+
+def every_threshold(probabilities: np.ndarray) -> list[float]:
+    """One at every value, one between any two, one above all."""
+    values = np.unique(probabilities).astype(float)
+    return [*values, *(float(np.mean(pair)) for pair in pairwise(values)), 2.0]
+
+
+@settings(max_examples=200, deadline=None)
+@given(splits())
+def test_no_threshold_has_a_higher_micro_f1_than_the_tuned_one(split):
+    targets, probabilities = split
+    best = max(micro_f1(targets, probabilities, threshold) for threshold in every_threshold(probabilities))
+    assert micro_f1(targets, probabilities, tune_threshold(targets, probabilities)) == pytest.approx(best)
+
+
+@settings(max_examples=200, deadline=None)
+@given(splits())
+def test_no_threshold_of_a_genre_has_a_higher_f1_than_its_tuned_one(split):
+    targets, probabilities = split
+    tuned = tune_per_genre(targets, probabilities)
+    assert tuned.shape == (targets.shape[1],)
+    for c, threshold in enumerate(tuned):
+        column = targets[:, c], probabilities[:, c]
+        best = max(micro_f1(*column, candidate) for candidate in every_threshold(probabilities[:, c]))
+        assert micro_f1(*column, threshold) == pytest.approx(best)
+
+
+def test_a_genre_without_a_positive_keeps_a_half():
+    targets = np.array([[True, False], [False, False]])
+    assert tune_per_genre(targets, np.array([[0.2, 0.9], [0.1, 0.8]])).tolist() == [0.2, 0.5]
+
+
+def test_of_thresholds_that_are_equally_good_the_one_nearest_to_a_half_is_taken():
+    targets = np.array([[True], [False], [True]])
+    assert tune_threshold(np.array([[True], [False], [False], [True], [True]]), np.array([[0.9], [0.8], [0.7], [0.6], [0.1]])) == 0.1
+    assert tune_threshold(np.array([[True], [False], [False], [True]]), np.array([[0.9], [0.8], [0.7], [0.6]])) == pytest.approx(
+        0.6
+    ), "2/3 at .9 and at .6"
+    assert tune_threshold(targets, np.array([[0.3], [0.2], [0.2]])) == 0.2

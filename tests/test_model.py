@@ -1,0 +1,270 @@
+"""The one model: what it lets through to encoders and head, what it trains, and what its checkpoints hold."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.normalise import Standardise
+from gmu_lightning.fusion import GMU, Concat, Fusion, Late, Max, Mean
+from gmu_lightning.model import MovieGenreClassifier
+from gmu_lightning.movie import Features, MovieBatch
+from gmu_lightning.optimisation import plateau, warmup
+
+SIZES = {"text": 3, "image": 4}
+GENRES = 5
+B = 6
+
+
+class Toy(Encoder):
+    """tanh(W x + b) of rows that have to be finite; counts the rows it was shown."""
+
+    def __init__(self, modality: str, **common):
+        super().__init__(modality, **{"pretrained": False, "normalise": "none"} | common)
+        self.shown = 0
+
+    @property
+    def dim(self) -> int:
+        return SIZES[self.modality]
+
+    def blocks(self) -> list[nn.Module]:
+        return [self.network]
+
+    def _load(self) -> nn.Module:
+        return nn.Linear(self.dim, self.dim)
+
+    def forward(self, inputs: Tensor) -> Features:
+        assert torch.isfinite(inputs).all()
+        self.shown += len(inputs)
+        return Features(torch.tanh(self.network(inputs)))
+
+
+def toys(text: dict | None = None, image: dict | None = None) -> dict[str, Toy]:
+    encoders = {"text": Toy("text", **text or {}), "image": Toy("image", **image or {})}
+    for encoder in encoders.values():
+        encoder.build()
+    return encoders
+
+
+FROZEN = {"pretrained": True, "freeze": "all"}
+
+
+def made(encoders: dict[str, Toy] | None = None, fusion: Fusion | None = None, **options) -> MovieGenreClassifier:
+    torch.manual_seed(0)
+    encoders = encoders or toys()
+    fusion = fusion or GMU("original", SIZES, dim=8)
+    return MovieGenreClassifier(encoders, fusion, GENRES, nn.BCEWithLogitsLoss(), **options)
+
+
+def batch(present: Tensor | None = None, absent: float = float("nan")) -> MovieBatch:
+    """Six movies; by default one without text, one without a poster, one without either."""
+    torch.manual_seed(1)
+    if present is None:
+        present = torch.ones(B, 2, dtype=torch.bool)
+        present[1, 0] = present[2, 1] = present[3, 0] = present[3, 1] = False
+    inputs = {m: torch.randn(B, d).masked_fill(~present[:, i, None], absent) for i, (m, d) in enumerate(SIZES.items())}
+    return MovieBatch(tuple("abcdef"), inputs, present, (torch.rand(B, GENRES) > 0.5).float())
+
+
+def rows(whole: MovieBatch, n: slice) -> MovieBatch:
+    return MovieBatch(whole.ids[n], {m: x[n] for m, x in whole.inputs.items()}, whole.present[n], whole.labels[n])
+
+
+def test_rows_that_are_absent_reach_no_encoder_and_leave_no_trace():
+    encoders = toys()
+    model = made(encoders).eval()
+    logits = model(batch()).logits
+    assert [encoder.shown for encoder in encoders.values()] == [4, 4]
+    assert torch.equal(logits, model(batch(absent=7.0)).logits)
+
+
+@pytest.mark.parametrize("normalise", ["none", "layer", "batch"])
+def test_absent_features_that_are_nan_change_neither_loss_nor_gradient(normalise):
+    def gradients(absent: float) -> list[Tensor]:
+        model = made(toys({"normalise": normalise}, {"normalise": normalise}))
+        seen = batch(absent=absent)
+        seen = seen._replace(inputs={m: Features(x) for m, x in seen.inputs.items()})
+        model.training_step(seen, 0).backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    for found, expected in zip(gradients(float("nan")), gradients(0.0), strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("normalise", ["none", "layer", "batch"])
+def test_in_evaluation_a_movies_prediction_does_not_depend_on_its_batch(normalise):
+    model = made(toys({"normalise": normalise, "dropout": 0.5, "modality_dropout": 0.5}))
+    model(batch())  # so that batch statistics are not those of a new model
+    model.eval()
+    whole = model(batch())
+    for n in range(B):
+        alone = model(rows(batch(), slice(n, n + 1)))
+        assert torch.allclose(alone.logits[0], whole.logits[n], atol=1e-6)
+
+
+def test_a_movie_without_any_modality_has_the_bias_as_its_logits():
+    model = made().eval()
+    assert torch.allclose(model(batch()).logits[3], model.head.bias)
+
+
+@pytest.mark.parametrize("fusion", [GMU("original", SIZES), GMU("softmax", SIZES), Mean(SIZES), Concat(SIZES)])
+def test_bias_and_contributions_are_the_logit(fusion):
+    model = made(fusion=fusion).eval()
+    prediction = model(batch())
+    assert prediction.contributions.shape == (B, 2, GENRES)
+    assert torch.allclose(prediction.contributions.sum(dim=1) + model.head.bias, prediction.logits.double(), atol=1e-5)
+    assert (prediction.contributions[1, 0] == 0).all()
+    assert (prediction.contributions[2, 1] == 0).all()
+
+
+@pytest.mark.parametrize("fusion", [Late(SIZES), Max(SIZES)])
+def test_what_is_not_additive_has_no_contributions(fusion):
+    assert made(fusion=fusion).eval()(batch()).contributions is None
+
+
+def test_training_computes_logits_alone():
+    prediction = made().train()(batch())
+    assert prediction.contributions is None
+    assert prediction.gates is None
+
+
+def test_the_training_loss_is_of_logits_and_labels():
+    model = made()
+    loss = model.training_step(batch(), 0)
+    assert loss.item() == pytest.approx(nn.functional.binary_cross_entropy_with_logits(model(batch()).logits, batch().labels).item())
+    assert model.train_loss.compute().item() == pytest.approx(loss.item())
+
+
+class Seen(Mean):
+    """Mean, that keeps what it was told is present."""
+
+    def forward(self, inputs, present=None):
+        self.present = present
+        return super().forward(inputs, present)
+
+
+def taken_away(rates: tuple[float, float], present: Tensor, training: bool, tries: int = 200) -> Tensor:
+    """How often each modality of each movie was taken away, (B, M)."""
+    encoders = toys({"modality_dropout": rates[0]}, {"modality_dropout": rates[1]})
+    model = made(encoders, Seen(SIZES)).train(training)
+    count = torch.zeros(present.shape)
+    for _ in range(tries):
+        model(batch(present)._replace(inputs={m: Features(torch.zeros(B, d)) for m, d in SIZES.items()}))
+        kept = model.fusion.present
+        assert not (kept & ~present).any()
+        assert (kept.any(dim=1) == present.any(dim=1)).all()
+        count += (present & ~kept).float()
+    return count / tries
+
+
+def test_modality_dropout_never_takes_a_movies_last_modality():
+    frequency = taken_away((0.9, 0.9), batch().present, training=True)
+    assert (frequency[1] == 0).all()  # a poster alone
+    assert (frequency[2] == 0).all()  # a plot alone
+    assert (frequency[[0, 4, 5]] > 0).all()
+
+
+def test_modality_dropout_takes_each_modality_with_its_own_probability():
+    present = torch.ones(B, 2, dtype=torch.bool)
+    frequency = taken_away((0.3, 0.0), present, training=True).mean(dim=0)
+    assert frequency[0].item() == pytest.approx(0.3, abs=0.06)
+    assert frequency[1] == 0
+
+
+def test_modality_dropout_is_off_in_evaluation():
+    assert not taken_away((0.9, 0.9), torch.ones(B, 2, dtype=torch.bool), training=False, tries=5).any()
+
+
+def test_dropout_is_of_the_modality_that_asks_for_it():
+    model = made(toys({"dropout": 0.5}))
+    assert [layer.p for layer in model.dropouts.values()] == [0.5, 0.0]
+
+
+def test_a_checkpoint_leaves_out_what_is_constant_and_loads_back():
+    model = made(toys(FROZEN, {"normalise": "batch"}))
+    model(batch())
+    state = model.state_dict()
+    assert not [key for key in state if key.startswith("encoders.text.")]
+    assert {"encoders.image.network.weight", "fusion.gate.weight", "normalisers.image.running_mean", "head.bias"} <= set(state)
+    other = MovieGenreClassifier(
+        toys(FROZEN, {"normalise": "batch"}), GMU("original", SIZES, dim=8), GENRES, nn.BCEWithLogitsLoss()
+    )
+    other.encoders["text"].load_state_dict(model.encoders["text"].state_dict())
+    other.load_state_dict(state)
+    assert torch.equal(other.eval()(batch()).logits, model.eval()(batch()).logits)
+
+
+def test_an_encoder_that_is_unfrozen_later_is_in_the_checkpoint():
+    state = made(toys(FROZEN | {"unfreeze_at_epoch": 1})).state_dict()
+    assert "encoders.text.network.weight" in state
+
+
+def test_a_checkpoint_of_another_model_is_refused():
+    model = made(toys(FROZEN))
+    state = model.state_dict()
+    del state["head.bias"]
+    with pytest.raises(RuntimeError, match=r"of another model: missing \['head.bias'\]"):
+        model.load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r"unexpected \['extra'\]"):
+        model.load_state_dict(model.state_dict() | {"extra": torch.zeros(1)})
+
+
+def adamw(groups: list[dict], lr: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=lr)
+
+
+def test_each_parameter_is_trained_at_the_rate_of_its_encoder_or_of_the_rest():
+    model = made(toys(FROZEN, {"lr": 0.5, "normalise": "layer"}), optimizer=adamw, lr=0.1, weight_decay=0.2)
+    groups = model.configure_optimizers().param_groups
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    names = {name: found.get(id(p)) for name, p in model.named_parameters()}
+    assert names["encoders.text.network.weight"] is None
+    assert names["encoders.image.network.weight"] == (0.5, 0.2)
+    assert names["encoders.image.network.bias"] == (0.5, 0.0)
+    assert names["normalisers.image.weight"] == (0.1, 0.0)
+    assert names["fusion.gate.weight"] == names["head.weight"] == (0.1, 0.2)
+    assert {name for name, rate in names.items() if rate is None} == {"encoders.text.network.weight", "encoders.text.network.bias"}
+
+
+def test_a_schedule_is_stepped_per_update_over_the_whole_run():
+    model = made(optimizer=adamw, scheduler=partial(warmup, share=0.5, decay="linear"), total_steps=8)
+    configured = model.configure_optimizers()
+    assert configured["lr_scheduler"]["interval"] == "step"
+    schedule = configured["lr_scheduler"]["scheduler"]
+    for _ in range(8):
+        configured["optimizer"].step()
+        schedule.step()
+    assert schedule.get_last_lr()[0] == 0
+
+
+def test_a_plateau_is_stepped_per_epoch_on_the_monitored_score():
+    model = made(optimizer=adamw, scheduler=plateau, monitor="val/f1_micro")
+    configured = model.configure_optimizers()["lr_scheduler"]
+    assert (configured["interval"], configured["monitor"]) == ("epoch", "val/f1_micro")
+
+
+def test_a_modality_that_is_standardised_is_refused_until_it_was_fitted():
+    model = made(toys({"normalise": "standardise"})).eval()
+    with pytest.raises(RuntimeError, match="not fitted on train"):
+        model(batch())
+    normaliser = model.normalisers["text"]
+    assert isinstance(normaliser, Standardise)
+    normaliser.fit(torch.randn(10, 3))
+    assert torch.isfinite(model(batch()).logits).all()
+
+
+def test_training_brings_the_loss_down():
+    model = made(optimizer=adamw, lr=0.05)
+    optimizer = model.configure_optimizers()
+    losses = []
+    for _ in range(60):
+        loss = model.training_step(batch(), 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]

@@ -1,0 +1,134 @@
+"""Parameter groups and schedules, by known values."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from gmu_lightning.movie import UserError
+from gmu_lightning.optimisation import one_cycle, parameter_groups, plateau, warmup
+
+
+class Net(nn.Module):
+    """A layer, a norm and an embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.norm = nn.LayerNorm(2)
+        self.words = nn.Embedding(4, 2)
+
+
+def optimizer(*rates: float) -> torch.optim.Optimizer:
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates]
+    return torch.optim.AdamW(groups)
+
+
+def stepped(schedule, steps: int) -> list[float]:
+    """The first group's rate at each of the steps, and after the last."""
+    rates = []
+    for _ in range(steps):
+        rates.append(schedule.optimizer.param_groups[0]["lr"])
+        schedule.optimizer.step()
+        schedule.step()
+    return [*rates, schedule.optimizer.param_groups[0]["lr"]]
+
+
+def test_weight_decay_is_for_matrices_alone():
+    net = Net()
+    groups = parameter_groups([(net, 0.1)], 0.01)
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {id(net.layer.weight), id(net.words.weight)}
+    assert {group["weight_decay"] for group in groups} == {0.01, 0.0}
+
+
+def test_each_module_keeps_its_own_rate():
+    slow, fast = nn.Linear(2, 2), nn.Linear(2, 2)
+    groups = parameter_groups([(slow, 0.1), (fast, 0.5)], 0.01)
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert [rate[id(p)] for p in (slow.weight, slow.bias, fast.weight, fast.bias)] == [0.1, 0.1, 0.5, 0.5]
+
+
+def test_each_parameter_stands_in_one_group_though_modules_share_it():
+    net = Net()
+    groups = parameter_groups([(net.layer, 0.1), (net, 0.2)], 0.01)
+    found = [id(p) for group in groups for p in group["params"]]
+    assert sorted(found) == sorted(id(p) for p in net.parameters())
+    torch.optim.AdamW(groups)
+
+
+def test_a_module_without_parameters_has_no_group():
+    assert parameter_groups([(nn.Dropout(), 0.1)], 0.01) == []
+
+
+def test_frozen_parameters_are_there_for_when_they_are_trained():
+    frozen = nn.Linear(2, 2).requires_grad_(False)
+    assert sum(len(group["params"]) for group in parameter_groups([(frozen, 0.1)], 0.01)) == 2
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [
+        ("constant", [0.5, 1, 1, 1, 1, 1, 1]),
+        ("linear", [0.5, 1, 1, 0.75, 0.5, 0.25, 0]),
+        ("cosine", [0.5, 1, 1, (1 + math.cos(math.pi / 4)) / 2, 0.5, (1 + math.cos(3 * math.pi / 4)) / 2, 0]),
+    ],
+)
+def test_warm_up_rises_over_its_share_and_then_decays(decay, expected):
+    schedule = warmup(optimizer(2.0), total_steps=6, share=1 / 3, decay=decay)
+    assert stepped(schedule, 6) == pytest.approx([2 * x for x in expected], abs=1e-12)
+
+
+def test_no_share_means_no_warm_up():
+    assert stepped(warmup(optimizer(1.0), 4, share=0.0, decay="constant"), 4) == [1.0] * 5
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 7])
+@pytest.mark.parametrize("schedule", [warmup, one_cycle])
+def test_a_short_run_has_a_schedule_too(schedule, total):
+    rates = stepped(schedule(optimizer(1.0), total), total)
+    assert all(0 <= rate <= 1 for rate in rates)
+    assert max(rates[:-1]) > 0
+
+
+def test_groups_keep_their_ratio():
+    for make in (warmup, one_cycle):
+        schedule = make(optimizer(1.0, 0.1), 10)
+        for _ in range(9):
+            schedule.optimizer.step()
+            schedule.step()
+            high, low = (group["lr"] for group in schedule.optimizer.param_groups)
+            assert low == pytest.approx(high / 10)
+
+
+def test_one_cycle_peaks_at_the_groups_rate_after_its_share():
+    rates = stepped(one_cycle(optimizer(2.0), total_steps=10, share=0.3), 9)
+    assert max(rates) == pytest.approx(2.0)
+    assert rates.index(max(rates)) == 2
+    assert rates[0] < 0.2
+    assert rates[-1] < 1e-3
+
+
+def test_plateau_waits_for_a_score_that_no_longer_rises():
+    schedule = plateau(optimizer(1.0), total_steps=100, patience=1, factor=0.5)
+    rates = []
+    for score in (0.1, 0.2, 0.2, 0.2, 0.3):
+        schedule.step(score)
+        rates.append(schedule.optimizer.param_groups[0]["lr"])
+    assert rates == [1, 1, 1, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"decay": "step"}, "scheduler.decay=step does not exist: choose one of constant, linear, cosine"),
+        ({"share": 1.0}, "scheduler.share=1.0 is no share of the run: give a number from 0 to below 1"),
+        ({"share": -0.1}, "scheduler.share=-0.1 is no share"),
+    ],
+)
+def test_a_wrong_argument_ends_in_a_sentence(options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        warmup(optimizer(1.0), 10, **options)

@@ -1,0 +1,329 @@
+"""A run's folder: what is written is whole or not there, and what makes two runs the same."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from filelock import FileLock
+
+from gmu_lightning.movie import UserError
+from gmu_lightning.run import (
+    Predictions,
+    Run,
+    digest,
+    identity,
+    runs_under,
+    setting,
+    write_atomically,
+    write_json,
+    write_rows,
+    write_text,
+)
+
+CONFIG: dict[str, Any] = {
+    "modalities": "text+image",
+    "seed": 1,
+    "check": False,
+    "monitor": "val/ap_micro",
+    "data": {"_target_": "a.Data", "root": "/data", "workers": 0, "seed": 0, "limit": None},
+    "encoder": {"text": {"freeze": "all", "dropout": 0.5}, "image": {"freeze": 2}},
+    "fusion": {"dim": 256},
+    "trainer": {"max_epochs": 25, "threads": None, "progress": "auto"},
+    "store": {"dir": "/store"},
+    "logger": {"csv": {"mode": "offline"}},
+    "choices": {"fusion": "gmu_hier"},
+}
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    config = deepcopy(CONFIG)
+    *path, last = key.split(".")
+    node = config
+    for name in path:
+        node = node[name]
+    node[last] = value
+    return config
+
+
+def files_of(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("before", ["old", None])
+def test_a_writer_that_fails_leaves_what_was_there_and_no_temporary(tmp_path, before):
+    path = tmp_path / "file.txt"
+    if before:
+        path.write_text(before)
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("half of the n")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        write_atomically(path, write)
+    assert (path.read_text() if path.exists() else None) == before
+    assert files_of(tmp_path) == ({"file.txt"} if before else set())
+
+
+def test_the_old_file_is_whole_until_the_new_one_is(tmp_path):
+    path = tmp_path / "below" / "file.txt"
+    write_text(path, "old")
+    seen = []
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("new")
+        seen.append((temporary.parent, path.read_text()))
+
+    write_atomically(path, write)
+    assert seen == [(path.parent, "old")]  # beside the target: a rename there never crosses file systems
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_json_that_only_python_reads_is_refused(tmp_path, number):
+    path = tmp_path / "metrics.json"
+    write_json(path, {"val/loss": 1.0})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"val/loss": number})
+    assert json.loads(path.read_text()) == {"val/loss": 1.0}
+
+
+def test_text_is_utf_8(tmp_path):
+    write_json(tmp_path / "a.json", {"genre": "Épouvante"})
+    assert "Épouvante".encode() in (tmp_path / "a.json").read_bytes()
+
+
+def test_rows_with_different_keys_share_one_header(tmp_path):
+    write_rows(tmp_path / "a.csv", [{"epoch": 0, "loss": None}, {"epoch": 1, "lr": 0.1}])
+    assert (tmp_path / "a.csv").read_text().split() == ["epoch,loss,lr", "0,,", "1,,0.1"]
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys():
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest([1, 2]) != digest([2, 1])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.root", "/elsewhere"),
+        ("data.workers", 4),
+        ("store.dir", "/elsewhere"),
+        ("logger", {"wandb": {"mode": "online"}}),
+        ("trainer.threads", 2),
+        ("trainer.progress", "none"),
+        ("check", True),
+        ("hydra", {"job": 3}),
+    ],
+)
+def test_where_things_lie_and_how_a_job_is_started_are_no_part_of_a_runs_identity(key, value):
+    assert identity(changed(key, value)) == identity(CONFIG)
+    assert setting(changed(key, value)) == setting(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("modalities", "image+text"),
+        ("monitor", "val/f1_micro"),
+        ("data.seed", 1),
+        ("data.limit", 100),
+        ("encoder.text.dropout", 0.4),
+        ("encoder.image.freeze", 3),
+        ("fusion.dim", 128),
+        ("trainer.max_epochs", 24),
+    ],
+)
+def test_whatever_a_result_depends_on_makes_another_run_of_another_setting(key, value):
+    assert identity(changed(key, value)) != identity(CONFIG)
+    assert setting(changed(key, value)) != setting(CONFIG)
+
+
+def test_runs_of_one_setting_differ_by_their_seed_alone():
+    assert identity(changed("seed", 2)) != identity(CONFIG)
+    assert setting(changed("seed", 2)) == setting(CONFIG)
+
+
+def test_identity_does_not_depend_on_the_order_of_keys():
+    assert identity(dict(reversed(CONFIG.items()))) == identity(CONFIG)
+
+
+def predictions(**summaries: Any) -> Predictions:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(4, 3)) * 10
+    return Predictions(
+        ids=["0000001", "tt/2", "3", "Ünï"],
+        split="val",
+        genres=("Drama", "Sci-Fi", "Film-Noir"),
+        modalities=("text", "image"),
+        present=np.array([[True, True], [True, False], [False, True], [False, False]]),
+        logits=logits,
+        labels=random.random((4, 3)) < 0.5,
+        data_fingerprint={"movies": "abc", "text": "def"},
+        **summaries,
+    )
+
+
+def gated() -> Predictions:
+    random = np.random.default_rng(1)
+    return predictions(
+        open_threshold=0.25,
+        bias=random.normal(size=3),
+        gate=random.random((4, 2)),
+        gate_open=random.random((4, 2)),
+        gate_by_genre=random.random((4, 2, 3)),
+        contributions=random.normal(size=(4, 2, 3)),
+    )
+
+
+@pytest.mark.parametrize("written", [predictions(), gated()], ids=["plain", "gated"])
+def test_predictions_come_back_as_they_were_written(tmp_path, written):
+    written.write(tmp_path / "predictions" / "val.parquet")
+    read = Predictions.read(tmp_path / "predictions" / "val.parquet")
+    assert vars(read).keys() == vars(written).keys()
+    for name, value in vars(written).items():
+        if isinstance(value, np.ndarray):
+            assert np.array_equal(getattr(read, name), value), name
+            assert getattr(read, name).dtype == value.dtype, name
+        else:
+            assert getattr(read, name) == value, name
+
+
+def test_a_file_of_predictions_says_by_name_what_each_number_is(tmp_path):
+    written = gated()
+    written.write(tmp_path / "val.parquet")
+    table = pq.read_table(tmp_path / "val.parquet")
+    column = {name: table[name].to_pylist() for name in table.column_names}
+    assert column["id"] == written.ids
+    assert column["split"] == ["val"] * 4
+    assert column["present/image"] == [True, False, True, False]
+    assert column["label/Sci-Fi"] == written.labels[:, 1].tolist()
+    assert column["prob/Sci-Fi"] == pytest.approx(1 / (1 + np.exp(-written.logits[:, 1])))
+    assert column["gate/image"] == written.gate[:, 1].tolist()
+    assert column["gate_open/image"] == written.gate_open[:, 1].tolist()
+    assert column["gate/image/Sci-Fi"] == written.gate_by_genre[:, 1, 1].tolist()
+    assert column["contribution/image/Sci-Fi"] == written.contributions[:, 1, 1].tolist()
+    about = json.loads(table.schema.metadata[b"gmu_lightning"])
+    assert about == {
+        "genres": ["Drama", "Sci-Fi", "Film-Noir"],
+        "modalities": ["text", "image"],
+        "threshold": 0.5,
+        "open_threshold": 0.25,
+        "bias": dict(zip(written.genres, written.bias.tolist(), strict=True)),
+        "data_fingerprint": {"movies": "abc", "text": "def"},
+    }
+
+
+def test_a_model_without_gates_writes_no_gates(tmp_path):
+    assert not [name for name in predictions().columns() if name.startswith(("gate", "contribution"))]
+
+
+def test_probabilities_of_extreme_logits_neither_overflow_nor_warn():
+    written = predictions()
+    with np.errstate(all="raise"):
+        extreme = Predictions(**{**_arguments(written), "logits": np.full((4, 3), 700.0) * [1, -1, 0]})
+    assert np.array_equal(extreme.probabilities[0] > 0.5, [True, False, False])
+    assert 0 < extreme.probabilities[0, 1] < 1e-300
+
+
+def _arguments(written: Predictions) -> dict[str, Any]:
+    return {name: value for name, value in vars(written).items() if name != "probabilities"}
+
+
+def test_a_run_begins_with_its_configuration_its_overrides_and_its_identity(tmp_path):
+    run = Run(tmp_path / "run")
+    run.begin(CONFIG, ["fusion.dim=256", "data.root=a (b), c"])
+    assert run.config == CONFIG
+    assert run.overrides == ["fusion.dim=256", "data.root=a (b), c"]
+    status = run.status
+    assert (status["state"], status["why"], status["warnings"], status["ended"]) == ("running", None, [], None)
+    assert (status["identity"], status["setting"]) == (identity(CONFIG), setting(CONFIG))
+
+
+def test_a_finished_run_is_never_overwritten(tmp_path):
+    run = Run(tmp_path)
+    run.begin(CONFIG, [])
+    run.end("finished")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=r"is never overwritten: choose another hydra\.run\.dir"):
+        Run(tmp_path).begin(changed("seed", 2), ["seed=2"])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("state", ["failed", "skipped"])
+def test_a_run_that_did_not_finish_may_begin_again(tmp_path, state):
+    run = Run(tmp_path)
+    run.begin(CONFIG, [])
+    run.end(state, "for a reason")
+    assert (run.status["state"], run.status["why"]) == (state, "for a reason")
+    assert run.status["ended"] >= run.status["started"]
+    run.begin(CONFIG, [])
+    assert (run.status["state"], run.status["why"]) == ("running", None)
+
+
+def test_a_warning_is_kept_once_and_outlives_the_end(tmp_path):
+    run = Run(tmp_path)
+    run.begin(CONFIG, [])
+    for sentence in ("flat_loss: it did not learn", "dropped_genre: News", "flat_loss: it did not learn"):
+        run.warn(sentence)
+    run.end("finished")
+    assert run.status["warnings"] == ["flat_loss: it did not learn", "dropped_genre: News"]
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path):
+    with Run(tmp_path).held() as mine, Run(tmp_path).held() as theirs:
+        assert (mine, theirs) == (True, False)
+    with Run(tmp_path).held() as later:
+        assert later
+
+
+def test_a_folder_is_held_against_another_process(tmp_path):
+    ask = f"from gmu_lightning.run import Run\nwith Run({str(tmp_path)!r}).held() as mine: print(mine)"
+    with Run(tmp_path).held():
+        found = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False"]
+
+
+def test_holding_a_folder_leaves_no_file_in_it_even_after_an_error(tmp_path):
+    with pytest.raises(KeyboardInterrupt), Run(tmp_path / "run").held():
+        assert files_of(tmp_path / "run") == {".running"}
+        raise KeyboardInterrupt
+    assert files_of(tmp_path / "run") == set()
+
+
+def test_who_is_refused_does_not_take_the_holders_lock_away(tmp_path):
+    with Run(tmp_path).held():
+        with Run(tmp_path).held():
+            pass
+        assert (tmp_path / ".running").exists()
+        with pytest.raises(TimeoutError):
+            FileLock(tmp_path / ".running").acquire(timeout=0)
+
+
+def test_another_folder_is_no_run(tmp_path):
+    with pytest.raises(UserError, match=r"is no run's folder: it holds no config\.yaml"):
+        Run(tmp_path).config
+    assert (Run(tmp_path).status, Run(tmp_path).metrics, Run(tmp_path).overrides) == ({}, {}, [])
+
+
+@pytest.mark.parametrize("text", ["- a list", "{half", "seed: !!python/object/apply:os.getcwd []"])
+def test_a_configuration_that_is_no_plain_mapping_is_refused_in_a_sentence(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml is not a run's configuration: a mapping of plain data was expected"):
+        Run(tmp_path).config
+
+
+def test_the_runs_of_a_folder_are_listed_by_name(tmp_path):
+    for name in ("b", "a"):
+        Run(tmp_path / name).begin(CONFIG, [])
+    (tmp_path / "c").mkdir()
+    assert [run.folder.name for run in runs_under(tmp_path)] == ["a", "b"]
