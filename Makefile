@@ -17,6 +17,7 @@ $(READY): pyproject.toml
 demo: $(READY)  ## six fusions, three sets of modalities, three seeds, on generated movies whose answer is known
 	$(BIN)/python -m gmu_lightning.train -m experiment=quickstart hydra/launcher=processes hydra.launcher.n_jobs=2 \
 		fusion=none,mean,concat,gmu_original,gmu_hier,gmu_softmax modalities=text,image,text+image seed=1,2,3
+	$(BIN)/python tests/benchmarks/known_answer.py
 
 test: $(READY)  ## every test, on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
@@ -28,7 +29,7 @@ lint: $(READY)  ## style, types, and the order of the rooms
 	$(BIN)/lint-imports
 
 bench: $(READY)  ## CPU seconds of starting up and of training, alternated, best and median
-	$(BIN)/python tests/bench.py
+	$(BIN)/python tests/benchmarks/start_up.py
 
 clean:  ## caches and builds; .venv and outputs stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

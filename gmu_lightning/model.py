@@ -28,7 +28,7 @@ class MovieGenreClassifier(pl.LightningModule):
         loss: (logits (B, C), targets (B, C)) -> scalar.
         optimizer: parameter groups -> optimizer; `lr` is the rate of all but the encoders that bring their own.
         scheduler: (optimizer, total_steps=) -> a torch schedule, stepped per update, or per epoch if it is a plateau.
-        total_steps: updates of the whole run.
+        total_steps: gives the updates of the whole run, asked when the optimizer is made.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class MovieGenreClassifier(pl.LightningModule):
         scheduler: Callable[..., Any] | None = None,
         lr: float = 1e-3,
         weight_decay: float = 0.01,
-        total_steps: int = 1,
+        total_steps: Callable[[], int] = lambda: 1,
         monitor: str = "val/ap_micro",
     ):
         super().__init__()
@@ -55,6 +55,7 @@ class MovieGenreClassifier(pl.LightningModule):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.lr, self.weight_decay, self.total_steps, self.monitor = lr, weight_decay, total_steps, monitor
         self.train_loss = MeanMetric()
+        self.about: dict[str, Any] = {}
 
     def forward(self, batch: MovieBatch) -> Prediction:
         """Logits (B, C); in evaluation also the exact contributions (B, M, C) and gates (B, M, D), where there are any."""
@@ -62,8 +63,9 @@ class MovieGenreClassifier(pl.LightningModule):
         present = self._after_modality_dropout(batch.present)  # (B, M)
         inputs = {}
         for i, (modality, feature) in enumerate(features.items()):
-            normalised = self.normalisers[modality](feature.vector, batch.present[:, i])  # (B, d_m)
-            inputs[modality] = self.dropouts[modality](normalised)
+            there = batch.present[:, i]
+            vector = torch.where(there[:, None], feature.vector, 0.0)  # (B, d_m); NaN would spoil a normaliser's gradient
+            inputs[modality] = self.dropouts[modality](self.normalisers[modality](vector, there))
         fused = self.fusion(inputs, present)
         logits = self.head(fused)  # (B, C)
         if self.training or fused.parts is None:
@@ -99,10 +101,14 @@ class MovieGenreClassifier(pl.LightningModule):
         optimizer = self.optimizer(parameter_groups(rates, self.weight_decay), lr=self.lr)
         if self.scheduler is None:
             return optimizer
-        schedule = self.scheduler(optimizer, total_steps=self.total_steps)
+        schedule = self.scheduler(optimizer, total_steps=self.total_steps())
         plateau = isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau)
         stepped = {"interval": "epoch", "monitor": self.monitor} if plateau else {"interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, **stepped}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What a reader needs to use the weights, `about`, as plain containers: genres, modality order, configuration."""
+        checkpoint["gmu_lightning"] = self.about
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """All that training changed: a frozen encoder's weights are where they were found, not in every checkpoint."""

@@ -248,6 +248,12 @@ class Run:
         path = self / "metrics.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
+    @property
+    def data_fingerprint(self) -> dict[str, str]:
+        """What identifies the data the run saw, or `{}` where the run did not get there."""
+        path = self / "environment.json"
+        return json.loads(path.read_text(encoding="utf-8"))["data_fingerprint"] if path.exists() else {}
+
     def predictions(self, split: str) -> Predictions:
         """The stored predictions of a split."""
         return Predictions.read(self / f"predictions/{split}.parquet")

@@ -68,7 +68,10 @@ def test_asymmetric_loss_without_focus_or_clip_is_cross_entropy():
     "loss",
     [
         WeightedBCE(LABELS, "inverse"),
-        *(AsymmetricLoss(LABELS, *options) for options in [(0, 4, 0.05), (1, 4, 0.0), (0, 0, 0.0), (0.5, 0.5, 0.05), (0.5, 0.5, 0.0)]),
+        *(
+            AsymmetricLoss(LABELS, *options)
+            for options in [(0, 4, 0.05), (1, 4, 0.0), (0, 0, 0.0), (0.5, 0.5, 0.05), (0.5, 0.5, 0.0)]
+        ),
     ],
 )
 def test_loss_and_gradient_are_finite_however_sure_the_model_is(loss, logit, target):

@@ -130,7 +130,9 @@ def test_a_genre_without_a_positive_keeps_a_half():
 
 def test_of_thresholds_that_are_equally_good_the_one_nearest_to_a_half_is_taken():
     targets = np.array([[True], [False], [True]])
-    assert tune_threshold(np.array([[True], [False], [False], [True], [True]]), np.array([[0.9], [0.8], [0.7], [0.6], [0.1]])) == 0.1
+    assert (
+        tune_threshold(np.array([[True], [False], [False], [True], [True]]), np.array([[0.9], [0.8], [0.7], [0.6], [0.1]])) == 0.1
+    )
     assert tune_threshold(np.array([[True], [False], [False], [True]]), np.array([[0.9], [0.8], [0.7], [0.6]])) == pytest.approx(
         0.6
     ), "2/3 at .9 and at .6"

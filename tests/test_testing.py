@@ -37,8 +37,12 @@ CHANGES = {
     "inputs of torch.float32 come out as .*float64": lambda f, x, p: Fused(*(t.double() for t in f)),
     "for a movie alone": lambda f, x, p: Fused(f.vector - f.vector[:1].mean() * p.any(-2)),
     "the vector of a movie without any": lambda f, x, p: Fused(f.vector + 1),
-    r"inputs \(B, T, d\) do not come out": lambda f, x, p: f._replace(gates=f.gates.flatten(1, -3)[:, :1] if x[0].ndim == 3 else f.gates),
-    "for one position of a sequence": lambda f, x, p: Fused(f.vector.mean(1, keepdim=True).expand_as(f.vector) if x[0].ndim == 3 else f.vector),
+    r"inputs \(B, T, d\) do not come out": lambda f, x, p: f._replace(
+        gates=f.gates.flatten(1, -3)[:, :1] if x[0].ndim == 3 else f.gates
+    ),
+    "for one position of a sequence": lambda f, x, p: Fused(
+        f.vector.mean(1, keepdim=True).expand_as(f.vector) if x[0].ndim == 3 else f.vector
+    ),
     "no gradient reaches hidden": lambda f, x, p: Fused(f.vector.detach()),
 }
 

@@ -20,19 +20,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
 
 
-class _Described(ModelCheckpoint):
-    """Adds what a reader needs to use the weights: genres, modality order, configuration, as plain containers."""
-
-    def __init__(self, about: dict[str, Any], **options: Any):
-        super().__init__(enable_version_counter=False, auto_insert_metric_name=False, **options)
-        self.about = about
-
-    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint["gmu_lightning"] = self.about
-
-
-def best_and_last(folder: Path, monitor: str, about: dict[str, Any]) -> tuple[ModelCheckpoint, ModelCheckpoint]:
-    """best.ckpt: the weights of the epoch with the highest `monitor`, the earliest of equals; last.ckpt: all state, each epoch."""
-    best = _Described(about, dirpath=folder, filename="best", monitor=monitor, mode="max", save_weights_only=True)
-    last = _Described(about, dirpath=folder, filename="last", monitor=None, save_on_train_epoch_end=True)
+def best_and_last(folder: Path, monitor: str) -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """best.ckpt: the weights of the epoch with the highest `monitor`, the earliest of equals; last.ckpt: all state."""
+    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "auto_insert_metric_name": False}
+    best = ModelCheckpoint(filename="best", monitor=monitor, mode="max", save_weights_only=True, **common)
+    last = ModelCheckpoint(filename="last", monitor=None, save_on_train_epoch_end=True, **common)
     return best, last

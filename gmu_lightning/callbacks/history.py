@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import time
 from typing import Any
@@ -53,6 +54,11 @@ class History(pl.Callback):
         loss = model.loss(logits, labels)
         found = scores(split.labels, split.probabilities, split.genres)
         self._scores = {"val/loss": float(loss)} | {f"val/{name}": value for name, value in found.items()}
+        if model.monitor not in self._scores:
+            close = difflib.get_close_matches(model.monitor, self._scores, n=3)
+            raise UserError(
+                f"monitor={model.monitor} is no score of the val split: choose one like {', '.join(close or ['val/ap_micro'])}"
+            )
         model.log_dict(self._scores)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, model: Any) -> None:

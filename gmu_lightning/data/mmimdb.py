@@ -70,7 +70,9 @@ class MMIMDb(MovieData):
             raise UserError("data=mmimdb needs data.root=PATH: the folder that holds split.json, or mmimdb.tar.gz.")
         found = find_mmimdb(self.root, self.wanted_layout, store)
         if found.also:
-            self.warnings.append(f"{self.root} holds several layouts: {found.layout} is read, {', '.join(found.also)} is not.")
+            self.warnings.append(
+                f"layouts: {self.root} holds several layouts: {found.layout} is read, {', '.join(found.also)} is not."
+            )
         self.opened = found.open(self.plot)
 
     def read(self, split: str, audit: Audit) -> Iterator[Movie]:

@@ -119,6 +119,7 @@ class HuggingFaceText(Encoder):
             raise UserError(f"encoder.text.pool=pooler: {self.name} ({config.model_type}) has no pooler; give pool=cls or mean")
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()
+        logging.disable_progress_bar()
         try:
             network, report = weights.loading(
                 f"{OPTION}={self.name}",

@@ -120,7 +120,7 @@ def build_model(config: Mapping[str, Any], data: MovieData, encoders: Mapping[st
         scheduler=lambda optimizer, **options: make(config["scheduler"], optimizer=optimizer, **options),
         lr=float(optimizer.pop("lr")),
         weight_decay=float(optimizer.pop("weight_decay", 0.0)),
-        total_steps=data.total_steps(int(trainer["max_epochs"]), int(trainer["accumulate_grad_batches"])),
+        total_steps=lambda: data.total_steps(int(trainer["max_epochs"]), int(trainer["accumulate_grad_batches"])),
         monitor=config["monitor"],
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
-from gmu_lightning.movie import MODALITIES, UserError
+from gmu_lightning.movie import MODALITIES, Senseless, UserError
 
 FROZEN_EPOCHS, FINE_TUNING_EPOCHS = 25, 5
 FINE_TUNING_TOKENS = 2048  # a padded batch, where a text encoder is trained
@@ -25,18 +25,24 @@ def settle(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict
         choices: {config group: choice}.
 
     Raises:
-        UserError: a modality is unknown, named twice or has no encoder.
+        UserError: a modality is unknown or named twice, or the seed is no number.
+        Senseless: a modality has no encoder.
     """
     settled = deepcopy(dict(config))
+    if not isinstance(settled["seed"], int) or settled["seed"] < 0:
+        raise UserError(f"seed={settled['seed']} is no seed: give a whole number from 0 on, such as seed=1")
+    if not str(settled["monitor"]).startswith("val/"):
+        raise UserError(f"monitor={settled['monitor']} is no score of the val split: give one like val/ap_micro")
     chosen = modalities_of(str(settled["modalities"]))
     encoders = settled.get("encoder") or {}
     for modality in chosen:
         if modality not in encoders:
-            raise UserError(
+            raise Senseless(
                 f"modalities={settled['modalities']} names {modality}, which has no encoder: choose among {', '.join(encoders)}"
             )
     settled["encoder"] = {m: _settled_encoder(dict(encoders[m]), m) for m in chosen}
-    fine_tuned = [m for m, e in settled["encoder"].items() if e["freeze"] != "all" and e.get("lr") is not None]
+    # A pretrained encoder brings a rate of its own, for when it is trained.
+    fine_tuned = [m for m, e in settled["encoder"].items() if _is_trained(e) and e.get("lr") is not None]
     _fill(settled["scheduler"], share=WARM_UP if fine_tuned else 0.0, decay="linear" if fine_tuned else "constant")
     _fill(
         settled["trainer"],
@@ -79,9 +85,13 @@ def _settled_encoder(encoder: dict[str, Any], modality: str) -> dict[str, Any]:
             f"encoder.{modality}.freeze={freeze} is none of all, none and a number of first layers: choose one of them"
         )
     encoder["freeze"] = int(freeze) if freeze.isdecimal() else freeze
-    frozen = freeze == "all" and encoder.get("unfreeze_at_epoch") is None
-    _fill(encoder, normalise="standardise" if frozen else "layer", dropout=0.5 if frozen else 0.0)
+    trained = _is_trained(encoder)
+    _fill(encoder, normalise="layer" if trained else "standardise", dropout=0.0 if trained else 0.5)
     return encoder
+
+
+def _is_trained(encoder: Mapping[str, Any]) -> bool:
+    return encoder["freeze"] != "all" or encoder.get("unfreeze_at_epoch") is not None
 
 
 def _fill(node: dict[str, Any], **values: Any) -> None:

@@ -92,14 +92,14 @@ def fit(config: Mapping[str, Any], run: Run, data: MovieData, model: MovieGenreC
     modalities = modalities_of(config["modalities"])
     predictions = callbacks.SplitPredictions(data.vocabulary.names, modalities, data.ids, data.fingerprint)
     history = callbacks.History(run, predictions)
-    about = {
+    model.about = {
         "genres": list(data.vocabulary.names),
         "modalities": list(modalities),
         "config": dict(config),
         "preparations": {m: e.preparation.state() for m, e in model.encoders.items()},  # type: ignore[union-attr,operator]
         "sizes": {m: e.dim for m, e in model.encoders.items()},
     }
-    best, last = callbacks.best_and_last(run / "checkpoints", config["monitor"], about)
+    best, last = callbacks.best_and_last(run / "checkpoints", config["monitor"])
     own = [callbacks.Determinism(int(config["seed"])), predictions, history, best, last]
     data.seed_order(int(config["seed"]))
     trainer = make_trainer(config, loggers, own, run)
@@ -187,5 +187,6 @@ def quiet_libraries() -> None:
         ".*smaller than the logging interval.*",
         ".*Checkpoint directory.*",
         ".*LeafSpec.*",
+        ".*sync_dist=True.*",
     ):
         warnings.filterwarnings("ignore", message)

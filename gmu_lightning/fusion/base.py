@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gmu_lightning.movie import Features, Fused, MovieBatch
+from gmu_lightning.movie import Features, Fused, MovieBatch, UserError
 
 
 class Fusion(nn.Module):
@@ -22,6 +22,9 @@ class Fusion(nn.Module):
         sizes: {modality: d_m}, in the order of every M axis.
         dim: D, the common size.
 
+    Raises:
+        UserError: `dim` is below 1.
+
     Attributes:
         size: width of `Fused.vector`.
         open_threshold: a feature's gate is open above it: 1/M where gates sum to one over M.
@@ -33,6 +36,8 @@ class Fusion(nn.Module):
 
     def __init__(self, sizes: Mapping[str, int], dim: int = 256):
         super().__init__()
+        if dim < 1:
+            raise UserError(f"fusion.dim={dim} is no size: give 1 or more, such as fusion.dim=256")
         self.sizes = dict(sizes)
         self.dim = self.size = dim
         self.open_threshold = 1 / len(self.sizes)

@@ -63,7 +63,7 @@ def write_leaderboard(
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The leaderboard as plain text, at most 100 characters wide."""
+    """The leaderboard as plain text, at most 100 characters wide, and a line on rows that are equal by definition."""
     if not rows:
         return "no run finished or failed: there is nothing to compare"
     from rich import box
@@ -82,7 +82,8 @@ def table(rows: Sequence[Row]) -> str:
         shown.add_row(*(Text(cell(row)) for cell in {**names, **notes, **numbers}.values()))
     text = io.StringIO()
     Console(file=text, width=WIDTH, color_system=None).print(shown)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+    lines = [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
+    return "\n".join([*lines, *_equal_by_definition(rows)])
 
 
 def _distinct(runs: Iterable[Run]) -> list[Run]:
@@ -146,6 +147,9 @@ def _warnings(runs: Sequence[Run]) -> Iterator[str]:
     """Each warning once, as its first seed words it, with how many seeds it stands for; a failed seed is one too."""
     sentences: dict[str, str] = {}
     counts: Counter[str] = Counter()
+    fingerprints = {json.dumps(run.data_fingerprint, sort_keys=True) for run in runs if run.data_fingerprint}
+    if len(fingerprints) > 1:
+        yield "mixed_data: the seeds of this setting did not see the same data, so their mean means nothing"
     for run in runs:
         failure = [f"failed: {run.status['why']}"] if run.status["state"] == "failed" else []
         for sentence in (*run.status["warnings"], *failure):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,17 @@ class Job:
 
 
 def perform(job: Job) -> None:
-    """Train one job alone: an error ends the command, after the run's status says why."""
+    """Train one job alone: an error ends the command, after the run's status says why.
+
+    Where a run takes several devices, Lightning starts this command again for each further one; those help, and write nowhere.
+    """
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        with tempfile.TemporaryDirectory() as scratch:
+            os.environ[QUIET] = "1"
+            helper = replace(job, folder=scratch)
+            helper.run.begin(job.config, job.overrides)
+            _train(helper)
+        return
     with job.run.held() as mine:
         if not mine:
             raise UserError(f"{job.folder} is being written by another process: choose another hydra.run.dir")

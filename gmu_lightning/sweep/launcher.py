@@ -21,7 +21,7 @@ from omegaconf import DictConfig, open_dict
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.job import Job, end_unfinished, perform_in_sweep, record_failure
 from gmu_lightning.sweep.plan import Plans
-from gmu_lightning.sweep.task import job_of, plain
+from gmu_lightning.sweep.task import job_of, plain, refuse_many_devices
 
 STACK = ["gmu_lightning.experiment.train", "gmu_lightning.sweep.job"]
 
@@ -77,7 +77,9 @@ class Processes(Launcher):
 def _job(config: DictConfig, sweep: Path) -> Job | None:
     folder = sweep / config.hydra.sweep.subdir
     try:
-        return job_of(config, config.hydra, folder, sweep.name)
+        job = job_of(config, config.hydra, folder, sweep.name)
+        refuse_many_devices(job)
+        return job
     except UserError as error:
         record_failure(plain(config), list(config.hydra.overrides.task), folder, error)
         return None

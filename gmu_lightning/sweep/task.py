@@ -24,6 +24,7 @@ def train(config: DictConfig) -> None:
         sweep = Path(hydra.sweep.dir)
         try:
             job = job_of(config, hydra, sweep / hydra.sweep.subdir, sweep.name)
+            refuse_many_devices(job)
         except UserError as error:
             record_failure(plain(config), list(hydra.overrides.task), sweep / hydra.sweep.subdir, error)
             return
@@ -35,6 +36,16 @@ def train(config: DictConfig) -> None:
         perform(job)
     else:
         perform_in_sweep(job)
+
+
+def refuse_many_devices(job: Job) -> None:
+    """Lightning would start the whole sweep again for each further device. Raises UserError."""
+    devices = job.config["trainer"]["devices"]
+    if devices not in (1, "1") and not (isinstance(devices, list) and len(devices) == 1):
+        raise UserError(
+            f"trainer.devices={devices} in a sweep: a job of a sweep takes one device; leave it at 1 and choose "
+            "hydra/launcher=processes, whose jobs take the devices in turn"
+        )
 
 
 def prepare(config: DictConfig) -> None:

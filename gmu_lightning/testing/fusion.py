@@ -32,9 +32,7 @@ class _Case:
         return {m: x.masked_fill(~self.present[:, i, None], value) for i, (m, x) in enumerate(self.inputs.items())}
 
 
-def check_fusion(
-    make: Callable[[dict[str, int]], Fusion], modalities: Sequence[str] = ("text", "image", "video")
-) -> None:
+def check_fusion(make: Callable[[dict[str, int]], Fusion], modalities: Sequence[str] = ("text", "image", "video")) -> None:
     """Raise AssertionError where a fusion breaks what the framework relies on.
 
     Args:
@@ -138,7 +136,9 @@ def _check_head(case: _Case) -> None:
     if isinstance(case.head, LinearHead) and fused.parts is not None:
         contributions = case.head.contributions(fused)
         assert contributions is not None, "parts are there, and no contributions"
-        assert torch.allclose(contributions.sum(dim=1) + case.head.bias, logits, atol=1e-5), "bias + contributions are not the logits"
+        assert torch.allclose(contributions.sum(dim=1) + case.head.bias, logits, atol=1e-5), (
+            "bias + contributions are not the logits"
+        )
 
 
 def _check_state(case: _Case) -> None:

@@ -8,18 +8,14 @@ from gmu_lightning.fusion import GMU, Alone, Concat, Fusion, mismatch
 from gmu_lightning.movie import MODALITIES
 
 
-@pytest.mark.parametrize(
-    ("cls", "count"), [(Alone, 1), (GMU, 2), (GMU, 5), (Concat, 3)]
-)
+@pytest.mark.parametrize(("cls", "count"), [(Alone, 1), (GMU, 2), (GMU, 5), (Concat, 3)])
 def test_a_number_that_it_takes_is_no_mismatch(cls, count):
     assert mismatch(cls, "any", MODALITIES[:count]) is None
 
 
 def test_none_with_two_says_to_choose_one():
     sentence = mismatch(Alone, "none", ("text", "image"))
-    assert sentence == (
-        "fusion=none takes exactly one modality and modalities=text+image names 2: choose one, or another fusion"
-    )
+    assert sentence == ("fusion=none takes exactly one modality and modalities=text+image names 2: choose one, or another fusion")
 
 
 def test_a_gate_with_one_says_which_fusion_takes_one():

@@ -1,0 +1,42 @@
+"""Every choice of data=, found by listing conf/data, keeps to what the framework relies on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from hydra.utils import instantiate
+
+from gmu_lightning.data.module import MovieData
+from gmu_lightning.data.store import Store
+from gmu_lightning.experiment.conf import choices_of, conf_folder
+from gmu_lightning.testing import check_data
+
+CHECKED = {"mmimdb", "planted"}
+
+
+def data_of(choice: str, **changes) -> MovieData:
+    node = yaml.safe_load((conf_folder() / "data" / f"{choice}.yaml").read_text())
+    node.pop("defaults", None)
+    node["token_budget"] = None
+    return instantiate(node | changes, _convert_="all")
+
+
+def test_every_choice_is_checked_here():
+    assert set(choices_of("data")) == CHECKED
+
+
+def test_mmimdb_keeps_to_what_every_data_set_keeps_to(raw, tmp_path):
+    (raw / "dataset" / "0000002.json").write_text("{")
+    (raw / "dataset" / "0000005.jpeg").unlink()
+    listed = json.loads((raw / "split.json").read_text())
+    offered = {"train": listed["train"], "val": listed["dev"], "test": listed["test"]}
+    for modalities in (("text",), ("image", "text")):
+        check_data(data_of("mmimdb", root=str(raw)), modalities, Store(tmp_path / "store"), offered)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_planted_keeps_to_what_every_data_set_keeps_to(tmp_path, kept):
+    root = str(tmp_path / "planted") if kept else None
+    check_data(data_of("planted", root=root, movies=24), ("text", "image"), Store(tmp_path / "store"))

@@ -1,0 +1,268 @@
+"""A sweep runs what makes sense, survives what fails, and leaves a table of what finished."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import statistics
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pytest
+
+from .shell import SMOKE, command, environment, last_line, typed
+
+SCORES = ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro")
+SUMMARIES = [f"{split}/{score}/{summary}" for split in ("test", "val") for score in SCORES for summary in ("mean", "sd")]
+KILLER = """
+import os, signal
+import pytorch_lightning as pl
+
+class Kill(pl.Callback):
+    def __init__(self, seed):
+        self.seed = seed
+
+    def on_train_start(self, trainer, model):
+        if model.about["config"]["seed"] == self.seed:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class Sweep(NamedTuple):
+    """What a sweep said and left."""
+
+    folder: Path
+    code: int
+    out: str
+    err: str
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return read_json(self.folder / "status.json")
+
+    @property
+    def leaderboard(self) -> list[dict[str, str]]:
+        return read_rows(self.folder / "leaderboard.csv")
+
+    def jobs(self, state: str) -> list[dict[str, Any]]:
+        return [job for job in self.status["jobs"] if job["state"] == state]
+
+    def run(self, words: str) -> Path:
+        """The one run whose folder begins with these words."""
+        (found,) = self.folder.glob(f"{words}-*")
+        return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def predictions(run: Path, split: str) -> pd.DataFrame:
+    return pd.read_parquet(run / "predictions" / f"{split}.parquet")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sweeps")
+
+
+@pytest.fixture(scope="module")
+def sweep(home: Path) -> Callable[..., Sweep]:
+    def run(name: str, *arguments: str, **variables: str) -> Sweep:
+        said = typed("train", "-m", *SMOKE, *arguments, f"hydra.sweep.dir={name}", folder=home, store=home / "store", **variables)
+        return Sweep(home / name, said.returncode, said.stdout, said.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def crossed(sweep: Callable[..., Sweep]) -> Sweep:
+    """Two fusions x two sets of modalities x three seeds, of which two are one: 12 jobs, one after the other."""
+    return sweep("crossed", "fusion=none,gmu_original", "modalities=text,text+image", "seed=1,1,2")
+
+
+@pytest.fixture(scope="module")
+def parallel(sweep: Callable[..., Sweep], home: Path) -> Sweep:
+    """Four jobs in processes of their own, of which two are one and the last is killed as its training starts."""
+    (home / "killer.py").write_text(KILLER)
+    return sweep(
+        "parallel",
+        "hydra/launcher=processes",
+        "seed=1,1,2,3",
+        "+callbacks.kill._target_=killer.Kill",
+        "+callbacks.kill.seed=3",
+        PYTHONPATH=os.pathsep.join([str(home), os.environ.get("PYTHONPATH", "")]),
+    )
+
+
+@pytest.fixture(scope="module")
+def failing(sweep: Callable[..., Sweep]) -> Sweep:
+    """The first of two jobs cannot train."""
+    return sweep("failing", "optimizer.lr=-1,0.01")
+
+
+def test_pairs_that_do_not_go_together_are_skipped_and_cost_no_exit_code(crossed):
+    assert crossed.code == 0, crossed.err
+    assert (crossed.status["state"], crossed.status["finished"], crossed.status["skipped"]) == ("finished", 4, 4)
+    reasons = {(job["why"].split()[0], "modalities=text+image" in job["why"]) for job in crossed.jobs("skipped")}
+    assert reasons == {("fusion=none", True), ("fusion=gmu_original", False)}
+
+
+def test_a_skipped_job_leaves_its_reason_and_nothing_else(crossed):
+    for job in crossed.jobs("skipped"):
+        folder = crossed.folder / job["folder"]
+        assert {path.name for path in folder.iterdir()} == {"status.json", "config.yaml", "overrides.txt"}
+        status = read_json(folder / "status.json")
+        assert status["state"] == "skipped"
+        assert status["why"] == job["why"]
+        assert f"skipped: {job['folder']}: {job['why']}" in crossed.err.splitlines()
+
+
+def test_a_sweep_lists_every_job_with_its_overrides(crossed):
+    for job in crossed.status["jobs"]:
+        assert (crossed.folder / job["folder"] / "overrides.txt").read_text().splitlines() == job["overrides"]
+    chosen = Counter(tuple(sorted(o for o in job["overrides"] if "seed" in o or "fusion" in o)) for job in crossed.status["jobs"])
+    assert chosen == {(f"fusion={fusion}", f"seed={seed}"): 2 for fusion in ("none", "gmu_original") for seed in (1, 2)}
+
+
+def test_the_leaderboard_has_a_row_per_setting_that_ran_and_the_columns_in_order(crossed):
+    rows = crossed.leaderboard
+    assert list(rows[0]) == [
+        *("setting", "modalities", "fusion", "seeds", "seed_list", "warnings", "parameters", "parameters_fusion", "seconds/mean"),
+        *SUMMARIES,
+    ]
+    assert {(row["fusion"], row["modalities"]) for row in rows} == {("none", "text"), ("gmu_original", "text+image")}
+    assert [(row["seeds"], row["seed_list"]) for row in rows] == [("2", "1,2")] * 2
+    falling = [float(row["test/f1_micro/mean"]) for row in rows]
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_the_leaderboard_is_mean_and_deviation_of_its_runs_unrounded(crossed):
+    for row in crossed.leaderboard:
+        runs = [crossed.run(f"{row['fusion']}-{row['modalities']}-seed{seed}") for seed in (1, 2)]
+        assert {read_json(run / "status.json")["setting"] for run in runs} == {row["setting"]}
+        metrics = [read_json(run / "metrics.json") for run in runs]
+        for score in (f"{split}/{name}" for split in ("test", "val") for name in SCORES):
+            values = [of_one[score] for of_one in metrics]
+            assert float(row[f"{score}/mean"]) == pytest.approx(statistics.mean(values), abs=1e-12)
+            assert float(row[f"{score}/sd"]) == pytest.approx(statistics.stdev(values), abs=1e-12)
+
+
+@pytest.mark.parametrize("launched", ["crossed", "parallel"])
+def test_equal_jobs_are_run_once(launched, request):
+    swept: Sweep = request.getfixturevalue(launched)
+    done = Counter(line.split()[0] for line in swept.out.splitlines() if "  test micro F1 " in line)
+    assert done == {job["folder"]: 1 for job in swept.jobs("finished")}
+
+
+def test_launchers_give_the_same_predictions_bit_for_bit(crossed, parallel):
+    for seed in (1, 2):
+        words = f"gmu_original-text+image-seed{seed}"
+        for split in ("val", "test"):
+            pd.testing.assert_frame_equal(
+                predictions(crossed.run(words), split), predictions(parallel.run(words), split), check_exact=True
+            )
+
+
+def test_a_run_alone_equals_the_job_of_a_sweep_bit_for_bit(crossed, home):
+    said = typed("train", *SMOKE, "seed=2", "hydra.run.dir=alone", folder=home, store=home / "store")
+    assert said.returncode == 0, said.stderr
+    job = crossed.run("gmu_original-text+image-seed2")
+    assert read_json(home / "alone" / "status.json")["identity"] == read_json(job / "status.json")["identity"]
+    for split in ("val", "test"):
+        pd.testing.assert_frame_equal(predictions(home / "alone", split), predictions(job, split), check_exact=True)
+
+
+def test_a_killed_process_costs_its_job_alone(parallel):
+    (killed,) = parallel.jobs("failed")
+    assert "seed=3" in killed["overrides"]
+    assert "SIGKILL" in killed["why"]
+    assert len(parallel.jobs("finished")) == 2
+    assert parallel.code == 1
+    (row,) = parallel.leaderboard
+    assert (row["seeds"], row["seed_list"]) == ("2", "1,2")
+
+
+def test_a_failing_job_costs_no_other_and_the_exit_code_says_so(failing):
+    assert failing.code == 1
+    (failed,), (finished,) = failing.jobs("failed"), failing.jobs("finished")
+    assert "optimizer.lr=-1" in failed["overrides"]
+    assert (failing.folder / finished["folder"] / "metrics.json").exists()
+    assert not (failing.folder / failed["folder"] / "metrics.json").exists()
+    assert last_line(failing.err) == f"failed: {failed['folder']}: {failed['why']}"
+    assert "Traceback" not in failing.err
+
+
+def test_a_setting_whose_runs_all_failed_stands_last_with_no_seed_and_its_sentence(failing):
+    (failed,) = failing.jobs("failed")
+    trained, untrained = failing.leaderboard
+    assert (trained["optimizer.lr"], trained["seeds"], trained["test/f1_micro/sd"]) == ("0.01", "1", "")
+    assert (untrained["optimizer.lr"], untrained["seeds"], untrained["test/f1_micro/mean"]) == ("-1", "0", "")
+    assert failed["why"] in untrained["warnings"]
+    assert failed["why"] in (failing.folder / "leaderboard.md").read_text()
+
+
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=processes", "hydra.launcher.n_jobs=1")], ids=["basic", "processes"])
+def test_ctrl_c_leaves_a_leaderboard_of_what_finished(launcher, home, tmp_path):
+    process = subprocess.Popen(
+        command("train", "-m", *SMOKE, "trainer.max_epochs=1,1000000", *launcher, "hydra.sweep.dir=cut"),
+        cwd=tmp_path,
+        env=environment(home / "store"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        wait_for_the_second_job(tmp_path / "cut", process)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, err
+    assert last_line(err) == "interrupted"
+    cut = Sweep(tmp_path / "cut", process.returncode, "", err)
+    assert cut.status["why"] == "interrupted"
+    assert [job["why"] for job in cut.jobs("failed")] == ["interrupted"]
+    assert [row["seeds"] for row in cut.leaderboard if row["trainer.max_epochs"] == "1"] == ["1"]
+    assert not subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, check=False).stdout
+
+
+def wait_for_the_second_job(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Until one job has finished and another has trained its first epoch."""
+    for _ in range(600):
+        states = {run.parent: read_json(run)["state"] for run in folder.glob("*/status.json")}
+        training = [run for run, state in states.items() if state == "running" and (run / "history.csv").exists()]
+        if "finished" in states.values() and training:
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    pytest.fail("the second job did not begin")
+
+
+def test_a_check_says_what_would_happen_and_leaves_nothing(tmp_path):
+    said = typed(
+        "train",
+        *("-m", *SMOKE, "fusion=none,mean", "modalities=text,text+image", "seed=1,1,2", "check=true"),
+        folder=tmp_path,
+        store=tmp_path / "store",
+    )
+    assert said.returncode == 0, said.stderr
+    assert Counter(line.split()[0] for line in said.stdout.splitlines() if "-seed" in line) == {"run": 4, "once": 2, "skip": 6}
+    assert "4 of 12 jobs would run" in said.stdout
+    assert list(tmp_path.iterdir()) == []

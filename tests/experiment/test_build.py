@@ -1,0 +1,66 @@
+"""What a model takes from the data it takes from train alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from gmu_lightning.data.audit import Audit
+from gmu_lightning.data.module import MovieData
+from gmu_lightning.data.store import Store
+from gmu_lightning.encoders.vector import Vector
+from gmu_lightning.experiment import build
+from gmu_lightning.fusion import Mean
+from gmu_lightning.model import MovieGenreClassifier
+from gmu_lightning.movie import SPLITS, Movie
+
+ROWS = {split: np.random.default_rng(n).normal(5, 3, size=(4, 3)).astype(np.float32) for n, split in enumerate(SPLITS)}
+
+
+class Measured(MovieData):
+    """Four movies a split, a text vector and an image vector each; the second movie of a split has no text."""
+
+    modalities = ("text", "image")
+    layout = "here"
+    beyond_train = 1.0
+
+    def open(self, store: Store) -> None:
+        pass
+
+    def read(self, split: str, audit: Audit) -> Iterator[Movie]:
+        for n, row in enumerate(ROWS[split] * (1.0 if split == "train" else self.beyond_train)):
+            content = {"image": row} if n == 1 else {"text": row, "image": row}
+            yield Movie(f"{split}{n}", content, ("Drama",))
+
+
+class Inflated(Measured):
+    beyond_train = 1000.0
+
+
+def fitted(kind: type[Measured], folder: Path) -> MovieGenreClassifier:
+    data, store, device = kind(None), Store(folder / kind.__name__), torch.device("cpu")
+    data.load(("text", "image"), store)
+    encoders = {m: Vector(m, freeze="all", normalise="standardise") for m in ("text", "image")}
+    build.build_columns(data, encoders, store, device)
+    model = MovieGenreClassifier(encoders, Mean({m: e.dim for m, e in encoders.items()}), 1, nn.BCEWithLogitsLoss())
+    build.fit_normalisers(model, data, device)
+    return model
+
+
+def test_standardising_learns_from_the_movies_of_train_that_have_the_modality(tmp_path):
+    model = fitted(Measured, tmp_path)
+    with_text = ROWS["train"][[0, 2, 3]]
+    np.testing.assert_allclose(model.normalisers["text"].mean, with_text.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(model.normalisers["text"].std, with_text.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(model.normalisers["image"].mean, ROWS["train"].mean(axis=0), rtol=1e-5)
+
+
+def test_val_and_test_have_no_say_in_it(tmp_path):
+    for found, expected in zip(
+        fitted(Inflated, tmp_path).normalisers.buffers(), fitted(Measured, tmp_path).normalisers.buffers(), strict=True
+    ):
+        assert torch.equal(found, expected)
