@@ -12,8 +12,8 @@ from torchmetrics import MeanMetric
 
 from gmu_lightning.encoders import normalise
 from gmu_lightning.encoders.base import Encoder
-from gmu_lightning.fusion.base import Fusion
-from gmu_lightning.movie import Features, MovieBatch, Prediction
+from gmu_lightning.fusion.base import Fusion, LinearHead
+from gmu_lightning.movie import Features, Fused, MovieBatch, Prediction
 from gmu_lightning.optimisation import parameter_groups
 
 
@@ -67,10 +67,14 @@ class MovieGenreClassifier(pl.LightningModule):
             vector = torch.where(there[:, None], feature.vector, 0.0)  # (B, d_m); NaN would spoil a normaliser's gradient
             inputs[modality] = self.dropouts[modality](self.normalisers[modality](vector, there))
         fused = self.fusion(inputs, present)
-        logits = self.head(fused)  # (B, C)
-        if self.training or fused.parts is None:
-            return Prediction(logits)
-        return Prediction(logits, self.head.contributions(fused), fused.gates)  # type: ignore[operator]
+        contributions = None if self.training else self._contributions(fused)
+        if contributions is None:
+            return Prediction(self.head(fused))
+        # The same logits, summed as they are split: so they agree to the last digit in any precision of the network.
+        return Prediction(cast(Tensor, self.head.bias) + contributions.sum(dim=1), contributions, fused.gates)
+
+    def _contributions(self, fused: Fused) -> Tensor | None:
+        return self.head.contributions(fused) if isinstance(self.head, LinearHead) else None
 
     def _after_modality_dropout(self, present: Tensor) -> Tensor:
         """In training each modality is taken away with its own probability, but never a movie's last one."""

@@ -21,7 +21,7 @@ def test_a_positive_weighs_by_how_rare_its_genre_is_in_train(policy, expected):
 
 
 def test_an_unknown_policy_is_answered_with_the_valid_ones():
-    with pytest.raises(UserError, match="loss.pos_weight=log does not exist: choose one of none, sqrt, inverse"):
+    with pytest.raises(UserError, match=r"loss\.pos_weight=log does not exist: choose one of none, sqrt, inverse"):
         pos_weights(LABELS, "log")
 
 

@@ -71,7 +71,7 @@ class SplitPredictions(pl.Callback):
             modalities=self.modalities,
             data_fingerprint=self.data_fingerprint,
             open_threshold=model.fusion.open_threshold if columns["gate"] is not None else None,
-            bias=model.head.bias.detach().double().cpu().numpy() if exact else None,
+            bias=model.head.bias.detach().cpu().double().numpy() if exact else None,
             **columns,  # type: ignore[arg-type]
         )
 
@@ -95,7 +95,8 @@ def _rows(model: Any, prediction: Prediction, batch: MovieBatch) -> _Rows:
 
 def _array(tensor: Tensor | None, dtype: Any = np.float64) -> np.ndarray:
     assert tensor is not None
-    return (tensor.double() if dtype is np.float64 else tensor).cpu().numpy().astype(dtype)
+    tensor = tensor.cpu()
+    return (tensor.bool() if dtype is bool else tensor.double()).numpy()
 
 
 def _from_all_processes(rows: list[_Rows]) -> list[_Rows]:

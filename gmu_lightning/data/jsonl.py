@@ -41,6 +41,10 @@ class JsonlLayout:
         self.lines = {split: _lines(_file_of(root, split)) for split in SPLITS}
         self.first = FirstUse({split: [line.id for line in lines] for split, lines in self.lines.items()})
 
+    def record_file(self, id: str, split: str) -> str:
+        """A file a split; the line is named where the line itself is at fault."""
+        return _file_of(self.root, split).name
+
     def read(self, split: str, audit: Audit) -> Iterator[Movie]:
         """`content["text"]` is the plot (str), `content["image"]` the poster (Path)."""
         for n, line in enumerate(self.lines[split]):

@@ -19,6 +19,10 @@ class Layout(Protocol):
     name: str  # raw, hdf5 or jsonl
     root: Path  # the folder, or the file, that was found
 
+    def record_file(self, id: str, split: str) -> str:
+        """The file that a movie's record stands in, relative to the data's root."""
+        ...
+
     def read(self, split: str, audit: Audit) -> Iterator[Movie]:
         """Every id of the split, in its order: yielded, or in the audit as removed."""
         ...

@@ -81,6 +81,10 @@ class MMIMDb(MovieData):
             raise RuntimeError("open() comes before read()")
         return self.opened.read(split, audit)
 
+    def record_file(self, id: str, split: str) -> str:
+        """As the layout has it."""
+        return self.opened.record_file(id, split) if self.opened else ""
+
     def apply_policy(self, movies: dict[str, list[Movie]], audit: Audit) -> dict[str, list[Movie]]:
         """What `label_policy` leaves."""
         return POLICIES[self.label_policy](movies, audit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -83,6 +84,15 @@ class MovieData(pl.LightningDataModule):
         """Every id of the split, in its order: yielded, or in the audit as removed."""
         raise NotImplementedError
 
+    def file_of(self, movie: Movie, split: str, modality: str | None = None) -> str:
+        """Where a movie's record stands, or its content in one modality, as the audit names it."""
+        content = movie.content.get(modality) if modality else None
+        return content.name if isinstance(content, Path) else self.record_file(movie.id, split)
+
+    def record_file(self, id: str, split: str) -> str:
+        """The file that a movie's record stands in, relative to the root."""
+        return Path(self.root or "").name
+
     def apply_policy(self, movies: dict[str, list[Movie]], audit: Audit) -> dict[str, list[Movie]]:
         """What the data set's label policy leaves; all of it unless a data set has one."""
         return movies
@@ -102,6 +112,7 @@ class MovieData(pl.LightningDataModule):
         self._settle_genres({split: [movie.genres for movie in movies] for split, movies in by_split.items()})
         self.digests = {m: store.digests(self.contents(m), str(Path(self.root or ".").absolute())) for m in modalities}
         self._note_shared()
+        self.audit.problems = [p if p.file else replace(p, file=self.record_file(p.id, p.split)) for p in self.audit.problems]
         labelled = [
             [m.id, s, sorted(set(m.genres) & set(self.vocabulary.names))] for m, s in zip(self.movies, self.split_of, strict=True)
         ]
@@ -228,8 +239,9 @@ class MovieData(pl.LightningDataModule):
                     owners[found].append(n)
             for first, *others in owners.values():
                 for n in others:
+                    movie, split = self.movies[n], str(self.split_of[n])
                     with_whom = f"the same as {self.movies[first].id} in {self.split_of[first]}"
-                    self.audit.add(self.movies[n].id, "", str(self.split_of[n]), kind, "kept", with_whom)
+                    self.audit.add(movie.id, self.file_of(movie, split, modality), split, kind, "kept", with_whom)
 
 
 class _Movies(Dataset[MovieBatch]):

@@ -235,6 +235,10 @@ class Planted(MovieData):
         """As MM-IMDb's own layout."""
         return self.raw.read(split, audit)
 
+    def record_file(self, id: str, split: str) -> str:
+        """A file a movie."""
+        return self.raw.record_file(id, split)
+
     def _generated(self, folder: Path) -> None:
         if not (folder / "split.json").exists():
             generate(folder, self.wanted, self.seed, self.levels)

@@ -39,10 +39,14 @@ class RawLayout:
         self.ids = read_split_file(root / "split.json")
         self.first = FirstUse(self.ids)
 
+    def record_file(self, id: str, split: str) -> str:
+        """A file a movie."""
+        return f"dataset/{id}.json"
+
     def read(self, split: str, audit: Audit) -> Iterator[Movie]:
         """`content["text"]` is the plot (str), `content["image"]` the poster (Path)."""
         for n, movie in enumerate(self.ids[split]):
-            file = f"dataset/{movie}.json"
+            file = self.record_file(movie, split)
             if self.first.repeated(movie, split, n, "split.json", audit):
                 continue
             try:

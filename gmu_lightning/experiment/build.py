@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -96,9 +95,8 @@ def prepare_column(data: MovieData, modality: str, encoder: Encoder, store: Stor
     column = prepared(store, modality, contents, digests, data.in_train, encoder.preparation, fitted)
     for row, kind, detail in column.bad:
         movie = data.movies[row]
-        where = movie.content.get(modality)
-        file = where.name if isinstance(where, Path) else ""
-        data.audit.add(movie.id, file, str(data.split_of[row]), kind, "kept_absent", detail)
+        split = str(data.split_of[row])
+        data.audit.add(movie.id, data.file_of(movie, split, modality), split, kind, "kept_absent", detail)
     return column
 
 

@@ -188,5 +188,6 @@ def quiet_libraries() -> None:
         ".*Checkpoint directory.*",
         ".*LeafSpec.*",
         ".*sync_dist=True.*",
+        ".*in eval mode at the start of training.*",
     ):
         warnings.filterwarnings("ignore", message)

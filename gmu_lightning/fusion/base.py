@@ -77,10 +77,12 @@ class LinearHead(nn.Linear):
         return super().forward(fused.vector)
 
     def contributions(self, fused: Fused) -> Tensor | None:
-        """w_c . part_m, (B, M, C) float64; None where the fusion is not additive."""
+        """w_c . part_m, (B, M, C), in float64 where the device has it; None where the fusion is not additive."""
         if fused.parts is None:
             return None
-        return fused.parts.double() @ self.weight.double().T
+        wide = torch.float32 if fused.parts.device.type == "mps" else torch.float64
+        with torch.autocast(fused.parts.device.type, enabled=False):
+            return fused.parts.to(wide) @ self.weight.to(wide).T
 
 
 class MixtureHead(nn.Module):

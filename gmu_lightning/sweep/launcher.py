@@ -21,7 +21,7 @@ from omegaconf import DictConfig, open_dict
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.job import Job, end_unfinished, perform_in_sweep, record_failure
 from gmu_lightning.sweep.plan import Plans
-from gmu_lightning.sweep.task import job_of, plain, refuse_many_devices
+from gmu_lightning.sweep.task import job_of, one_device, plain
 
 STACK = ["gmu_lightning.experiment.train", "gmu_lightning.sweep.job"]
 
@@ -77,9 +77,7 @@ class Processes(Launcher):
 def _job(config: DictConfig, sweep: Path) -> Job | None:
     folder = sweep / config.hydra.sweep.subdir
     try:
-        job = job_of(config, config.hydra, folder, sweep.name)
-        refuse_many_devices(job)
-        return job
+        return one_device(job_of(config, config.hydra, folder, sweep.name))
     except UserError as error:
         record_failure(plain(config), list(config.hydra.overrides.task), folder, error)
         return None
@@ -104,12 +102,24 @@ def _child(job: Job, number: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     import torch
 
-    if torch.cuda.device_count() > 1:
-        torch.cuda.set_device(number % torch.cuda.device_count())
+    visible = device_of_job(number, torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if visible is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible  # in time: counting devices does not start CUDA
     try:
         perform_in_sweep(job)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def device_of_job(number: int, count: int, visible: str | None) -> str | None:
+    """Which of `count` CUDA devices is the job's, in turn; None where there is nothing to choose.
+
+    `visible` is what the sweep itself may see, by number or by name.
+    """
+    if count < 2:
+        return None
+    names = visible.split(",") if visible else [str(device) for device in range(count)]
+    return names[number % count]
 
 
 def _returned(config: DictConfig) -> JobReturn:

@@ -23,8 +23,7 @@ def train(config: DictConfig) -> None:
     else:
         sweep = Path(hydra.sweep.dir)
         try:
-            job = job_of(config, hydra, sweep / hydra.sweep.subdir, sweep.name)
-            refuse_many_devices(job)
+            job = one_device(job_of(config, hydra, sweep / hydra.sweep.subdir, sweep.name))
         except UserError as error:
             record_failure(plain(config), list(hydra.overrides.task), sweep / hydra.sweep.subdir, error)
             return
@@ -38,14 +37,15 @@ def train(config: DictConfig) -> None:
         perform_in_sweep(job)
 
 
-def refuse_many_devices(job: Job) -> None:
-    """Lightning would start the whole sweep again for each further device. Raises UserError."""
+def one_device(job: Job) -> Job:
+    """The job, which may take one device: Lightning would start the whole sweep again for each further one. Raises UserError."""
     devices = job.config["trainer"]["devices"]
     if devices not in (1, "1") and not (isinstance(devices, list) and len(devices) == 1):
         raise UserError(
             f"trainer.devices={devices} in a sweep: a job of a sweep takes one device; leave it at 1 and choose "
             "hydra/launcher=processes, whose jobs take the devices in turn"
         )
+    return job
 
 
 def prepare(config: DictConfig) -> None:

@@ -53,11 +53,12 @@ def check_fusion(make: Callable[[dict[str, int]], Fusion], modalities: Sequence[
 def _check_result(case: _Case) -> None:
     movies, count = case.present.shape
     fused = case.fusion(case.inputs, case.present)
-    found, expected = tuple(fused.vector.shape), (movies, case.fusion.size)
-    assert found == expected, f"vector is {found}, expected {expected}: (B, fusion.size)"
+    size = case.fusion.size
+    found = tuple(fused.vector.shape)
+    assert found == (movies, size), f"vector is {found}, expected {(movies, size)}: (B, fusion.size)"
     if fused.parts is not None:
-        found, expected = tuple(fused.parts.shape), (movies, count, case.fusion.size)
-        assert found == expected, f"parts are {found}, expected {expected}: (B, M, fusion.size)"
+        found = tuple(fused.parts.shape)
+        assert found == (movies, count, size), f"parts are {found}, expected {(movies, count, size)}: (B, M, fusion.size)"
         assert torch.allclose(fused.parts.sum(dim=1), fused.vector, atol=TOLERANCE), "parts do not sum to the vector"
     if fused.gates is not None:
         found = tuple(fused.gates.shape)
@@ -90,7 +91,7 @@ def _check_alone(case: _Case) -> None:
     for n in range(len(case.present)):
         row = slice(n, n + 1)
         alone = case.fusion({m: x[row] for m, x in case.inputs.items()}, case.present[row])
-        _assert_same(alone, Fused(*(None if t is None else t[row] for t in together)), "for a movie alone, not in a batch,")
+        _assert_same(alone, _at(together, row), "for a movie alone, not in a batch,")
 
 
 def _check_order(case: _Case) -> None:
@@ -107,7 +108,7 @@ def _check_leading(case: _Case) -> None:
         one = case.fusion({m: x[:, t] for m, x in sequences.items()}, case.present)
         missing = [tensor is not None and tensor.shape[1:2] != (steps,) for tensor in whole]
         assert not any(missing), "inputs (B, T, d) do not come out as (B, T, ...)"
-        _assert_same(Fused(*(None if x is None else x[:, t] for x in whole)), one, "for one position of a sequence")
+        _assert_same(_at(whole, (slice(None), t)), one, "for one position of a sequence")
 
 
 def _check_all_present(case: _Case) -> None:
@@ -161,6 +162,10 @@ def _gradients(case: _Case, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     named = [*case.fusion.named_parameters(), *case.head.named_parameters("head"), *leaves.items()]
     found = torch.autograd.grad((logits * weights).sum(), [leaf for _, leaf in named], allow_unused=True)
     return {name: torch.zeros_like(leaf) if g is None else g for (name, leaf), g in zip(named, found, strict=True)}
+
+
+def _at(fused: Fused, index: Any) -> Fused:
+    return Fused(*(cast(Tensor, None if tensor is None else tensor[index]) for tensor in fused))
 
 
 def _assert_same(found: Fused, expected: Fused, what: str) -> None:

@@ -54,7 +54,7 @@ def test_auto_takes_raw_before_hdf5_before_jsonl_and_says_what_it_left(raw, stor
     data = MMIMDb(str(raw))
     data.open(store)
     assert data.layout == "raw"
-    assert data.warnings == [f"{raw} holds several layouts: raw is read, jsonl is not."]
+    assert data.warnings == [f"layouts: {raw} holds several layouts: raw is read, jsonl is not."]
     (raw / "multimodal_imdb.hdf5").write_bytes(b"")
     assert find_mmimdb(str(raw), "auto", store).also == ("hdf5", "jsonl")
     (raw / "split.json").unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ class Plots(MovieData):
 
     modalities = ("text",)
     layout = "here"
-    plots = PLOTS
+    plots: ClassVar = PLOTS
 
     def open(self, store: Store) -> None:
         pass
@@ -40,7 +41,7 @@ class Plots(MovieData):
 class NoPlots(Plots):
     """A modality that no movie has."""
 
-    plots = {split: [None] * len(PLOTS[split]) for split in SPLITS}
+    plots: ClassVar = {split: [None] * len(PLOTS[split]) for split in SPLITS}
 
 
 def ready(kind: type[Plots], folder: Path, **arguments: object) -> Plots:
@@ -107,7 +108,7 @@ def test_the_steps_of_a_run_are_the_batches_it_will_see(tmp_path, arguments):
 
 def test_the_fingerprint_is_of_what_was_read_and_of_nothing_else(tmp_path):
     class Changed(Plots):
-        plots = PLOTS | {"val": ["a b", None, "C"]}
+        plots: ClassVar = PLOTS | {"val": ["a b", None, "C"]}
 
     found = [
         ready(kind, tmp_path / str(n), batch_size=n + 1).fingerprint for n, kind in enumerate((Plots, Plots, Changed, NoPlots))

