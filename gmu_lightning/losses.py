@@ -63,8 +63,8 @@ class AsymmetricLoss(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(B, C), (B, C) -> scalar."""
         p = torch.sigmoid(logits)
-        # A power below 1 has no finite slope at 0: stay a hair above it, and take (1 - p) ** gamma in logarithms.
-        shifted = (p - self.clip).clamp_min(1e-8)
-        positive = torch.exp(self.gamma_pos * F.logsigmoid(-logits)) * F.logsigmoid(logits)
+        shifted = (p - self.clip).clamp_min(0.0)
+        focus = torch.exp(self.gamma_pos * F.logsigmoid(-logits))  # (1 - p) ** gamma_pos, whose slope at p = 1 may be infinite
+        positive = focus * F.logsigmoid(logits)
         negative = shifted**self.gamma_neg * torch.log1p(-shifted.clamp_max(1 - 1e-7))
         return -torch.where(targets > 0.5, positive, negative).mean()

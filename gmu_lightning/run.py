@@ -220,8 +220,7 @@ class Run:
     @property
     def status(self) -> dict[str, Any]:
         """status.json, or `{}` where there is none."""
-        path = self / "status.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return self._json("status.json")
 
     @property
     def config(self) -> dict[str, Any]:
@@ -245,18 +244,20 @@ class Run:
     @property
     def metrics(self) -> dict[str, float]:
         """metrics.json, or `{}` where the run did not get there."""
-        path = self / "metrics.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return self._json("metrics.json")
 
     @property
     def data_fingerprint(self) -> dict[str, str]:
         """What identifies the data the run saw, or `{}` where the run did not get there."""
-        path = self / "environment.json"
-        return json.loads(path.read_text(encoding="utf-8"))["data_fingerprint"] if path.exists() else {}
+        return self._json("environment.json").get("data_fingerprint", {})
 
     def predictions(self, split: str) -> Predictions:
         """The stored predictions of a split."""
         return Predictions.read(self / f"predictions/{split}.parquet")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def begin(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
         """Configuration, overrides and state `running`. Nothing finished is ever overwritten: UserError."""

@@ -62,12 +62,9 @@ class Batches(Sampler[list[int]]):
         if self.tokens is None or self.lengths is None:
             return [[int(r) for r in rows[i : i + self.size]] for i in range(0, len(rows), self.size)]
         batches: list[list[int]] = []
-        longest = 0
-        for row in rows:
-            longest = max(longest, int(self.lengths[row]))
-            if not batches or (len(batches[-1]) + 1) * longest > self.tokens:
+        for row in rows:  # shortest first, so whoever comes is the longest of its batch
+            if not batches or (len(batches[-1]) + 1) * self.lengths[row] > self.tokens:
                 batches.append([])
-                longest = int(self.lengths[row])
             batches[-1].append(int(row))
         return batches
 

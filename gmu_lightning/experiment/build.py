@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, cast
 
 import torch
-from hydra.utils import instantiate
+import yaml
+from hydra.utils import get_object, instantiate
 
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.store import Column, Store, prepared
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.experiment.conf import choices_of, conf_folder
 from gmu_lightning.experiment.settle import modalities_of
 from gmu_lightning.features import FeatureColumn, encoded, vectors
 from gmu_lightning.fusion import Fusion
@@ -34,23 +37,28 @@ def make(node: Mapping[str, Any], **arguments: Any) -> Any:
 def check_sense(config: Mapping[str, Any]) -> None:
     """Whether data, modalities and fusion go together, judged by what their classes declare. Raises Senseless."""
     modalities = modalities_of(config["modalities"])
-    data_class, fusion_class = (_class(config[name]["_target_"]) for name in ("data", "fusion"))
+    data_class, fusion_class = (get_object(config[name]["_target_"]) for name in ("data", "fusion"))
     absent = [m for m in modalities if m not in data_class.modalities]
     if absent:
         raise Senseless(
             f"data={config['choices'].get('data', data_class.__name__)} has no {' and no '.join(absent)}: "
             f"choose modalities among {', '.join(data_class.modalities)}"
         )
-    problem = mismatch(fusion_class, config["choices"].get("fusion", fusion_class.__name__), modalities)
+    problem = mismatch(
+        fusion_class, config["choices"].get("fusion", fusion_class.__name__), modalities, _fusions_of(len(modalities))
+    )
     if problem:
         raise Senseless(problem)
 
 
-def _class(target: str) -> Any:
-    from hydra.utils import get_object
-
-    found = get_object(target)
-    return getattr(found, "declares", found)
+@cache
+def _fusions_of(modalities: int) -> tuple[str, ...]:
+    """The choices of `fusion=` that take so many modalities."""
+    nodes = {
+        name: yaml.safe_load((conf_folder() / f"fusion/{name}.yaml").read_text(encoding="utf-8")) for name in choices_of("fusion")
+    }
+    classes = {name: get_object(node["_target_"]) for name, node in nodes.items()}
+    return tuple(name for name, found in classes.items() if found.fewest <= modalities <= (found.most or modalities))
 
 
 def build_data(config: Mapping[str, Any], store: Store) -> MovieData:

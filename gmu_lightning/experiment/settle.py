@@ -6,6 +6,7 @@ Needs no torch, so that a run's identity is known before anything is imported or
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
@@ -100,6 +101,7 @@ def _fill(node: dict[str, Any], **values: Any) -> None:
             node[key] = value
 
 
-def words(settled: Mapping[str, Any]) -> str:
-    """What a run is, in words that can name a folder."""
-    return f"{settled['choices'].get('fusion', 'fusion')}-{settled['modalities']}-seed{settled['seed']}"
+def words(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> str:
+    """What a run is, in words that can name a folder, settled or not."""
+    said = f"{choices.get('fusion') or 'fusion'}-{config['modalities']}-seed{config['seed']}"
+    return re.sub(r"[^\w+.-]", "_", said)[:100]

@@ -109,18 +109,25 @@ class MixtureHead(nn.Module):
         return torch.where(some.squeeze(-2), logits, biases)
 
 
-def mismatch(fusion: type[Fusion], name: str, modalities: Sequence[str]) -> str | None:
-    """Why a fusion cannot take so many modalities, in a sentence with the way out; None where it can."""
+def mismatch(fusion: type[Fusion], name: str, modalities: Sequence[str], others: Sequence[str] = ()) -> str | None:
+    """Why a fusion cannot take so many modalities, in a sentence with the way out; None where it can.
+
+    Args:
+        fusion: only what the class declares is asked.
+        name: as `fusion=` spells it.
+        others: fusions that take so many, to be named.
+    """
     count = len(modalities)
     if fusion.fewest <= count <= (fusion.most or count):
         return None
     word = "+".join(modalities)
+    another = f"fusion={', '.join(others)}" if others else "another fusion"
     if count < fusion.fewest:
         takes, choose = f"at least {fusion.fewest} modalities", "choose fusion=none, or more modalities"
     elif fusion.most == 1:
-        takes, choose = "exactly one modality", "choose one, or another fusion"
+        takes, choose = "exactly one modality", f"choose one, or {another}"
     else:
-        takes, choose = f"at most {fusion.most} modalities", "choose fewer, or another fusion"
+        takes, choose = f"at most {fusion.most} modalities", f"choose fewer, or {another}"
     return f"fusion={name} takes {takes} and modalities={word} names {count}: {choose}"
 
 

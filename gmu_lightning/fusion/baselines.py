@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from gmu_lightning.fusion.base import Fusion, LinearHead, MixtureHead
+from gmu_lightning.fusion.base import Fusion, MixtureHead
 from gmu_lightning.movie import Fused
 
 
@@ -152,6 +152,3 @@ class LowRank(Fusion):
 def _shares(present: Tensor, dtype: torch.dtype) -> Tensor:
     """1/|P| where present, 0 elsewhere, (B, ..., M, 1)."""
     return present.to(dtype) / present.sum(dim=-2, keepdim=True).clamp_min(1)
-
-
-__all__ = ["Alone", "Concat", "Late", "LinearHead", "LowRank", "Max", "Mean", "MixtureOfExperts", "Sum"]

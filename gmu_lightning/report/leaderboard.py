@@ -21,7 +21,7 @@ SCORES = tuple(
     for score in ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro")
 )
 ALWAYS = ("modalities", "fusion")  # columns even where they are the same in every row
-WIDTH = 100  # characters of the console's table
+WIDTH = 120  # characters of the console's table
 Row = dict[str, Any]
 Cell = Callable[[Row], str]
 
@@ -63,7 +63,7 @@ def write_leaderboard(
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The leaderboard as plain text, at most 100 characters wide, and a line on rows that are equal by definition."""
+    """The leaderboard as plain text, at most 120 characters wide, and a line on rows that are equal by definition."""
     if not rows:
         return "no run finished or failed: there is nothing to compare"
     from rich import box
@@ -74,7 +74,9 @@ def table(rows: Sequence[Row]) -> str:
     names, numbers = _names(rows), _numbers(digits=3, spread=("test/f1_micro",))
     notes: dict[str, Cell] = {"warnings": _codes} if any(row["warnings"] for row in rows) else {}
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in (*names, *notes):
+    for name in names:
+        shown.add_column(Text(name), overflow="fold", no_wrap=name in ALWAYS)
+    for name in notes:
         shown.add_column(Text(name), overflow="fold")
     for name in numbers:
         shown.add_column(Text(name.replace(" ", "\n")), justify="right", no_wrap=True)

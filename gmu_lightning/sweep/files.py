@@ -15,7 +15,7 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False) -> Counte
 
     A job that is still `running` here was cut off, and is told so.
     """
-    runs = runs_under(folder)
+    runs = sorted(runs_under(folder), key=lambda run: run.status["started"])
     for run in runs:
         if run.status["state"] == "running":
             run.end("failed", "interrupted" if interrupted else "its process ended without a word")
@@ -34,9 +34,10 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False) -> Counte
     board = rows(runs)
     write_leaderboard(folder, board, skipped=_listed(runs, "skipped"), failed=_listed(runs, "failed"))
     print(table(board))
-    for state in ("skipped", "failed"):
-        for name, why in _listed(runs, state):
-            print(f"{state}: {name}: {why}", file=sys.stderr)
+    for why, jobs in Counter(why for _, why in _listed(runs, "skipped")).items():
+        print(f"skipped, {jobs} jobs: {why}", file=sys.stderr)
+    for name, why in _listed(runs, "failed"):
+        print(f"failed: {name}: {why}", file=sys.stderr)
     print(f"{folder}: {counts['finished']} finished, {counts['failed']} failed, {counts['skipped']} skipped")
     return counts
 

@@ -106,7 +106,8 @@ def end_unfinished(run: Run, error: BaseException) -> None:
     if not isinstance(error, UserError):
         write_text(run / "error.txt", "".join(traceback.format_exception(error)))
     run.end("skipped" if skipped else "failed", sentence)
-    print(f"{run.folder.name}  {'skipped' if skipped else 'FAILED'}: {sentence}", file=sys.stderr, flush=True)
+    if not skipped:  # the sweep's end says once what was skipped
+        print(f"{run.folder.name}  FAILED: {sentence}", file=sys.stderr, flush=True)
 
 
 def sentence_of(error: BaseException) -> str:

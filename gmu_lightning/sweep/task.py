@@ -25,7 +25,7 @@ def train(config: DictConfig) -> None:
         try:
             job = one_device(job_of(config, hydra, sweep / hydra.sweep.subdir, sweep.name))
         except UserError as error:
-            record_failure(plain(config), list(hydra.overrides.task), sweep / hydra.sweep.subdir, error)
+            record_failure(unsettled(config, hydra), list(hydra.overrides.task), sweep / hydra.sweep.subdir, error)
             return
     if config.check:
         from gmu_lightning.sweep.plan import Plans
@@ -72,8 +72,15 @@ def job_of(config: DictConfig, hydra: DictConfig, folder: str | Path, sweep: str
 
 def settled(config: DictConfig, hydra: DictConfig) -> dict[str, Any]:
     """The settled configuration, its paths absolute."""
-    choices = cast("dict[str, str | None]", OmegaConf.to_container(hydra.runtime.choices))
-    return absolute(settle(plain(config), choices), Path(hydra.runtime.cwd))
+    return absolute(settle(plain(config), _choices(hydra)), Path(hydra.runtime.cwd))
+
+
+def unsettled(config: DictConfig, hydra: DictConfig) -> dict[str, Any]:
+    """What was asked for, where it cannot be settled."""
+    return {
+        **plain(config),
+        "choices": {g: choice for g, choice in _choices(hydra).items() if choice and not g.startswith("hydra/")},
+    }
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -82,18 +89,19 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return cast("dict[str, Any]", OmegaConf.to_container(kept, resolve=True))
 
 
+def _choices(hydra: DictConfig) -> dict[str, str | None]:
+    return cast("dict[str, str | None]", OmegaConf.to_container(hydra.runtime.choices))
+
+
 def _hydra() -> DictConfig:
     return cast(DictConfig, HydraConfig.get())
 
 
 def register_resolvers() -> None:
-    """`${words:}` and `${identity:}`, which name folders. What cannot be settled is named too: its job says what is wrong."""
+    """`${words:}` and `${identity:}`, which name folders, also of what cannot be settled: its job says what is wrong."""
 
     def folder_words(*, _root_: DictConfig) -> str:
-        try:
-            return words(settled(_root_, _root_.hydra))
-        except UserError:
-            return "unsettled"
+        return words(_root_, _root_.hydra.runtime.choices)
 
     def folder_identity(*, _root_: DictConfig) -> str:
         try:

@@ -25,7 +25,7 @@ from gmu_lightning.experiment import build
 from gmu_lightning.experiment.conf import choices_of
 from gmu_lightning.experiment.evaluate import evaluate, restored
 from gmu_lightning.experiment.prepare import prepare
-from gmu_lightning.movie import Features, UserError
+from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
 from gmu_lightning.sweep.job import perform
 
@@ -144,26 +144,34 @@ def test_a_frozen_encoder_is_loaded_once_and_read_ever_after(cached, train, pret
     assert np.array_equal(again.predictions("test").logits, cached.run.predictions("test").logits)
 
 
+def test_other_weights_and_another_pooling_are_other_features(cached, train, pretrained, tmp_path):
+    with counted() as loaded:
+        train(*pretrained, "encoder.text.pool=cls")
+    assert +loaded == {"text": 1}
+    torch.manual_seed(1)
+    write_resnet(tmp_path)
+    with counted() as loaded:
+        train(*pretrained, f"encoder.image.name={tmp_path}")
+    assert +loaded == {"image": 1}
+
+
 def test_stored_features_equal_those_computed_in_the_step(cached, store):
-    saved = checkpoint(cached.run)
-    data, model = restored(cached.run.config, saved, Store(store))
-    model.eval()
+    data, model = restored(cached.run.config, checkpoint(cached.run), Store(store))
+    features = data.columns
+    columns = {m: build.prepare_column(data, m, encoder, Store(store), fitted=True) for m, encoder in model.encoders.items()}
+    for encoder in model.encoders.values():
+        encoder.build()
+    data.use(columns)
+    (batch,) = data.loader("test")  # in the order of their lengths
+    order = [cached.run.predictions("test").ids.index(movie) for movie in batch.ids]
     with torch.no_grad():
-        (batch,) = data.loader("test")
-        assert all(isinstance(found, Features) for found in batch.inputs.values())
-        stored = model(batch).logits
-        columns = {m: build.prepare_column(data, m, encoder, Store(store), fitted=True) for m, encoder in model.encoders.items()}
-        for encoder in model.encoders.values():
-            encoder.build()
-        data.use(columns)
-        (batch,) = data.loader("test")
-        assert not any(isinstance(found, Features) for found in batch.inputs.values())
-        computed = model.eval()(batch).logits
+        logits = model.eval()(batch).logits
         for modality, encoder in model.encoders.items():
-            vectors = encoder(batch.inputs[modality]).vector
-            assert vectors.std(dim=0).max() > 0.01, "the same features for every movie would show nothing"
-    assert torch.allclose(computed, stored, atol=1e-5)
-    assert computed.numpy() == pytest.approx(cached.run.predictions("test").logits, abs=1e-5)
+            computed = encoder(batch.inputs[modality]).vector
+            stored = features[modality].batch(data.rows("test")[order]).vector
+            assert computed.std(dim=0).max() > 0.01, "the same features for every movie would show nothing"
+            assert computed.numpy() == pytest.approx(stored.numpy(), abs=1e-5)
+    assert logits.numpy() == pytest.approx(cached.run.predictions("test").logits[order], abs=1e-5)
 
 
 def test_frozen_weights_are_counted_and_are_in_no_checkpoint(cached):

@@ -10,7 +10,7 @@ import yaml
 
 from gmu_lightning.experiment.conf import conf_folder
 from gmu_lightning.experiment.settle import modalities_of, near, settle, words
-from gmu_lightning.movie import UserError
+from gmu_lightning.movie import Senseless, UserError
 from gmu_lightning.run import identity
 
 CHOICES = {
@@ -32,6 +32,7 @@ def composed(text: dict[str, Any] | None = None, image: dict[str, Any] | None = 
     config = {
         "modalities": "text+image",
         "seed": 3,
+        "monitor": "val/ap_micro",
         "data": choice("data", "mmimdb"),
         "encoder": {
             "text": text or choice("encoder/text", "minilm"),
@@ -114,9 +115,10 @@ def test_a_fine_tuned_encoder_that_is_not_chosen_decides_nothing():
     assert decided(settled(choice("encoder/text", "minilm", freeze="none"), modalities="image")) == FROZEN
 
 
-def test_an_encoder_that_unfreezes_later_is_no_frozen_one():
-    text = settled(choice("encoder/text", "minilm", unfreeze_at_epoch=2))["encoder"]["text"]
-    assert (text["normalise"], text["dropout"]) == ("layer", 0.0)
+def test_an_encoder_that_unfreezes_later_is_fine_tuned():
+    config = settled(choice("encoder/text", "minilm", unfreeze_at_epoch=2))
+    assert decided(config) == FINE_TUNED
+    assert (config["encoder"]["text"]["normalise"], config["encoder"]["text"]["dropout"]) == ("layer", 0.0)
 
 
 def test_what_was_said_is_kept():
@@ -156,8 +158,20 @@ def test_modalities_keep_the_order_they_were_given_in():
 
 
 def test_a_modality_without_an_encoder_is_an_error_that_names_those_with_one():
-    with pytest.raises(UserError, match="names video, which has no encoder: choose among text, image"):
+    with pytest.raises(Senseless, match="names video, which has no encoder: choose among text, image"):
         settled(modalities="text+video")
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "one", None])
+def test_a_seed_is_a_whole_number_from_0_on(seed):
+    with pytest.raises(UserError, match=r"seed=\S+ is no seed: give a whole number from 0 on"):
+        settled(seed=seed)
+
+
+@pytest.mark.parametrize("monitor", ["test/f1_micro", "train/loss", "ap_micro"])
+def test_the_best_checkpoint_is_chosen_by_a_score_of_val(monitor):
+    with pytest.raises(UserError, match=r"monitor=\S+ is no score of the val split: give one like val/ap_micro"):
+        settled(monitor=monitor)
 
 
 @pytest.mark.parametrize("freeze", ["half", -1, 1.5, True, None, "²"])
@@ -176,4 +190,8 @@ def test_a_word_that_is_near_nothing_is_answered_with_the_valid_ones():
 
 
 def test_words_name_the_fusion_the_modalities_and_the_seed():
-    assert words(settled()) == "gmu_hier-text+image-seed3"
+    assert words(settled(), CHOICES) == "gmu_hier-text+image-seed3"
+
+
+def test_words_of_what_cannot_be_settled_are_no_path():
+    assert words({"modalities": "../text image", "seed": 1}, {"fusion": None}) == "fusion-.._text_image-seed1"

@@ -18,6 +18,11 @@ def test_none_with_two_says_to_choose_one():
     assert sentence == ("fusion=none takes exactly one modality and modalities=text+image names 2: choose one, or another fusion")
 
 
+def test_the_fusions_that_would_do_are_named():
+    sentence = mismatch(Alone, "none", ("text", "image"), ["mean", "gmu_hier"])
+    assert sentence.endswith("names 2: choose one, or fusion=mean, gmu_hier")
+
+
 def test_a_gate_with_one_says_which_fusion_takes_one():
     sentence = mismatch(GMU, "gmu_hier", ("text",))
     assert sentence == (
