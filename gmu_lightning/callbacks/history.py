@@ -59,7 +59,9 @@ class History(pl.Callback):
             raise UserError(
                 f"monitor={model.monitor} is no score of the val split: choose one like {', '.join(close or ['val/ap_micro'])}"
             )
-        model.log_dict(self._scores)
+        on_bar = {"val/loss", model.monitor}
+        model.log_dict({name: value for name, value in self._scores.items() if name in on_bar}, prog_bar=True)
+        model.log_dict({name: value for name, value in self._scores.items() if name not in on_bar})
 
     def on_train_epoch_end(self, trainer: pl.Trainer, model: Any) -> None:
         """The epoch's row."""
@@ -80,7 +82,7 @@ class History(pl.Callback):
                 **{f"val/{name}": self._scores[f"val/{name}"] for name in shown},
             }
         )
-        model.log("train/loss", loss)
+        model.log("train/loss", loss, prog_bar=True)
         if trainer.is_global_zero:
             write_rows(self.run / "history.csv", self.rows)
 

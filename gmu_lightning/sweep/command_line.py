@@ -20,6 +20,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 from gmu_lightning.experiment.conf import choices_of, conf_folder
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.callback import SweepFiles
+from gmu_lightning.sweep.task import TYPED, register_resolvers
 
 # Values that are paths or free text: taken as typed, never as Hydra's grammar, and never swept over.
 AS_TYPED = re.compile(
@@ -36,7 +37,9 @@ def call(command: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises instead of printing and exiting
     scratch: str | None = None
     try:
-        arguments = [escaped(argument) for argument in sys.argv[1:]]
+        typed = sys.argv[1:]
+        arguments = [escaped(argument) for argument in typed]
+        TYPED.update(zip(arguments, typed, strict=True))
         refuse_dot_for_slash(arguments)
         if "check=true" in (a.lower() for a in arguments):  # nothing is left behind, not even an empty folder
             scratch = tempfile.mkdtemp()
@@ -113,7 +116,6 @@ def register_launcher() -> None:
     from hydra.core.plugins import Plugins
 
     from gmu_lightning.sweep.launcher import Processes
-    from gmu_lightning.sweep.task import register_resolvers
 
     try:
         import hydra_plugins  # noqa: F401

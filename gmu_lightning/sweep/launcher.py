@@ -21,7 +21,7 @@ from omegaconf import DictConfig, open_dict
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.job import Job, end_unfinished, perform_in_sweep, record_failure
 from gmu_lightning.sweep.plan import Plans
-from gmu_lightning.sweep.task import job_of, one_device, unsettled
+from gmu_lightning.sweep.task import job_of, one_device, overrides_of, unsettled
 
 STACK = ["gmu_lightning.experiment.train", "gmu_lightning.sweep.job"]
 
@@ -79,7 +79,7 @@ def _job(config: DictConfig, sweep: Path) -> Job | None:
     try:
         return one_device(job_of(config, config.hydra, folder, sweep.name))
     except UserError as error:
-        record_failure(unsettled(config, config.hydra), list(config.hydra.overrides.task), folder, error)
+        record_failure(unsettled(config, config.hydra), overrides_of(config.hydra), folder, error)
         return None
 
 

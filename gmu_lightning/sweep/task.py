@@ -14,6 +14,8 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run, digest, identity
 from gmu_lightning.sweep.job import Job, absolute, perform, perform_in_sweep, record_failure
 
+TYPED: dict[str, str] = {}  # what was quoted for Hydra's grammar -> as it was typed
+
 
 def train(config: DictConfig) -> None:
     """The task of `train`: one run, or one job of a sweep."""
@@ -25,7 +27,7 @@ def train(config: DictConfig) -> None:
         try:
             job = one_device(job_of(config, hydra, sweep / hydra.sweep.subdir, sweep.name))
         except UserError as error:
-            record_failure(unsettled(config, hydra), list(hydra.overrides.task), sweep / hydra.sweep.subdir, error)
+            record_failure(unsettled(config, hydra), overrides_of(hydra), sweep / hydra.sweep.subdir, error)
             return
     if config.check:
         from gmu_lightning.sweep.plan import Plans
@@ -67,7 +69,12 @@ def evaluate(config: DictConfig) -> None:
 
 def job_of(config: DictConfig, hydra: DictConfig, folder: str | Path, sweep: str | None) -> Job:
     """The job of a composed configuration. Raises UserError where it cannot be settled."""
-    return Job(settled(config, hydra), list(hydra.overrides.task), str(Path(folder).absolute()), sweep)
+    return Job(settled(config, hydra), overrides_of(hydra), str(Path(folder).absolute()), sweep)
+
+
+def overrides_of(hydra: DictConfig) -> list[str]:
+    """The overrides as the user typed them."""
+    return [TYPED.get(override, override) for override in hydra.overrides.task]
 
 
 def settled(config: DictConfig, hydra: DictConfig) -> dict[str, Any]:
