@@ -22,8 +22,8 @@ from gmu_lightning.data.batching import Batches
 from gmu_lightning.data.progress import track
 from gmu_lightning.data.store import Column, Store
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.files import digest
 from gmu_lightning.movie import Features
-from gmu_lightning.run import digest
 
 BATCH = 32
 

@@ -1,24 +1,18 @@
-"""A run's folder: each of its files read and written in this one place, and what makes two runs the same.
-
-Files are written beside their name and renamed, so a reader never sees half a file.
-"""
+"""A run's folder: each of its files read and written in this one place, and what makes two runs the same."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from gmu_lightning.files import digest, now, write_json, write_table, write_text
 from gmu_lightning.movie import UserError
 
 # What may differ between two runs of one setting: where things lie, how progress is shown, how jobs are started.
@@ -28,59 +22,11 @@ NOT_IDENTITY = (
     "store",
     "check",
     "choices",
-    "show",
     "data.root",
     "data.workers",
     "trainer.threads",
     "trainer.progress",
 )
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """`write(temporary)` fills a file beside `path`, which then takes its name; a failure leaves `path` as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """UTF-8, atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Indented JSON, atomically. A NaN is refused: no reader but Python's accepts it."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A CSV with a column for every key of any row, in order of first appearance; None is an empty cell."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_atomically(path, write)
-
-
-def now() -> str:
-    """ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON: the same on any machine."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def identity(config: Mapping[str, Any]) -> str:
@@ -192,17 +138,6 @@ class Predictions:
             gate_by_genre=per_genre("gate"),
             contributions=per_genre("contribution"),
         )
-
-
-def write_table(path: Path, columns: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
-    """Columns as parquet, atomically; `about` becomes the file's metadata key `gmu_lightning`, as JSON."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.table(dict(columns))
-    if about is not None:
-        table = table.replace_schema_metadata({"gmu_lightning": json.dumps(about, ensure_ascii=False)})
-    write_atomically(path, lambda temporary: pq.write_table(table, temporary))
 
 
 class Run:

@@ -15,19 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
+from gmu_lightning.files import digest, write_atomically, write_json, write_rows, write_text
 from gmu_lightning.movie import UserError
-from gmu_lightning.run import (
-    Predictions,
-    Run,
-    digest,
-    identity,
-    runs_under,
-    setting,
-    write_atomically,
-    write_json,
-    write_rows,
-    write_text,
-)
+from gmu_lightning.run import Predictions, Run, identity, runs_under, setting
 
 CONFIG: dict[str, Any] = {
     "modalities": "text+image",

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from gmu_lightning.run import write_atomically
+from gmu_lightning.files import write_atomically
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

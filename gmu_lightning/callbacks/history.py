@@ -11,9 +11,10 @@ import pytorch_lightning as pl
 import torch
 
 from gmu_lightning.callbacks.predictions import SplitPredictions
+from gmu_lightning.files import write_rows
 from gmu_lightning.metrics import scores
 from gmu_lightning.movie import UserError
-from gmu_lightning.run import Run, write_rows
+from gmu_lightning.run import Run
 
 FLAT = 0.97  # a run whose last epoch's train loss exceeds this share of the first's has not trained
 FEWEST_EPOCHS = 3

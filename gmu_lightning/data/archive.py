@@ -21,8 +21,8 @@ from typing import IO, Any
 
 from gmu_lightning.data.progress import QUIET
 from gmu_lightning.data.store import Store
+from gmu_lightning.files import digest
 from gmu_lightning.movie import UserError
-from gmu_lightning.run import digest
 
 WANTED = re.compile(r"(?P<top>(?:[^/]+/)*?)(?P<name>split\.json|dataset/[A-Za-z0-9_-]{1,64}\.(?:json|jpeg|jpg|png))")
 GZIP = b"\x1f\x8b"

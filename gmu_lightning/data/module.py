@@ -18,8 +18,8 @@ from gmu_lightning.data.batching import Batches
 from gmu_lightning.data.labels import order_genres
 from gmu_lightning.data.limit import draw
 from gmu_lightning.data.store import Store
+from gmu_lightning.files import digest
 from gmu_lightning.movie import SPLITS, Movie, MovieBatch, UserError
-from gmu_lightning.run import digest
 
 
 class MovieData(pl.LightningDataModule):

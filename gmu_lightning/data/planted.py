@@ -23,8 +23,8 @@ from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.planted_content import SENTENCES, plot, poster, title
 from gmu_lightning.data.raw import RawLayout
 from gmu_lightning.data.store import Store
+from gmu_lightning.files import digest
 from gmu_lightning.movie import SPLITS, Movie, UserError
-from gmu_lightning.run import digest
 
 SWITCH_GENRES = ("Adventure", "Comedy", "Crime", "Horror", "Romance", "Western")
 SINGLE_GENRES = {

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from gmu_lightning.data.progress import track
+from gmu_lightning.files import digest, write_json
 from gmu_lightning.movie import BadContent, Preparation
-from gmu_lightning.run import digest, write_json
 
 WINDOW = 256  # movies in flight between the reader, the threads and the disk
 

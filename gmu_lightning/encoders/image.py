@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from gmu_lightning.encoders import weights
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.posters import PosterPreparation
+from gmu_lightning.files import digest
 from gmu_lightning.movie import Features, Preparation, UserError
-from gmu_lightning.run import digest
 
 SMALLEST_ZOOM = 0.8
 

@@ -16,8 +16,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from gmu_lightning.files import digest
 from gmu_lightning.movie import BadContent, UserError
-from gmu_lightning.run import digest
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # no format whose decoder runs other programs
 MOST_PIXELS = 500_000_000

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.image import network_inputs
 from gmu_lightning.encoders.posters import PosterPreparation
+from gmu_lightning.files import digest
 from gmu_lightning.movie import Features, UserError
-from gmu_lightning.run import digest
 
 MEAN, DEVIATION = 0.5, 0.25
 

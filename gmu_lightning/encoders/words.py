@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from gmu_lightning.encoders import weights
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.text import TokenInputs, masked_mean, padded, plot
+from gmu_lightning.files import digest
 from gmu_lightning.movie import Features, UserError
-from gmu_lightning.run import digest
 
 MODES = ("mean", "sum")
 WORD = re.compile(r"\w+(?:'\w+)*")

@@ -19,10 +19,11 @@ from gmu_lightning.experiment import build
 from gmu_lightning.experiment.conf import checked_as_data
 from gmu_lightning.experiment.results import predict, split_scores
 from gmu_lightning.experiment.train import device_of, quiet_libraries
+from gmu_lightning.files import write_json
 from gmu_lightning.metrics import tune_per_genre, tune_threshold
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import SPLITS, GenreVocabulary, UserError
-from gmu_lightning.run import Run, write_json
+from gmu_lightning.run import Run
 
 
 def evaluate(run: Run, split: str, root: str | None, threshold: str, store: Store) -> Path:

@@ -13,11 +13,16 @@ from gmu_lightning.run import Run
 
 
 def open_loggers(config: Mapping[str, Any], run: Run, group: str | None) -> list[Any]:
-    """One Lightning logger per choice of `logger=`."""
-    chosen = config.get("logger") or {}
-    return [
-        instantiate(dict(node), _convert_="all")(config=dict(config), run=run, group=group) for node in chosen.values() if node
-    ]
+    """One Lightning logger per choice of `logger=`; where one cannot be opened, those before it are closed as failed."""
+    opened: list[Any] = []
+    try:
+        for node in (config.get("logger") or {}).values():
+            if node:
+                opened.append(instantiate(dict(node), _convert_="all")(config=dict(config), run=run, group=group))
+    except BaseException:
+        close_loggers(opened, None, [])
+        raise
+    return opened
 
 
 def wandb_logger(

@@ -11,8 +11,8 @@ from gmu_lightning.data.store import Store
 from gmu_lightning.experiment import build
 from gmu_lightning.experiment.settle import modalities_of
 from gmu_lightning.experiment.train import quiet_libraries, say_audit
+from gmu_lightning.files import write_json
 from gmu_lightning.report.figures import genre_distribution, save
-from gmu_lightning.run import write_json
 
 
 def prepare(config: Mapping[str, Any], folder: Path) -> None:

@@ -12,11 +12,12 @@ import torch
 
 from gmu_lightning.callbacks import SplitPredictions
 from gmu_lightning.data.module import MovieData
+from gmu_lightning.files import write_table
 from gmu_lightning.metrics import scores, tune_per_genre, tune_threshold
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.report.figures import gate_figure, genre_bars, save
 from gmu_lightning.report.gates import by_genre
-from gmu_lightning.run import Predictions, Run, write_table
+from gmu_lightning.run import Predictions, Run
 
 
 @dataclass(frozen=True)

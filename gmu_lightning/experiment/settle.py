@@ -16,6 +16,7 @@ from gmu_lightning.movie import MODALITIES, Senseless, UserError
 FROZEN_EPOCHS, FINE_TUNING_EPOCHS = 25, 5
 FINE_TUNING_TOKENS = 2048  # a padded batch, where a text encoder is trained
 WARM_UP = 0.1
+LEAST = {"trainer.max_epochs": 1, "trainer.accumulate_grad_batches": 1, "data.batch_size": 1, "data.workers": 0}
 
 
 def settle(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def settle(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict
         choices: {config group: choice}.
 
     Raises:
-        UserError: a modality is unknown or named twice, or the seed is no number.
+        UserError: a modality is unknown or named twice, or what counts something (the seed, epochs, ...) is no such number.
         Senseless: a modality has no encoder.
     """
     settled = deepcopy(dict(config))
@@ -51,6 +52,7 @@ def settle(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict
         gradient_clip_val=1.0 if fine_tuned else None,
     )
     _fill(settled["data"], token_budget=FINE_TUNING_TOKENS if "text" in fine_tuned else None)
+    _check_numbers(settled)
     keep = [f"encoder/{m}" for m in chosen]
     settled["choices"] = {
         group: choice
@@ -89,6 +91,17 @@ def _settled_encoder(encoder: dict[str, Any], modality: str) -> dict[str, Any]:
     trained = _is_trained(encoder)
     _fill(encoder, normalise="layer" if trained else "standardise", dropout=0.0 if trained else 0.5)
     return encoder
+
+
+def _check_numbers(settled: Mapping[str, Any]) -> None:
+    for name, least in LEAST.items():
+        group, key = name.split(".")
+        value = settled[group][key]
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UserError(f"{name}={value} is no such number: give a whole number from {least} on")
+    rate = settled["optimizer"]["lr"]
+    if not isinstance(rate, int | float):
+        raise UserError(f"optimizer.lr={rate} is no learning rate: give a number, such as optimizer.lr=1e-3")
 
 
 def _is_trained(encoder: Mapping[str, Any]) -> bool:

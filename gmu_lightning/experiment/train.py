@@ -23,9 +23,10 @@ from gmu_lightning.experiment.environment import environment, peak_memory_mb, us
 from gmu_lightning.experiment.loggers import close_loggers, open_loggers
 from gmu_lightning.experiment.results import Fitted, final_scores, write_gates
 from gmu_lightning.experiment.settle import modalities_of
+from gmu_lightning.files import write_json
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import UserError
-from gmu_lightning.run import Run, write_json
+from gmu_lightning.run import Run
 
 
 def train(config: Mapping[str, Any], run: Run, group: str | None = None) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gmu_lightning.files import write_atomically
 from gmu_lightning.metrics import scores
 from gmu_lightning.movie import MODALITIES
-from gmu_lightning.run import Predictions, write_atomically
+from gmu_lightning.run import Predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

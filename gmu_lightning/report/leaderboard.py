@@ -13,7 +13,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from gmu_lightning.run import NOT_IDENTITY, Run, write_rows, write_text
+from gmu_lightning.files import write_rows, write_text
+from gmu_lightning.run import NOT_IDENTITY, Run
 
 SCORES = tuple(
     f"{split}/{score}"

@@ -8,7 +8,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from gmu_lightning.run import now
+from gmu_lightning.files import now
 
 
 class SweepFiles(Callback):

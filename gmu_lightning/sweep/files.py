@@ -6,8 +6,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from gmu_lightning.files import now, write_json
 from gmu_lightning.report.leaderboard import rows, table, write_leaderboard
-from gmu_lightning.run import Run, now, runs_under, write_json
+from gmu_lightning.run import Run, runs_under
 
 
 def write_sweep(folder: Path, started: str, interrupted: bool = False) -> Counter[str]:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gmu_lightning.data.progress import QUIET
+from gmu_lightning.files import write_text
 from gmu_lightning.movie import Senseless, UserError
-from gmu_lightning.run import Run, identity, write_text
+from gmu_lightning.run import Run, identity
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from gmu_lightning.experiment.settle import settle, words
+from gmu_lightning.files import digest
 from gmu_lightning.movie import UserError
-from gmu_lightning.run import Run, digest, identity
+from gmu_lightning.run import Run, identity
 from gmu_lightning.sweep.job import Job, absolute, perform, perform_in_sweep, record_failure
 
 TYPED: dict[str, str] = {}  # what was quoted for Hydra's grammar -> as it was typed

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,9 @@ ROOT = Path(__file__).parent
 @pytest.fixture(scope="module")
 def offline() -> Any:
     """The reader of W&B's files, which stands beside this test."""
-    import importlib.util
-
     spec = importlib.util.spec_from_file_location("wandb_offline", ROOT / "wandb_offline.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules["wandb_offline"] = module
     spec.loader.exec_module(module)
     return module.read_offline_run
@@ -120,3 +118,15 @@ def test_an_unknown_mode_is_a_sentence(tmp_path: Path) -> None:
     settled = job(tmp_path, "logger=wandb", "logger.wandb.mode=offlin").config
     with pytest.raises(UserError, match=r"logger\.wandb\.mode=offlin is none of online, offline and disabled"):
         open_loggers(settled, Run(tmp_path), None)
+
+
+def test_a_logger_that_cannot_open_ends_the_ones_before_it_as_failed(
+    tmp_path: Path, offline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gmu_lightning.experiment.loggers import open_loggers
+
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    settled = job(tmp_path, "logger=[wandb,tensorboard]", "logger.wandb.mode=offline").config
+    with pytest.raises(UserError, match="logger=tensorboard needs the package tensorboard"):
+        open_loggers(settled, Run(tmp_path / "run"), None)
+    assert offline(tmp_path / "run").exit_code == 1

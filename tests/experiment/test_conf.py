@@ -29,7 +29,7 @@ def test_a_run_of_ours_is_accepted():
     [
         "os.system",
         "torch.optim.optimizer.os.system",
-        "gmu_lightning.run.write_text",
+        "gmu_lightning.files.write_text",
         "gmu_lightning.fusion.GMU.os.system",
         "builtins.eval",
         "",

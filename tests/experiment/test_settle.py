@@ -40,6 +40,7 @@ def composed(text: dict[str, Any] | None = None, image: dict[str, Any] | None = 
         },
         "scheduler": choice("scheduler", "auto"),
         "trainer": choice("trainer", "default"),
+        "optimizer": choice("optimizer", "adamw", lr=1e-3),
     }
     return config | changes
 

@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from gmu_lightning.files import write_table
 from gmu_lightning.report.gates import by_genre
-from gmu_lightning.run import Predictions, write_table
+from gmu_lightning.run import Predictions
 
 GENRES = ("Drama", "Western", "Never")
 MODALITIES = ("text", "image")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from gmu_lightning.files import write_json
 from gmu_lightning.report.leaderboard import SCORES, rows, table, write_leaderboard
-from gmu_lightning.run import Run, runs_under, write_json
+from gmu_lightning.run import Run, runs_under
 
 
 def run(folder: Path, fusion: str = "mean", seed: int = 1, f1: float = 0.5, modalities: str = "text+image", **more) -> Run:
