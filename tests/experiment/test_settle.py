@@ -40,7 +40,7 @@ def composed(text: dict[str, Any] | None = None, image: dict[str, Any] | None = 
         },
         "scheduler": choice("scheduler", "auto"),
         "trainer": choice("trainer", "default"),
-        "optimizer": choice("optimizer", "adamw", lr=1e-3),
+        "optimizer": choice("optimizer", "adamw"),
     }
     return config | changes
 
@@ -167,6 +167,22 @@ def test_a_modality_without_an_encoder_is_an_error_that_names_those_with_one():
 def test_a_seed_is_a_whole_number_from_0_on(seed):
     with pytest.raises(UserError, match=r"seed=\S+ is no seed: give a whole number from 0 on"):
         settled(seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "sentence"),
+    [
+        ("trainer", {"max_epochs": 0}, r"trainer\.max_epochs=0 .* give a whole number from 1 on"),
+        ("trainer", {"max_epochs": "few"}, r"trainer\.max_epochs=few .* give a whole number from 1 on"),
+        ("trainer", {"accumulate_grad_batches": 0}, r"trainer\.accumulate_grad_batches=0 .* from 1 on"),
+        ("data", {"batch_size": 2.5}, r"data\.batch_size=2\.5 .* from 1 on"),
+        ("data", {"workers": -1}, r"data\.workers=-1 .* from 0 on"),
+        ("optimizer", {"lr": "fast"}, r"optimizer\.lr=fast is no learning rate: give a number"),
+    ],
+)
+def test_what_counts_something_is_such_a_number(group, values, sentence):
+    with pytest.raises(UserError, match=sentence):
+        settled(**{group: composed()[group] | values})
 
 
 @pytest.mark.parametrize("monitor", ["test/f1_micro", "train/loss", "ap_micro"])
