@@ -199,6 +199,7 @@ class Run:
         if self.status.get("state") == "finished":
             raise UserError(f"{self.folder} holds a finished run, which is never overwritten: choose another hydra.run.dir")
         self.folder.mkdir(parents=True, exist_ok=True)
+        (self / "error.txt").unlink(missing_ok=True)  # of an attempt that failed
         write_text(self / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
         write_text(self / "overrides.txt", "".join(f"{o}\n" for o in overrides))
         self._write_status(

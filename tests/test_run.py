@@ -315,3 +315,13 @@ def test_the_runs_of_a_folder_are_listed_by_name(tmp_path):
         Run(tmp_path / name).begin(CONFIG, [])
     (tmp_path / "c").mkdir()
     assert [run.folder.name for run in runs_under(tmp_path)] == ["a", "b"]
+
+
+def test_a_run_that_begins_again_has_no_error_of_its_last_attempt(tmp_path):
+    run = Run(tmp_path / "run")
+    run.begin(CONFIG, [])
+    (run / "error.txt").write_text("Traceback")
+    run.end("failed", "RuntimeError: once")
+    run.begin(CONFIG, [])
+    assert not (run / "error.txt").exists()
+    assert run.status["state"] == "running"

@@ -31,6 +31,7 @@ class History(pl.Callback):
         self.rows: list[dict[str, Any]] = []
         self.fitting = False
         self._started = 0.0
+        self._rate = 0.0
         self._scores: dict[str, float] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, model: Any) -> None:
@@ -45,6 +46,10 @@ class History(pl.Callback):
         """The epoch's clock, and its mean loss from zero."""
         self._started = time.perf_counter()
         model.train_loss.reset()
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, model: Any, optimizer: torch.optim.Optimizer) -> None:
+        """The rate of this update; at the epoch's end the optimizer already holds the next one's."""
+        self._rate = optimizer.param_groups[-1]["lr"]
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, model: Any) -> None:
         """The whole split's scores."""
@@ -78,7 +83,7 @@ class History(pl.Callback):
                 "epoch": trainer.current_epoch,
                 "step": trainer.global_step,
                 "seconds": round(time.perf_counter() - self._started, 4),
-                "lr": trainer.optimizers[0].param_groups[-1]["lr"],
+                "lr": self._rate,
                 "train/loss": loss,
                 **{f"val/{name}": self._scores[f"val/{name}"] for name in shown},
             }

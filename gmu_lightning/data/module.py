@@ -204,14 +204,12 @@ class MovieData(pl.LightningDataModule):
         return drawn
 
     def _complete(self, movies: list[Movie], modalities: Sequence[str], split: str) -> list[Movie]:
-        kept = []
-        for movie in movies:
-            lacking = [m for m in modalities if m not in movie.content]
-            if not lacking:
-                kept.append(movie)
-            for modality in lacking:
-                self.audit.add(movie.id, "", split, _missing(modality), "removed", "data.absent=drop", by_policy=True)
-        return kept
+        lacking = {movie.id: absent for movie in movies if (absent := [m for m in modalities if m not in movie.content])}
+        self.audit.problems = [p for p in self.audit.problems if p.id not in lacking or p.split != split or p.action == "removed"]
+        for movie, absent in lacking.items():
+            for modality in absent:
+                self.audit.add(movie, "", split, _missing(modality), "removed", "data.absent=drop", by_policy=True)
+        return [movie for movie in movies if movie.id not in lacking]
 
     def _settle_genres(self, genres: dict[str, list[tuple[str, ...]]]) -> None:
         self.vocabulary, unseen = order_genres(genres, self.published_genres)

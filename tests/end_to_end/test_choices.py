@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from gmu_lightning.data.progress import QUIET
 from gmu_lightning.experiment.conf import choices_of
+from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
+from gmu_lightning.sweep.job import perform, perform_in_sweep
 
 GROUPS = ("loss", "optimizer", "scheduler", "callbacks")
 SMALL_BATCHES = "data.batch_size=8"  # five to an epoch
@@ -57,3 +63,93 @@ def test_every_loss_optimizer_scheduler_and_callback_trains(choice, train):
     run = train(choice, SMALL_BATCHES)
     assert [row["step"] for row in history(run)] == [5, 10]
     assert all(np.isfinite(list(row.values())).all() for row in history(run))
+
+
+def test_a_schedule_ends_with_the_last_update_whatever_is_accumulated(train):
+    run = train("scheduler=onecycle", SMALL_BATCHES, "trainer.accumulate_grad_batches=3", "trainer.max_epochs=3")
+    rows = history(run)
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert rows[-1]["lr"] < 1e-3 * max(row["lr"] for row in rows)
+
+
+def test_history_tells_the_rate_of_the_epochs_last_update(train):
+    run = train("scheduler=linear", "scheduler.share=0", SMALL_BATCHES)
+    assert [row["lr"] for row in history(run)] == pytest.approx([1e-3 * 6 / 10, 1e-3 * 1 / 10])
+
+
+def test_early_stopping_ends_a_run_that_does_not_improve(train):
+    run = train("callbacks=early_stopping", "callbacks.early_stopping.patience=2", "optimizer.lr=0", "trainer.max_epochs=9")
+    assert [row["epoch"] for row in history(run)] == [0, 1, 2]
+    assert (run.metrics["best_epoch"], run.metrics["epochs"]) == (0, 3)
+
+
+@pytest.mark.parametrize("choice", ["data.workers=2", "trainer.progress=lines", "logger=tensorboard"])
+def test_what_is_no_part_of_a_runs_identity_changes_nothing(choice, plain, train):
+    other = train(SMALL_BATCHES, choice)
+    assert other.status["identity"] == plain.status["identity"]
+    assert same(plain, other)
+
+
+@pytest.mark.parametrize(
+    "random", ["encoder.image.augment=true", "encoder.text.dropout=0.5", "encoder.text.modality_dropout=0.5"]
+)
+def test_what_is_random_in_training_follows_from_the_seed(random, plain, train):
+    one, other = train(SMALL_BATCHES, random), train(SMALL_BATCHES, random, "data.workers=1")
+    assert same(one, other)
+    assert not same(one, plain)
+
+
+def test_the_order_of_modalities_is_the_one_that_was_given(train):
+    run = train("modalities=image+text", "fusion=gmu_hier", "trainer.max_epochs=1")
+    test = run.predictions("test")
+    assert test.modalities == ("image", "text")
+    assert torch.load(run / "checkpoints/best.ckpt", weights_only=True)["gmu_lightning"]["modalities"] == ["image", "text"]
+    names = [name for name in pq.read_schema(run / "predictions/test.parquet").names if name.startswith("present/")]
+    assert names == ["present/image", "present/text"]
+
+
+def test_a_limit_draws_the_same_movies_for_every_seed(train):
+    limited = ("data.limit=20/5/6", "trainer.max_epochs=1")
+    one, reseeded, redrawn = train(*limited), train(*limited, "seed=2"), train(*limited, "data.limit=20/5/7")
+    assert (one.metrics["val/movies"], one.metrics["test/movies"], redrawn.metrics["test/movies"]) == (5, 6, 7)
+    assert one.predictions("test").ids == reseeded.predictions("test").ids
+    assert one.predictions("test").data_fingerprint == reseeded.predictions("test").data_fingerprint
+    assert one.predictions("val").data_fingerprint != redrawn.predictions("val").data_fingerprint
+    assert one.status["setting"] == reseeded.status["setting"] != redrawn.status["setting"]
+
+
+def test_movies_that_lack_a_chosen_modality_may_be_left_out(copy, train):
+    lacking = copy.ids["test"][0]
+    copy.poster(lacking).unlink()
+    dropped = (f"data.root={copy.folder}", "data.absent=drop", "trainer.max_epochs=1")
+    both, text = train(*dropped), train(*dropped, "modalities=text", "fusion=none")
+    assert both.predictions("test").ids == copy.ids["test"][1:]
+    assert text.predictions("test").ids == copy.ids["test"]
+    (problem,) = json.loads((both / "audit.json").read_text())["problems"]
+    assert (problem["id"], problem["kind"], problem["action"]) == (lacking, "missing_image", "removed")
+
+
+def test_a_finished_run_is_never_overwritten(job):
+    made = job("trainer.max_epochs=1")
+    perform(made)
+    before = contents(made.run.folder)
+    with pytest.raises(UserError, match="never overwritten"):
+        perform(made)
+    assert contents(made.run.folder) == before
+
+
+def test_a_job_that_was_done_is_not_done_again_and_one_that_failed_is(job, monkeypatch, capsys):
+    monkeypatch.setenv(QUIET, "1")
+    done = job("trainer.max_epochs=1", sweep="again")
+    perform_in_sweep(done)
+    before = contents(done.run.folder)
+    perform_in_sweep(done)
+    assert contents(done.run.folder) == before
+    done.run.end("failed", "for the sake of the test")
+    perform_in_sweep(done)
+    assert done.run.status["state"] == "finished"
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file: when it was written, and what it holds."""
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}

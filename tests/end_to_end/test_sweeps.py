@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 
 from .shell import SMOKE, command, environment, last_line, typed
+from .wandb_offline import read_offline_run
 
 SCORES = ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro")
 SUMMARIES = [f"{split}/{score}/{summary}" for split in ("test", "val") for score in SCORES for summary in ("mean", "sd")]
@@ -102,6 +103,7 @@ def parallel(sweep: Callable[..., Sweep], home: Path) -> Sweep:
         "parallel",
         "hydra/launcher=processes",
         "seed=1,1,2,3",
+        *("logger=wandb", "logger.wandb.mode=offline"),
         "+callbacks.kill._target_=killer.Kill",
         "+callbacks.kill.seed=3",
         PYTHONPATH=os.pathsep.join([str(home), os.environ.get("PYTHONPATH", "")]),
@@ -194,6 +196,14 @@ def test_a_killed_process_costs_its_job_alone(parallel):
     assert parallel.code == 1
     (row,) = parallel.leaderboard
     assert (row["seeds"], row["seed_list"]) == ("2", "1,2")
+
+
+def test_each_job_in_a_process_of_its_own_is_a_wandb_run_of_the_sweeps_group(parallel):
+    told = {job["folder"]: read_offline_run(parallel.folder / job["folder"]) for job in parallel.jobs("finished")}
+    assert len({of_one.id for of_one in told.values()}) == 2
+    for folder, of_one in told.items():
+        assert (of_one.name, of_one.group, of_one.exit_code) == (folder, "parallel", 0)
+        assert of_one.summary["test/f1_micro"] == read_json(parallel.folder / folder / "metrics.json")["test/f1_micro"]
 
 
 def test_a_failing_job_costs_no_other_and_the_exit_code_says_so(failing):
