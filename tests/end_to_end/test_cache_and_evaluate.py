@@ -180,6 +180,29 @@ def test_frozen_weights_are_counted_and_are_in_no_checkpoint(cached):
     assert not [name for name in checkpoint(cached.run)["state_dict"] if name.startswith("encoders.")]
 
 
+@pytest.mark.parametrize(
+    ("how", "stays"),
+    [
+        (("encoder.text.freeze=none",), ()),
+        (("encoder.text.freeze=1",), ("embeddings.", "encoder.layer.0.")),
+        (("encoder.text.freeze=0", "encoder.text.unfreeze_at_epoch=1"), ()),
+    ],
+    ids=["all", "the last block", "all from the second epoch on"],
+)
+def test_a_fine_tuned_run_is_the_seeds_and_is_scored_again_with_the_weights_it_learned(how, stays, train, pretrained, store):
+    run, again = (train(*pretrained, *how, "encoder.text.lr=1e-3", "scheduler=constant") for _ in range(2))
+    learned = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    learned = {name.removeprefix("encoders.text.network."): t for name, t in learned.items() if name.startswith("encoders.text.")}
+    encoder = build.build_encoders(run.config)["text"]
+    encoder.build()
+    before = encoder.network.state_dict()
+    used = [name for name, _ in encoder.network.named_parameters() if not name.startswith("pooler.")]
+    assert {name for name in used if torch.equal(before[name], learned[name])} == {n for n in used if n.startswith(stays)}
+    assert np.array_equal(again.predictions("test").logits, run.predictions("test").logits)
+    evaluated = Run(evaluate(run, "test", None, "0.5", Store(store)))
+    assert evaluated.predictions("test").logits == pytest.approx(run.predictions("test").logits, abs=1e-5)
+
+
 def test_augmented_posters_are_encoded_in_the_step_and_that_is_said(cached, train, pretrained, store, capsys):
     before = columns_in(store)
     with counted() as loaded:

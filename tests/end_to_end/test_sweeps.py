@@ -10,7 +10,8 @@ import statistics
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -225,11 +226,12 @@ def test_a_setting_whose_runs_all_failed_stands_last_with_no_seed_and_its_senten
     assert failed["why"] in (failing.folder / "leaderboard.md").read_text()
 
 
-@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=processes", "hydra.launcher.n_jobs=1")], ids=["basic", "processes"])
-def test_ctrl_c_leaves_a_leaderboard_of_what_finished(launcher, home, tmp_path):
+@contextmanager
+def started(folder: Path, home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`train` as a process group of its own, such as a terminal interrupts; nothing of it is left afterwards."""
     process = subprocess.Popen(
-        command("train", "-m", *SMOKE, "trainer.max_epochs=1,1000000", *launcher, "hydra.sweep.dir=cut"),
-        cwd=tmp_path,
+        command("train", *arguments),
+        cwd=folder,
         env=environment(home / "store"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -238,30 +240,57 @@ def test_ctrl_c_leaves_a_leaderboard_of_what_finished(launcher, home, tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  a background job ignores it
     )
     try:
-        wait_for_the_second_job(tmp_path / "cut", process)
-        os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=60)  # ends when no process of the sweep is left to write
+        yield process
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Ctrl-C, and what it must come to, once no process of the group is left to write."""
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert last_line(err) == "interrupted"
-    cut = Sweep(tmp_path / "cut", process.returncode, "", err)
+    assert "Traceback" not in err
+
+
+def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    for _ in range(600):
+        if happened():
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    pytest.fail("what was waited for did not happen within a minute")
+
+
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=processes", "hydra.launcher.n_jobs=1")], ids=["basic", "processes"])
+def test_ctrl_c_leaves_a_leaderboard_of_what_finished(launcher, home, tmp_path):
+    folder = tmp_path / "cut"
+
+    def the_second_job_trains() -> bool:
+        states = {run.parent: read_json(run)["state"] for run in folder.glob("*/status.json")}
+        training = [run for run, state in states.items() if state == "running" and (run / "history.csv").exists()]
+        return "finished" in states.values() and bool(training)
+
+    epochs = "trainer.max_epochs=1,1000000"
+    with started(tmp_path, home, "-m", *SMOKE, epochs, *launcher, "hydra.sweep.dir=cut") as process:
+        wait_for(the_second_job_trains, process)
+        interrupt(process)
+    cut = Sweep(folder, 130, "", "")
     assert cut.status["why"] == "interrupted"
     assert [job["why"] for job in cut.jobs("failed")] == ["interrupted"]
     assert [row["seeds"] for row in cut.leaderboard if row["trainer.max_epochs"] == "1"] == ["1"]
 
 
-def wait_for_the_second_job(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Until one job has finished and another has trained its first epoch."""
-    for _ in range(600):
-        states = {run.parent: read_json(run)["state"] for run in folder.glob("*/status.json")}
-        training = [run for run, state in states.items() if state == "running" and (run / "history.csv").exists()]
-        if "finished" in states.values() and training:
-            return
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.1)
-    pytest.fail("the second job did not begin")
+def test_ctrl_c_of_a_run_alone_is_told_in_its_status(home, tmp_path):
+    run = tmp_path / "run"
+    with started(tmp_path, home, *SMOKE, "trainer.max_epochs=1000000", "hydra.run.dir=run") as process:
+        wait_for((run / "checkpoints/last.ckpt").exists, process)
+        interrupt(process)
+    status = read_json(run / "status.json")
+    assert (status["state"], status["why"]) == ("failed", "interrupted")
+    assert not (run / "metrics.json").exists()
 
 
 def test_a_check_says_what_would_happen_and_leaves_nothing(tmp_path):
