@@ -25,7 +25,7 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False) -> Counte
         folder / "status.json",
         {
             "state": "failed" if interrupted or counts["failed"] else "finished",
-            "why": "interrupted" if interrupted else f"{counts['failed']} jobs failed" if counts["failed"] else None,
+            "why": "interrupted" if interrupted else f"{_count(counts['failed'])} failed" if counts["failed"] else None,
             "started": started,
             "ended": now(),
             "jobs": [_job(run) for run in runs],
@@ -35,8 +35,8 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False) -> Counte
     board = rows(runs)
     write_leaderboard(folder, board, skipped=_listed(runs, "skipped"), failed=_listed(runs, "failed"))
     print(table(board))
-    for why, jobs in Counter(why for _, why in _listed(runs, "skipped")).items():
-        print(f"skipped, {jobs} jobs: {why}", file=sys.stderr)
+    for why, count in Counter(why for _, why in _listed(runs, "skipped")).items():
+        print(f"skipped, {_count(count)}: {why}", file=sys.stderr)
     for name, why in _listed(runs, "failed"):
         print(f"failed: {name}: {why}", file=sys.stderr)
     print(f"{folder}: {counts['finished']} finished, {counts['failed']} failed, {counts['skipped']} skipped")
@@ -50,3 +50,7 @@ def _job(run: Run) -> dict[str, object]:
 
 def _listed(runs: list[Run], state: str) -> list[tuple[str, str]]:
     return [(run.folder.name, str(run.status["why"])) for run in runs if run.status["state"] == state]
+
+
+def _count(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"

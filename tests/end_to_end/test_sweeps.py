@@ -23,6 +23,7 @@ from .wandb_offline import read_offline_run
 
 SCORES = ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro")
 SUMMARIES = [f"{split}/{score}/{summary}" for split in ("test", "val") for score in SCORES for summary in ("mean", "sd")]
+OFFLINE = ("logger=wandb", "logger.wandb.mode=offline")
 KILLER = """
 import os, signal
 import pytorch_lightning as pl
@@ -104,7 +105,7 @@ def parallel(sweep: Callable[..., Sweep], home: Path) -> Sweep:
         "parallel",
         "hydra/launcher=processes",
         "seed=1,1,2,3",
-        *("logger=wandb", "logger.wandb.mode=offline"),
+        *OFFLINE,
         "+callbacks.kill._target_=killer.Kill",
         "+callbacks.kill.seed=3",
         PYTHONPATH=os.pathsep.join([str(home), os.environ.get("PYTHONPATH", "")]),
@@ -114,7 +115,7 @@ def parallel(sweep: Callable[..., Sweep], home: Path) -> Sweep:
 @pytest.fixture(scope="module")
 def failing(sweep: Callable[..., Sweep]) -> Sweep:
     """The first of two jobs cannot train."""
-    return sweep("failing", "optimizer.lr=-1,0.01")
+    return sweep("failing", "optimizer.lr=-1,0.01", *OFFLINE)
 
 
 def test_pairs_that_do_not_go_together_are_skipped_and_cost_no_exit_code(crossed):
@@ -199,12 +200,15 @@ def test_a_killed_process_costs_its_job_alone(parallel):
     assert (row["seeds"], row["seed_list"]) == ("2", "1,2")
 
 
-def test_each_job_in_a_process_of_its_own_is_a_wandb_run_of_the_sweeps_group(parallel):
-    told = {job["folder"]: read_offline_run(parallel.folder / job["folder"]) for job in parallel.jobs("finished")}
-    assert len({of_one.id for of_one in told.values()}) == 2
-    for folder, of_one in told.items():
-        assert (of_one.name, of_one.group, of_one.exit_code) == (folder, "parallel", 0)
-        assert of_one.summary["test/f1_micro"] == read_json(parallel.folder / folder / "metrics.json")["test/f1_micro"]
+@pytest.mark.parametrize("launched", ["failing", "parallel"])
+def test_each_job_is_a_wandb_run_of_the_sweeps_group(launched, request):
+    swept: Sweep = request.getfixturevalue(launched)
+    finished = [job["folder"] for job in swept.jobs("finished")]
+    told = [read_offline_run(swept.folder / folder) for folder in finished]
+    assert [(of_one.name, of_one.group, of_one.exit_code) for of_one in told] == [(f, launched, 0) for f in finished]
+    assert len({of_one.id for of_one in told}) == len(finished)
+    for folder, of_one in zip(finished, told, strict=True):
+        assert of_one.summary["test/f1_micro"] == read_json(swept.folder / folder / "metrics.json")["test/f1_micro"]
 
 
 def test_a_failing_job_costs_no_other_and_the_exit_code_says_so(failing):
