@@ -59,6 +59,11 @@ class MMIMDb(MovieData):
         """The layout found on disk; before `open`, the one asked for."""
         return self.opened.name if self.opened else self.wanted_layout
 
+    @property
+    def folder(self) -> Path:
+        """Where the layout was found; an archive's is in the store."""
+        return self.opened.root if self.opened else super().folder
+
     def pending(self, store: Store) -> str | None:
         """An archive that has to be unpacked first."""
         archive = Path(self.root or "").expanduser()

@@ -66,6 +66,7 @@ class MovieData(pl.LightningDataModule):
         self.warnings: list[str] = []
         self.columns: Mapping[str, Any] = {}
         self.order_seed = 0
+        self._unusable: set[int] = set()
 
     @property
     def layout(self) -> str:
@@ -87,7 +88,14 @@ class MovieData(pl.LightningDataModule):
     def file_of(self, movie: Movie, split: str, modality: str | None = None) -> str:
         """Where a movie's record stands, or its content in one modality, as the audit names it."""
         content = movie.content.get(modality) if modality else None
-        return content.name if isinstance(content, Path) else self.record_file(movie.id, split)
+        if not isinstance(content, Path):
+            return self.record_file(movie.id, split)
+        return content.relative_to(self.folder).as_posix() if content.is_relative_to(self.folder) else content.name
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the raw files were found in."""
+        return Path(self.root or "")
 
     def record_file(self, id: str, split: str) -> str:
         """The file that a movie's record stands in, relative to the root."""
@@ -146,6 +154,32 @@ class MovieData(pl.LightningDataModule):
         """UserError if `strict` and anything was wrong."""
         if self.strict:
             self.audit.raise_if_strict()
+
+    def note_unusable(self, modality: str, bad: Sequence[tuple[int, str, str]]) -> None:
+        """Contents that could not be stored, (row, kind, detail) each: named in the audit, with what becomes of their movie."""
+        action = "removed" if self.absent == "drop" else "kept_absent"
+        for row, kind, detail in bad:
+            movie, split = self.movies[row], str(self.split_of[row])
+            self.audit.add(movie.id, self.file_of(movie, split, modality), split, kind, action, detail)
+        self._unusable.update(row for row, _, _ in bad)
+
+    def leave_out_unusable(self) -> None:
+        """Under `absent=drop`, once all columns are there: movies with a content that could not be stored leave their splits.
+
+        Raises:
+            UserError: a split, or a genre's movies in train, would be empty.
+        """
+        if self.absent == "keep" or not self._unusable:
+            return
+        self.split_of[sorted(self._unusable)] = ""
+        has_movies = self.labels[self.in_train].any(axis=0)
+        lost = [name for name, found in zip(self.vocabulary.names, has_movies, strict=True) if not found]
+        empty = [split for split in SPLITS if not len(self.rows(split))]
+        if lost or empty:
+            raise UserError(
+                f"data.absent=drop leaves no movie of {', '.join(lost or empty)}{' in train' if lost else ''}: "
+                "mend the files that audit.json names, or set data.absent=keep"
+            )
 
     def use(self, columns: Mapping[str, Any]) -> None:
         """The columns that batches are made of, one per modality, in order."""

@@ -227,6 +227,11 @@ class Planted(MovieData):
             self._generated(folder)
         self.raw = RawLayout(folder)
 
+    @property
+    def folder(self) -> Path:
+        """Where the movies were generated."""
+        return self.raw.root
+
     def pending(self, store: Store) -> str | None:
         """Whether it has to be generated."""
         return None if self._folder(store).exists() else f"{self.wanted} movies to be generated in {self._folder(store)}"

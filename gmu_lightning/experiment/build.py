@@ -93,6 +93,7 @@ def build_columns(
         start = time.perf_counter()
         columns[modality] = encoded(store, column, encoder, device) if encoder.constant else column
         seconds["encode"] += time.perf_counter() - start
+    data.leave_out_unusable()
     data.use(columns)
     return columns, seconds
 
@@ -101,10 +102,7 @@ def prepare_column(data: MovieData, modality: str, encoder: Encoder, store: Stor
     """One modality as its encoder wants it; contents that cannot be used are named in the audit."""
     contents, digests = data.contents(modality), data.digests[modality]
     column = prepared(store, modality, contents, digests, data.in_train, encoder.preparation, fitted)
-    for row, kind, detail in column.bad:
-        movie = data.movies[row]
-        split = str(data.split_of[row])
-        data.audit.add(movie.id, data.file_of(movie, split, modality), split, kind, "kept_absent", detail)
+    data.note_unusable(modality, column.bad)
     return column
 
 

@@ -26,6 +26,7 @@ def prepare(config: Mapping[str, Any], folder: Path) -> None:
         encoder = build.make(config["encoder"][modality])
         column = build.prepare_column(data, modality, encoder, store)
         print(f"{modality}: {int(column.present.sum())} of {len(data.movies)} movies, in {store.root / 'columns' / column.key}")
+    data.leave_out_unusable()
     report = data.audit_report()
     write_json(folder / "audit.json", report)
     save(genre_distribution(report["genres"]), folder / "genres")

@@ -101,9 +101,9 @@ def test_a_zero_byte_poster_and_a_broken_record_cost_no_run_unless_strict(typed,
     said = typed(f"data.root={copy.folder}", *RUN, "hydra.run.dir=run")
     assert said.code == 0, said.err
     problems = json.loads((here / "run/audit.json").read_text())["problems"]
-    assert {(p["id"], p["kind"], p["action"], Path(p["file"]).name) for p in problems} == {
-        ("0000003", "unreadable_image", "kept_absent", "0000003.jpeg"),
-        ("0000004", "broken_json", "removed", "0000004.json"),
+    assert {(p["id"], p["kind"], p["action"], p["file"]) for p in problems} == {
+        ("0000003", "unreadable_image", "kept_absent", "dataset/0000003.jpeg"),
+        ("0000004", "broken_json", "removed", "dataset/0000004.json"),
     }
     assert typed(f"data.root={copy.folder}", *RUN, "data.strict=true").refused("data.strict=true accepts no problem")
 

@@ -132,6 +132,17 @@ def test_movies_that_lack_a_chosen_modality_may_be_left_out(copy, train):
     assert (problem["id"], problem["kind"], problem["action"]) == (lacking, "missing_image", "removed")
 
 
+def test_movies_whose_poster_cannot_be_read_are_left_out_too(copy, train):
+    lacking = copy.ids["test"][0]
+    copy.poster(lacking).write_bytes(b"")
+    run = train(f"data.root={copy.folder}", "data.absent=drop", "trainer.max_epochs=1")
+    assert run.predictions("test").ids == copy.ids["test"][1:]
+    audit = json.loads((run / "audit.json").read_text())
+    assert audit["movies"]["test"] == len(copy.ids["test"]) - 1
+    found = [(p["id"], p["kind"], p["action"], p["file"]) for p in audit["problems"]]
+    assert found == [(lacking, "unreadable_image", "removed", f"dataset/{lacking}.jpeg")]
+
+
 def test_a_finished_run_is_never_overwritten(job):
     made = job("trainer.max_epochs=1")
     perform(made)
