@@ -61,17 +61,30 @@ class MovieGenreClassifier(pl.LightningModule):
         """Logits (B, C); in evaluation also the exact contributions (B, M, C) and gates (B, M, D), where there are any."""
         features: Mapping[str, Features] = self.fusion.encode(self.encoders, batch)
         present = self._after_modality_dropout(batch.present)  # (B, M)
-        inputs = {}
-        for i, (modality, feature) in enumerate(features.items()):
-            there = batch.present[:, i]
-            vector = torch.where(there[:, None], feature.vector, 0.0)  # (B, d_m); NaN would spoil a normaliser's gradient
-            inputs[modality] = self.dropouts[modality](self.normalisers[modality](vector, there))
+        inputs: dict[str, Any] = {}
+        for modality, feature in features.items():
+            there = batch.present[:, list(self.encoders).index(modality)]
+            normalised = self._normalised(modality, feature, there)
+            inputs[modality] = normalised if self.fusion.needs == "sequence" else normalised.vector
         fused = self.fusion(inputs, present)
         contributions = None if self.training else self._contributions(fused)
         if contributions is None:
             return Prediction(self.head(fused))
         # The same logits, summed as they are split: so they agree to the last digit in any precision of the network.
         return Prediction(cast(Tensor, self.head.bias) + contributions.sum(dim=1), contributions, fused.gates)
+
+    def _normalised(self, modality: str, feature: Features, there: Tensor) -> Features:
+        """Scaled and dropped out; tokens by the same scale as vectors, and none that is real where the modality is absent."""
+        scale, dropout = self.normalisers[modality], self.dropouts[modality]
+        vector = torch.where(there[:, None], feature.vector, 0.0)  # (B, d_m); NaN would spoil a normaliser's gradient
+        vector = dropout(scale(vector, there))
+        if self.fusion.needs != "sequence" or feature.sequence is None:
+            return Features(vector)
+        full = torch.ones(feature.sequence.shape[:2], dtype=torch.bool, device=vector.device)
+        mask = (full if feature.mask is None else feature.mask) & there[:, None]  # (B, T)
+        tokens = torch.where(mask[..., None], feature.sequence, 0.0)  # (B, T, d_m)
+        scaled = scale(tokens.flatten(0, 1), mask.flatten()).unflatten(0, mask.shape)
+        return Features(vector, dropout(scaled), mask)
 
     def _contributions(self, fused: Fused) -> Tensor | None:
         return self.head.contributions(fused) if isinstance(self.head, LinearHead) else None

@@ -6,8 +6,9 @@ configured or written is a frozen dataclass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -40,8 +41,27 @@ class BadContent(Exception):
 
 
 @dataclass(frozen=True)
+class ArrayFile:
+    """A movie's array in a file of its own, read when it is stored and not before.
+
+    Attributes:
+        read: the path -> the array, checked for what its layout says of it. Raises BadContent.
+    """
+
+    path: Path
+    read: Callable[[Path], np.ndarray]
+
+    def load(self) -> np.ndarray:
+        """The array. Raises BadContent."""
+        return self.read(self.path)
+
+
+@dataclass(frozen=True)
 class Movie:
-    """One record as read. `content[m]` is raw: a plot (str), a file (Path) or an array; an absent one has no key."""
+    """One record as read; an absent modality has no key.
+
+    `content[m]` is raw: a plot (str), a poster's or trailer's file (Path), an array, an `ArrayFile`, or a table's row (dict).
+    """
 
     id: str
     content: Mapping[str, Any]
@@ -107,6 +127,8 @@ class Preparation(Protocol):
     Attributes:
         fingerprint: all that the stored bytes depend on, apart from the content (and, where `learns`, the train split).
         learns: whether `fit` learns anything from train.
+        costly: (False where a class does not say) whether to store a content takes seconds, so that each is kept by itself as
+            soon as it is done, for whoever begins again or adds movies.
     """
 
     @property

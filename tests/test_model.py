@@ -258,7 +258,7 @@ def test_a_modality_that_is_standardised_is_refused_until_it_was_fitted():
         model(batch())
     normaliser = model.normalisers["text"]
     assert isinstance(normaliser, Standardise)
-    normaliser.fit(torch.randn(10, 3))
+    normaliser.fit([torch.randn(10, 3)])
     assert torch.isfinite(model(batch()).logits).all()
 
 

@@ -19,7 +19,7 @@ from gmu_lightning.data.labels import order_genres
 from gmu_lightning.data.limit import draw
 from gmu_lightning.data.store import Store
 from gmu_lightning.files import digest
-from gmu_lightning.movie import SPLITS, Movie, MovieBatch, UserError
+from gmu_lightning.movie import SPLITS, ArrayFile, Movie, MovieBatch, UserError
 
 
 class MovieData(pl.LightningDataModule):
@@ -68,6 +68,11 @@ class MovieData(pl.LightningDataModule):
         self.order_seed = 0
         self._unusable: set[int] = set()
 
+    @classmethod
+    def offers(cls, node: Mapping[str, Any]) -> tuple[str, ...]:
+        """The modalities of the data set that a configuration node describes."""
+        return cls.modalities
+
     @property
     def layout(self) -> str:
         """The layout found on disk."""
@@ -88,6 +93,7 @@ class MovieData(pl.LightningDataModule):
     def file_of(self, movie: Movie, split: str, modality: str | None = None) -> str:
         """Where a movie's record stands, or its content in one modality, as the audit names it."""
         content = movie.content.get(modality) if modality else None
+        content = content.path if isinstance(content, ArrayFile) else content
         if not isinstance(content, Path):
             return self.record_file(movie.id, split)
         return content.relative_to(self.folder).as_posix() if content.is_relative_to(self.folder) else content.name
@@ -212,9 +218,9 @@ class MovieData(pl.LightningDataModule):
         return sum(-(-n // accumulate) for n in per_epoch)
 
     def _batches(self, split: str, training: bool) -> Batches:
-        lengths = next(
-            (c.lengths for c in self.columns.values() if c.lengths is not None and np.unique(c.lengths[c.present]).size > 1), None
-        )
+        text_first = sorted(self.columns, key=lambda m: m != "text")  # a budget of tokens is one of text
+        columns = [self.columns[m] for m in text_first]
+        lengths = next((c.lengths for c in columns if c.lengths is not None and np.unique(c.lengths[c.present]).size > 1), None)
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         return Batches(
             self.rows(split),

@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from os import cpu_count, fsync
 from pathlib import Path
@@ -18,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from gmu_lightning.data.parts import Parts
 from gmu_lightning.data.progress import track
 from gmu_lightning.files import digest, write_json
-from gmu_lightning.movie import BadContent, Preparation
+from gmu_lightning.movie import ArrayFile, BadContent, Preparation
 
 WINDOW = 256  # movies in flight between the reader, the threads and the disk
 
@@ -70,13 +72,14 @@ class Store:
         def of(content: Any) -> str | None:
             if content is None:
                 return None
-            if not isinstance(content, Path):
-                return content_digest(content)
-            stat = content.stat()
+            file = content.path if isinstance(content, ArrayFile) else content
+            if not isinstance(file, Path):
+                return content_digest(file)
+            stat = file.stat()
             state = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
-            entry = known.get(str(content))
-            fresh[str(content)] = entry if entry and entry[:-1] == state else [*state, content_digest(content)]
-            return fresh[str(content)][-1]
+            entry = known.get(str(file))
+            fresh[str(file)] = entry if entry and entry[:-1] == state else [*state, content_digest(file)]
+            return fresh[str(file)][-1]
 
         with ThreadPoolExecutor(cpu_count()) as pool:
             digests = list(pool.map(of, contents))
@@ -86,12 +89,14 @@ class Store:
 
 
 def content_digest(content: Any) -> str:
-    """SHA-256 of a file's bytes, a text or an array."""
+    """SHA-256 of a file's bytes, a text, an array or a table's row."""
     if isinstance(content, Path):
         with content.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     if isinstance(content, np.ndarray):
         return hashlib.sha256(f"{content.dtype}{content.shape}".encode() + np.ascontiguousarray(content).tobytes()).hexdigest()
+    if isinstance(content, dict):
+        return digest(content)
     return hashlib.sha256(content if isinstance(content, bytes) else str(content).encode()).hexdigest()
 
 
@@ -160,8 +165,9 @@ def prepared(
     def build(folder: Path) -> dict[str, Any]:
         ready = preparation
         if not fitted:
-            ready = preparation.fit(c for c, train in zip(contents, in_train, strict=True) if train and c is not None)
-        return {**_write_rows(folder, _stored(ready, contents, f"preparing {modality}")), "state": ready.state()}
+            ready = preparation.fit(_usable(c for c, train in zip(contents, in_train, strict=True) if train and c is not None))
+        parts = Parts.of(store.root, modality, ready)
+        return {**_write_rows(folder, _stored(ready, contents, digests, parts, modality)), "state": ready.state()}
 
     folder = store.folder("columns", key, build)
     meta = json.loads((folder / "meta.json").read_text())
@@ -172,18 +178,40 @@ def prepared(
     return Column(key, preparation.restored(meta["state"]), values, index["offsets"], index["shapes"], index["present"], bad)
 
 
-def _stored(preparation: Preparation, contents: Sequence[Any], what: str) -> Iterator[np.ndarray | BadContent | None]:
-    def one(content: Any) -> np.ndarray | BadContent | None:
+def _stored(
+    preparation: Preparation, contents: Sequence[Any], digests: Sequence[str | None], parts: Parts | None, modality: str
+) -> Iterator[np.ndarray | BadContent | None]:
+    def anew(content: Any) -> np.ndarray | BadContent:
         try:
-            return None if content is None else preparation.store(content)
+            return preparation.store(_opened(content))
         except BadContent as problem:
             return problem
 
-    with ThreadPoolExecutor(cpu_count()) as pool, track(what, len(contents)) as advance:
+    with ThreadPoolExecutor(cpu_count()) as pool, track(f"preparing {modality}", len(contents)) as advance:
+
+        def one(content: Any, sha: str | None) -> np.ndarray | BadContent | None:
+            if content is None or sha is None:
+                row = None
+            elif parts is None:
+                row = anew(content)
+            else:
+                row = parts.get(sha, lambda: anew(content))
+            advance(1)
+            return row
+
         for start in range(0, len(contents), WINDOW):
-            window = contents[start : start + WINDOW]
-            yield from pool.map(one, window)
-            advance(len(window))
+            yield from pool.map(one, contents[start : start + WINDOW], digests[start : start + WINDOW])
+
+
+def _opened(content: Any) -> Any:
+    return content.load() if isinstance(content, ArrayFile) else content
+
+
+def _usable(contents: Iterable[Any]) -> Iterator[Any]:
+    """What a preparation may learn from; a file whose array is broken is named when it is stored."""
+    for content in contents:
+        with suppress(BadContent):
+            yield _opened(content)
 
 
 def _write_rows(folder: Path, rows: Iterable[np.ndarray | BadContent | None]) -> dict[str, Any]:

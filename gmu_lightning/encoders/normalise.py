@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -61,18 +63,30 @@ class Standardise(nn.Module):
         self._known = False  # `fitted` without a transfer from the device at every step
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> Standardise:
-        """Learn from the present rows of train, (N, dim).
+    def fit(self, chunks: Iterable[Tensor]) -> Standardise:
+        """Learn from the present rows of train, in chunks of (n, dim), merged as Chan et al. (1983) do.
 
         Raises:
             ValueError: there is no row, or one is not finite.
         """
-        if not len(x) or not torch.isfinite(x).all():
-            raise ValueError(f"cannot standardise on {len(x)} rows, {int((~torch.isfinite(x)).any(1).sum())} of them not finite")
-        x = x.double()
-        std = x.std(dim=0, correction=0)
-        constant = std <= 1e-7 * x.abs().amax(dim=0)  # what rounding leaves of a feature that never varies
-        self.mean.copy_(x.mean(dim=0))
+        count, broken = 0, 0
+        mean, squares, largest = (torch.zeros(self.mean.shape, dtype=torch.float64) for _ in range(3))
+        for chunk in chunks:
+            broken += int((~torch.isfinite(chunk)).any(1).sum())
+            x = chunk.double().cpu()
+            total = count + len(x)
+            if not len(x):
+                continue
+            off = x.mean(dim=0) - mean
+            squares += x.var(dim=0, correction=0) * len(x) + off**2 * (count * len(x) / total)
+            mean += off * (len(x) / total)
+            largest = torch.maximum(largest, x.abs().amax(dim=0))
+            count = total
+        if not count or broken:
+            raise ValueError(f"cannot standardise on {count} rows, {broken} of them not finite")
+        std = (squares / count).sqrt()
+        constant = std <= 1e-7 * largest  # what rounding leaves of a feature that never varies
+        self.mean.copy_(mean)
         self.std.copy_(std.masked_fill(constant, 1.0))
         self.fitted.fill_(True)
         return self

@@ -16,11 +16,11 @@ from gmu_lightning.data.store import Column, Store, prepared
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.experiment.conf import choices_of, conf_folder
 from gmu_lightning.experiment.settle import modalities_of
-from gmu_lightning.features import FeatureColumn, encoded, vectors
+from gmu_lightning.features import FeatureColumn, encoded, features_of
 from gmu_lightning.fusion import Fusion
 from gmu_lightning.fusion.base import mismatch
 from gmu_lightning.model import MovieGenreClassifier
-from gmu_lightning.movie import Senseless, UserError
+from gmu_lightning.movie import Features, Senseless, UserError
 
 
 def make(node: Mapping[str, Any], **arguments: Any) -> Any:
@@ -38,11 +38,12 @@ def check_sense(config: Mapping[str, Any]) -> None:
     """Whether data, modalities and fusion go together, judged by what their classes declare. Raises Senseless."""
     modalities = modalities_of(config["modalities"])
     data_class, fusion_class = (get_object(config[name]["_target_"]) for name in ("data", "fusion"))
-    absent = [m for m in modalities if m not in data_class.modalities]
+    offered = data_class.offers(config["data"])
+    absent = [m for m in modalities if m not in offered]
     if absent:
         raise Senseless(
             f"data={config['choices'].get('data', data_class.__name__)} has no {' and no '.join(absent)}: "
-            f"choose modalities among {', '.join(data_class.modalities)}"
+            f"choose modalities among {', '.join(offered)}"
         )
     problem = mismatch(
         fusion_class, config["choices"].get("fusion", fusion_class.__name__), modalities, _fusions_of(len(modalities))
@@ -77,11 +78,13 @@ def build_encoders(config: Mapping[str, Any]) -> dict[str, Encoder]:
 
 
 def build_columns(
-    data: MovieData, encoders: Mapping[str, Encoder], store: Store, device: torch.device, fitted: bool = False
+    data: MovieData, encoders: Mapping[str, Encoder], needs: str, store: Store, device: torch.device, fitted: bool = False
 ) -> tuple[dict[str, Column | FeatureColumn], dict[str, float]]:
     """What each encoder reads, or what it says where it is constant; and the seconds each of the two took.
 
-    `fitted`: the preparations have learned already, and do not learn from this data's train.
+    Args:
+        needs: what the fusion reads: vectors, sequences, or (`tokens`) a text encoder that is at work in every step.
+        fitted: the preparations have learned already, and do not learn from this data's train.
     """
     columns: dict[str, Column | FeatureColumn] = {}
     seconds = {"prepare": 0.0, "encode": 0.0}
@@ -91,7 +94,8 @@ def build_columns(
         encoder.preparation = column.preparation
         seconds["prepare"] += time.perf_counter() - start
         start = time.perf_counter()
-        columns[modality] = encoded(store, column, encoder, device) if encoder.constant else column
+        kept = encoder.constant and not (needs == "tokens" and modality == "text")
+        columns[modality] = encoded(store, column, encoder, device, needs != "vector") if kept else column
         seconds["encode"] += time.perf_counter() - start
     data.leave_out_unusable()
     data.use(columns)
@@ -109,10 +113,10 @@ def prepare_column(data: MovieData, modality: str, encoder: Encoder, store: Stor
 def build_model(config: Mapping[str, Any], data: MovieData, encoders: Mapping[str, Encoder]) -> MovieGenreClassifier:
     """The model, its weights drawn from the seed alone."""
     torch.manual_seed(int(config["seed"]))
-    for encoder in encoders.values():
-        if not encoder.constant:
+    for modality, encoder in encoders.items():
+        if not isinstance(data.columns[modality], FeatureColumn):
             encoder.build()
-    fusion: Fusion = make(config["fusion"], sizes={m: e.dim for m, e in encoders.items()})
+    fusion = build_fusion(config, encoders)
     optimizer = dict(config["optimizer"])
     trainer = config["trainer"]
     return MovieGenreClassifier(
@@ -129,15 +133,35 @@ def build_model(config: Mapping[str, Any], data: MovieData, encoders: Mapping[st
     )
 
 
+def needs_of(config: Mapping[str, Any]) -> str:
+    """What the fusion reads: `vector`, `sequence` or `tokens`."""
+    return get_object(config["fusion"]["_target_"]).needs
+
+
+def build_fusion(config: Mapping[str, Any], encoders: Mapping[str, Encoder]) -> Fusion:
+    """The fusion over what the encoders give; one of sequences is told which of them have any."""
+    sizes = {m: e.dim for m, e in encoders.items()}
+    if needs_of(config) == "sequence":
+        return make(config["fusion"], sizes=sizes, sequences=[m for m, e in encoders.items() if e.sequences])
+    return make(config["fusion"], sizes=sizes)
+
+
 def fit_normalisers(model: MovieGenreClassifier, data: MovieData, device: torch.device) -> None:
-    """Means and deviations of every modality that is standardised, from the train split alone."""
+    """Means and deviations of every modality that is standardised, from train alone: over its tokens if the fusion reads them."""
     from gmu_lightning.encoders.normalise import Standardise
 
     for modality, normaliser in model.normalisers.items():
         if isinstance(normaliser, Standardise):
             column = data.columns[modality]
             rows = [n for n in data.rows("train").tolist() if column.present[n]]
-            normaliser.fit(vectors(cast(Encoder, model.encoders[modality]), column, rows, device))
+            found = features_of(cast(Encoder, model.encoders[modality]), column, rows, device)
+            normaliser.fit(_rows_of(features, model.fusion.needs) for features in found)
+
+
+def _rows_of(features: Features, needs: str) -> torch.Tensor:
+    if needs != "sequence" or features.sequence is None:
+        return features.vector
+    return features.sequence.flatten(0, 1) if features.mask is None else features.sequence[features.mask]
 
 
 def summary(model: MovieGenreClassifier, columns: Mapping[str, Any]) -> list[str]:

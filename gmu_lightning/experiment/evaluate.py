@@ -77,7 +77,7 @@ def restored(config: Mapping[str, Any], checkpoint: Mapping[str, Any], store: St
     data = build.build_data(config, store)
     data.vocabulary = GenreVocabulary(tuple(about["genres"]))
     data.labels = data.vocabulary.encode(movie.genres for movie in data.movies)
-    build.build_columns(data, encoders, store, device_of(config), fitted=True)
+    build.build_columns(data, encoders, build.needs_of(config), store, device_of(config), fitted=True)
     _same_sizes(encoders, about["sizes"])
     model = build.build_model(config, data, encoders)
     model.load_state_dict(checkpoint["state_dict"])

@@ -54,7 +54,7 @@ def train(config: Mapping[str, Any], run: Run, group: str | None = None) -> dict
         if encoder.why_not_constant:
             print(encoder.why_not_constant, file=sys.stderr)
     reading = time.perf_counter() - started
-    columns, seconds = build.build_columns(data, encoders, store, device)
+    columns, seconds = build.build_columns(data, encoders, build.needs_of(config), store, device)
     seconds["prepare"] += reading
     write_json(run / "audit.json", data.audit_report())
     data.raise_if_strict()

@@ -20,7 +20,7 @@ def test_layer_scales_each_movie_by_itself():
 
 
 def test_standardise_gives_train_mean_zero_and_deviation_one():
-    module = normalise.make("standardise", 3).fit(X)
+    module = normalise.make("standardise", 3).fit([X])
     out = module(X, ALL)
     assert torch.allclose(out.mean(0), torch.zeros(3), atol=1e-6)
     assert torch.allclose(out[:, :2].std(0, correction=0), torch.ones(2), atol=1e-6)
@@ -28,7 +28,7 @@ def test_standardise_gives_train_mean_zero_and_deviation_one():
 
 def test_a_feature_that_never_varies_is_centred_and_not_blown_up():
     x = torch.full((1000, 1), 0.1) + torch.tensor([0.0])
-    module = normalise.make("standardise", 1).fit(x)
+    module = normalise.make("standardise", 1).fit([x])
     assert module.std.item() == 1.0
     assert module(torch.tensor([[0.6]]), ALL[:1]).item() == pytest.approx(0.5, abs=1e-6)
 
@@ -36,7 +36,7 @@ def test_a_feature_that_never_varies_is_centred_and_not_blown_up():
 @pytest.mark.parametrize("rows", [torch.empty(0, 3), torch.tensor([[1.0, float("nan"), 0.0]])])
 def test_standardise_refuses_nothing_and_nan(rows):
     with pytest.raises(ValueError, match="cannot standardise"):
-        normalise.make("standardise", 3).fit(rows)
+        normalise.make("standardise", 3).fit([rows])
 
 
 def test_standardise_refuses_to_run_before_it_was_fitted():
@@ -45,7 +45,7 @@ def test_standardise_refuses_to_run_before_it_was_fitted():
 
 
 def test_standardise_travels_in_the_state_dict():
-    module = normalise.make("standardise", 3).fit(X)
+    module = normalise.make("standardise", 3).fit([X])
     copy = normalise.make("standardise", 3)
     copy.load_state_dict(module.state_dict())
     assert torch.equal(copy(X, ALL), module(X, ALL))

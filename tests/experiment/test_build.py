@@ -45,7 +45,7 @@ def fitted(kind: type[Measured], folder: Path) -> MovieGenreClassifier:
     data, store, device = kind(None), Store(folder / kind.__name__), torch.device("cpu")
     data.load(("text", "image"), store)
     encoders = {m: Vector(m, freeze="all", normalise="standardise") for m in ("text", "image")}
-    build.build_columns(data, encoders, store, device)
+    build.build_columns(data, encoders, "vector", store, device)
     model = MovieGenreClassifier(encoders, Mean({m: e.dim for m, e in encoders.items()}), 1, nn.BCEWithLogitsLoss())
     build.fit_normalisers(model, data, device)
     return model
