@@ -27,7 +27,7 @@ class MovieGenreClassifier(pl.LightningModule):
         genres: how many, C.
         loss: (logits (B, C), targets (B, C)) -> scalar.
         optimizer: parameter groups -> optimizer; `lr` is the rate of all but the encoders that bring their own.
-        scheduler: (optimizer, total_steps=) -> a torch schedule, stepped per update, or per epoch if it is a plateau.
+        scheduler: (optimizer, total_steps=) -> one torch schedule or a list; stepped per update, a plateau's per epoch.
         total_steps: gives the updates of the whole run, asked when the optimizer is made.
     """
 
@@ -59,11 +59,15 @@ class MovieGenreClassifier(pl.LightningModule):
 
     def forward(self, batch: MovieBatch) -> Prediction:
         """Logits (B, C); in evaluation also the exact contributions (B, M, C) and gates (B, M, D), where there are any."""
-        features: Mapping[str, Features] = self.fusion.encode(self.encoders, batch)
         present = self._after_modality_dropout(batch.present)  # (B, M)
+        if self.fusion.needs == "tokens":  # modalities meet inside the encoder, so what is dropped must not enter it
+            batch = batch._replace(present=present)
+        features: Mapping[str, Features] = self.fusion.encode(self.encoders, batch)
         inputs: dict[str, Any] = {}
         for modality, feature in features.items():
             there = batch.present[:, list(self.encoders).index(modality)]
+            if self.fusion.needs == "tokens":  # the text that was read with the others stands for all of them
+                there = batch.present.any(dim=1)
             normalised = self._normalised(modality, feature, there)
             inputs[modality] = normalised if self.fusion.needs == "sequence" else normalised.vector
         fused = self.fusion(inputs, present)
@@ -118,10 +122,13 @@ class MovieGenreClassifier(pl.LightningModule):
         optimizer = self.optimizer(parameter_groups(rates, self.weight_decay), lr=self.lr)
         if self.scheduler is None:
             return optimizer
-        schedule = self.scheduler(optimizer, total_steps=self.total_steps())
+        made = self.scheduler(optimizer, total_steps=self.total_steps())
+        return [optimizer], [self._stepped(schedule) for schedule in (made if isinstance(made, list) else [made])]
+
+    def _stepped(self, schedule: Any) -> dict[str, Any]:
         plateau = isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau)
-        stepped = {"interval": "epoch", "monitor": self.monitor} if plateau else {"interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, **stepped}}
+        when = {"interval": "epoch", "monitor": self.monitor} if plateau else {"interval": "step"}
+        return {"scheduler": schedule, **when}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What a reader needs to use the weights, `about`, as plain containers: genres, modality order, configuration."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from gmu_lightning.movie import UserError
 
@@ -32,9 +32,7 @@ def warmup(optimizer: Optimizer, total_steps: int, share: float = 0.1, decay: st
     """A linear rise over the first `share` of all steps, then `constant`, `linear` to 0 or `cosine` to 0."""
     if decay not in DECAYS:
         raise UserError(f"scheduler.decay={decay} does not exist: choose one of {', '.join(DECAYS)}")
-    if not 0 <= share < 1:
-        raise UserError(f"scheduler.share={share} is no share of the run: give a number from 0 to below 1")
-    rising = round(share * total_steps)
+    rising = _rising(share, total_steps)
 
     def factor(step: int) -> float:
         if step < rising:
@@ -51,6 +49,19 @@ def one_cycle(optimizer: Optimizer, total_steps: int, share: float = 0.3) -> One
     return OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=share, cycle_momentum=False)
 
 
-def plateau(optimizer: Optimizer, total_steps: int, patience: int = 2, factor: float = 0.5) -> ReduceLROnPlateau:
-    """Rates times `factor` when the monitored score has not risen for `patience` epochs."""
-    return ReduceLROnPlateau(optimizer, mode="max", patience=patience, factor=factor)
+def plateau(
+    optimizer: Optimizer, total_steps: int, patience: int = 2, factor: float = 0.5, share: float = 0.0
+) -> list[LRScheduler]:
+    """Rates times `factor` when the monitored score has not risen for `patience` epochs.
+
+    Before that a linear rise over `share` of all steps. Both scale the rate that they find, so neither undoes the other.
+    """
+    rising = _rising(share, total_steps)
+    rise = [LinearLR(optimizer, start_factor=1 / rising, total_iters=rising)] if rising > 1 else []
+    return [*rise, ReduceLROnPlateau(optimizer, mode="max", patience=patience, factor=factor)]
+
+
+def _rising(share: float, total_steps: int) -> int:
+    if not 0 <= share < 1:
+        raise UserError(f"scheduler.share={share} is no share of the run: give a number from 0 to below 1")
+    return round(share * total_steps)

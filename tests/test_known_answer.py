@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from gmu_lightning.data.planted import Plan, planted_vectors
+from gmu_lightning.data.planted_plan import Plan, planted_vectors
 
 CONF = Path(__file__).parents[1] / "conf"
 GATES = ("gmu_original", "gmu_hier", "gmu_softmax")

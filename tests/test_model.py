@@ -237,18 +237,18 @@ def test_each_parameter_is_trained_at_the_rate_of_its_encoder_or_of_the_rest():
 
 def test_a_schedule_is_stepped_per_update_over_the_whole_run():
     model = made(optimizer=adamw, scheduler=partial(warmup, share=0.5, decay="linear"), total_steps=lambda: 8)
-    configured = model.configure_optimizers()
-    assert configured["lr_scheduler"]["interval"] == "step"
-    schedule = configured["lr_scheduler"]["scheduler"]
+    (optimizer,), (configured,) = model.configure_optimizers()
+    assert configured["interval"] == "step"
+    schedule = configured["scheduler"]
     for _ in range(8):
-        configured["optimizer"].step()
+        optimizer.step()
         schedule.step()
     assert schedule.get_last_lr()[0] == 0
 
 
 def test_a_plateau_is_stepped_per_epoch_on_the_monitored_score():
     model = made(optimizer=adamw, scheduler=plateau, monitor="val/f1_micro")
-    configured = model.configure_optimizers()["lr_scheduler"]
+    _, (configured,) = model.configure_optimizers()
     assert (configured["interval"], configured["monitor"]) == ("epoch", "val/f1_micro")
 
 

@@ -113,12 +113,25 @@ def test_one_cycle_peaks_at_the_groups_rate_after_its_share():
 
 
 def test_plateau_waits_for_a_score_that_no_longer_rises():
-    schedule = plateau(optimizer(1.0), total_steps=100, patience=1, factor=0.5)
+    (schedule,) = plateau(optimizer(1.0), total_steps=100, patience=1, factor=0.5)
     rates = []
     for score in (0.1, 0.2, 0.2, 0.2, 0.3):
         schedule.step(score)
         rates.append(schedule.optimizer.param_groups[0]["lr"])
     assert rates == [1, 1, 1, 0.5, 0.5]
+
+
+def test_a_plateau_after_a_rise_halves_what_the_rise_reached():
+    optimizer_ = optimizer(1.0)
+    rise, fall = plateau(optimizer_, total_steps=20, patience=0, factor=0.5, share=0.2)
+    rates = []
+    for _epoch in range(3):
+        for _step in range(4):
+            rates.append(optimizer_.param_groups[0]["lr"])
+            optimizer_.step()
+            rise.step()
+        fall.step(0.5)
+    assert rates == pytest.approx([0.25, 0.4375, 0.625, 0.8125, *[1.0] * 4, *[0.5] * 4])
 
 
 @pytest.mark.parametrize(

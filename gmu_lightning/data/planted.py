@@ -1,138 +1,42 @@
-"""A task with a known answer: a hidden switch says, movie by movie, which modality tells the truth.
-
-The latent switch of Arevalo et al. (2017, arXiv 1702.01992), carried over to genres. Every movie has a true
-modality s and a common level t. Each modality claims genres of its own and shows a confidence, t + 1 if it is s and t
-otherwise: nobody can tell s from one modality, and everybody from the difference between two. A switch genre's label is the
-claim of modality s; a single-modality genre's label is the claim of that modality, whatever s is.
-"""
+"""A task with a known answer, as a data set: movies are generated in five modalities, and their truth stands beside them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
 from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.module import MovieData
-from gmu_lightning.data.planted_content import SENTENCES, plot, poster, title
+from gmu_lightning.data.planted_content import SENTENCES, plot, poster, row, title
+from gmu_lightning.data.planted_plan import Plan, draw, split_sizes
+from gmu_lightning.data.planted_trailers import frames, read_array, sound
 from gmu_lightning.data.raw import RawLayout
 from gmu_lightning.data.store import Store
 from gmu_lightning.files import digest
-from gmu_lightning.movie import SPLITS, Movie, UserError
+from gmu_lightning.movie import MODALITIES, ArrayFile, Movie, UserError
 
-SWITCH_GENRES = ("Adventure", "Comedy", "Crime", "Horror", "Romance", "Western")
-SINGLE_GENRES = {
-    "text": ("Biography", "Mystery"),
-    "image": ("Animation", "Fantasy"),
-    "video": ("Sport", "War"),
-    "audio": ("Music", "Musical"),
-    "metadata": ("Documentary", "Short"),
-}
-CLAIM_SHARE = 0.4
 FEWEST_MOVIES = 6
+ARRAYS = {"video": frames, "audio": sound}
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is planted in N movies of M modalities and C genres.
+def generate(folder: Path, movies: int, seed: int, levels: int = 4, modalities: Sequence[str] = ("text", "image")) -> Path:
+    """Write the task in MM-IMDb's raw layout, with its answer beside it. Same seed, same bytes.
 
-    Attributes:
-        modalities: names, in the order of every M axis.
-        kinds: `{genre: "switch" | modality}`, in the order of every C axis.
-        switch: (N,) int, the index of the modality that tells the truth.
-        level: (N,) int in [0, levels - 2].
-        claims: (N, M, C) bool, the genres each modality claims.
-    """
-
-    modalities: tuple[str, ...]
-    kinds: dict[str, str]
-    switch: np.ndarray
-    level: np.ndarray
-    claims: np.ndarray
-
-    @property
-    def genres(self) -> tuple[str, ...]:
-        return tuple(self.kinds)
-
-    @property
-    def confidence(self) -> np.ndarray:
-        """(N, M) int in [0, levels - 1]: one more in the modality that tells the truth."""
-        return self.level[:, None] + (self.switch[:, None] == np.arange(len(self.modalities)))
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(N, C) bool: of a switch genre the claim of modality s, of any other the claim of its own modality."""
-        by_switch = self.claims[np.arange(len(self.switch)), self.switch]
-        is_switch = [kind == "switch" for kind in self.kinds.values()]
-        return np.where(is_switch, by_switch, self.claims.any(axis=1))
-
-    def rows(self, chosen: np.ndarray) -> Plan:
-        """The plan of the chosen movies alone."""
-        return Plan(self.modalities, self.kinds, self.switch[chosen], self.level[chosen], self.claims[chosen])
-
-
-class PlantedVectors(NamedTuple):
-    """A plan and one vector per movie and modality that says all the modality claims."""
-
-    inputs: dict[str, np.ndarray]  # {modality: (N, d) float32}
-    plan: Plan
-
-
-def draw(movies: int, modalities: Sequence[str], levels: int, rng: np.random.Generator) -> Plan:
-    """Draw the plan of `movies` movies. Claims are independent; a movie without any genre is drawn again."""
-    kinds = dict.fromkeys(SWITCH_GENRES, "switch") | {genre: m for m in modalities for genre in SINGLE_GENRES[m]}
-    claimable = np.array([[kind in ("switch", m) for kind in kinds.values()] for m in modalities])  # (M, C)
-    drawn = 2 * movies + 8
-    plan = Plan(
-        tuple(modalities),
-        kinds,
-        rng.integers(len(modalities), size=drawn),
-        rng.integers(levels - 1, size=drawn),
-        (rng.random((drawn, *claimable.shape)) < CLAIM_SHARE) & claimable,
-    )
-    return plan.rows(np.flatnonzero(plan.labels.any(axis=1))[:movies])
-
-
-def split_sizes(movies: int) -> dict[str, int]:
-    """Two thirds for train, a sixth each for val and test."""
-    return dict(zip(SPLITS, (movies - 2 * (movies // 6), movies // 6, movies // 6), strict=True))
-
-
-def planted_vectors(
-    movies: int,
-    modalities: Sequence[str],
-    seed: int,
-    levels: int = 6,
-    dim: int = 32,
-    noise: float = 0.05,
-) -> PlantedVectors:
-    """The task on vectors: a modality's claims (+-1) and centred confidence, mixed at random, plus Gaussian noise."""
-    rng = np.random.default_rng(seed)
-    plan = draw(movies, modalities, levels, rng)
-    inputs = {}
-    for m, name in enumerate(modalities):
-        claims = plan.claims[:, m, [kind in ("switch", name) for kind in plan.kinds.values()]]
-        said = np.column_stack([2.0 * claims - 1.0, plan.confidence[:, m] - (levels - 1) / 2])  # (N, claims + 1)
-        mixed = said @ rng.normal(size=(said.shape[1], dim)) / np.sqrt(said.shape[1])
-        inputs[name] = (mixed + noise * rng.normal(size=mixed.shape)).astype(np.float32)
-    return PlantedVectors(inputs, plan)
-
-
-def generate(folder: Path, movies: int, seed: int, levels: int = 4) -> Path:
-    """Write the task as plots and posters in MM-IMDb's raw layout, with its answer beside it. Same seed, same bytes.
-
-    The folder appears whole or not at all. It holds `split.json`, `dataset/<id>.json`, `dataset/<id>.jpeg`; and, for
-    whoever judges a fusion and never for training, `truth.jsonl` (a movie's switch, level and claims) and `genres.json`.
+    The folder appears whole or not at all. It holds `split.json`, `dataset/<id>.json` (with a plot where text is planted) and,
+    of the modalities that are planted, `dataset/<id>.jpeg`, `video/<id>.npy` (T, 32), `audio/<id>.npy` (16, T), both float16, and
+    `metadata.jsonl`, a row a movie; and, for whoever judges a fusion and never for training, `truth.jsonl` (a movie's switch,
+    level and claims) and `genres.json`.
 
     Args:
         movies: all splits together; two thirds are train.
         levels: number of confidences; a modality shows at most `levels - 1` assurances.
+        modalities: those that the switch is drawn among, in whatever order.
 
     Raises:
         UserError: too few movies, a negative seed, levels out of range, or the folder already holds something.
@@ -147,45 +51,51 @@ def generate(folder: Path, movies: int, seed: int, levels: int = 4) -> Path:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"data.root={folder} already holds something, and nothing is overwritten: choose a new folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    planted = tuple(m for m in MODALITIES if m in modalities)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         whole = Path(scratch) / "planted"
-        (whole / "dataset").mkdir(parents=True)
-        _write(whole, split_sizes(movies), levels, np.random.default_rng(seed))
+        for name in ("dataset", *(m for m in ARRAYS if m in planted)):
+            (whole / name).mkdir(parents=True)
+        _write(whole, split_sizes(movies), levels, planted, np.random.default_rng(seed))
         whole.replace(folder)
     return folder
 
 
-def _write(folder: Path, sizes: dict[str, int], levels: int, rng: np.random.Generator) -> None:
-    plan = _draw_until_complete(sizes, levels, rng)
+def _write(folder: Path, sizes: dict[str, int], levels: int, modalities: tuple[str, ...], rng: np.random.Generator) -> None:
+    plan = _draw_until_complete(sizes, levels, modalities, rng)
     labels, confidence = plan.labels, plan.confidence
     splits = np.repeat(list(sizes), list(sizes.values()))
     ids: dict[str, list[str]] = {split: [] for split in sizes}
-    truth = []
+    truth, table = [], []
     for n, split in enumerate(splits.tolist()):
         movie = f"{n + 1:07d}"
         ids[split].append(movie)
-        claims = {m: _named(plan, plan.claims[n, i]) for i, m in enumerate(plan.modalities)}
-        record = {
-            "title": title(rng),
-            "year": int(rng.integers(1930, 2016)),
-            "genres": _named(plan, labels[n]),
-            "plot": [plot(claims["text"], confidence[n, 0], rng)],
-        }
+        claims = {m: _named(plan, plan.claims[n, i]) for i, m in enumerate(modalities)}
+        sure = dict(zip(modalities, confidence[n].tolist(), strict=True))
+        record = {"title": title(rng), "year": int(rng.integers(1930, 2016)), "genres": _named(plan, labels[n])}
+        if "text" in claims:
+            record["plot"] = [plot(claims["text"], sure["text"], rng)]
         _write_json(folder / "dataset" / f"{movie}.json", record)
-        picture = poster(claims["image"], confidence[n, 1] / (levels - 1), rng)
-        picture.save(folder / "dataset" / f"{movie}.jpeg", quality=90)
-        switch, level = plan.modalities[plan.switch[n]], int(plan.level[n])
+        if "image" in claims:
+            picture = poster(claims["image"], sure["image"] / (levels - 1), rng)
+            picture.save(folder / "dataset" / f"{movie}.jpeg", quality=90)
+        for m in (m for m in ARRAYS if m in claims):
+            np.save(folder / m / f"{movie}.npy", ARRAYS[m](claims[m], sure[m] / (levels - 1), rng))
+        if "metadata" in claims:
+            table.append({"id": movie, "year": record["year"], **row(claims["metadata"], sure["metadata"], rng)})
+        switch, level = modalities[plan.switch[n]], int(plan.level[n])
         truth.append({"id": movie, "split": split, "switch": switch, "level": level, "claims": claims})
     _write_json(folder / "split.json", {"train": ids["train"], "dev": ids["val"], "test": ids["test"]})
     _write_json(folder / "genres.json", plan.kinds)
-    lines = [json.dumps(row, sort_keys=True) + "\n" for row in truth]
-    (folder / "truth.jsonl").write_text("".join(lines), encoding="utf-8")
+    _write_lines(folder / "truth.jsonl", truth)
+    if table:
+        _write_lines(folder / "metadata.jsonl", table)
 
 
-def _draw_until_complete(sizes: dict[str, int], levels: int, rng: np.random.Generator) -> Plan:
+def _draw_until_complete(sizes: dict[str, int], levels: int, modalities: tuple[str, ...], rng: np.random.Generator) -> Plan:
     """A plan in which every split of four movies or more shows every genre, so that small demos have no undefined score."""
     while True:
-        plan = draw(sum(sizes.values()), ("text", "image"), levels, rng)
+        plan = draw(sum(sizes.values()), modalities, levels, rng)
         parts = np.split(plan.labels, np.cumsum(list(sizes.values()))[:-1])
         if all(part.any(axis=0).all() for part in parts if len(part) >= 4):
             return plan
@@ -199,23 +109,45 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, sort_keys=True, indent=1) + "\n", encoding="utf-8")
 
 
+def _write_lines(path: Path, rows: Sequence[Any]) -> None:
+    path.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), encoding="utf-8")
+
+
 class Planted(MovieData):
     """The task as a data set, read like any other; its truth stands beside it and is never read in training.
 
     Args:
         root: a folder that `generate` wrote, or that it is to write; None keeps one in the store.
+        modalities: those that the switch is drawn among, joined by `+`.
         movies: all splits together, where it is to be written.
         levels: of confidence.
         seed: of the generator, and of `limit`.
         options: those of every data set.
+
+    Raises:
+        UserError: `modalities` names one that does not exist, or one twice; or the folder holds a task of other ones.
     """
 
-    modalities = ("text", "image")
+    modalities = MODALITIES
     layout = "raw"
 
-    def __init__(self, root: str | None = None, movies: int = 2400, levels: int = 4, seed: int = 0, **options: Any):
+    def __init__(
+        self,
+        root: str | None = None,
+        modalities: str = "text+image",
+        movies: int = 2400,
+        levels: int = 4,
+        seed: int = 0,
+        **options: Any,
+    ):
         super().__init__(root, seed=seed, **options)
+        self.planted = _planted(modalities)
         self.wanted, self.levels = movies, levels
+
+    @classmethod
+    def offers(cls, node: Mapping[str, Any]) -> tuple[str, ...]:
+        """Those that are planted."""
+        return _planted(node["modalities"])
 
     def open(self, store: Store) -> None:
         """Generate what is not there yet."""
@@ -226,6 +158,7 @@ class Planted(MovieData):
         else:
             self._generated(folder)
         self.raw = RawLayout(folder)
+        self.table = _table(folder / "metadata.jsonl") if "metadata" in self.planted else {}
 
     @property
     def folder(self) -> Path:
@@ -237,8 +170,24 @@ class Planted(MovieData):
         return None if self._folder(store).exists() else f"{self.wanted} movies to be generated in {self._folder(store)}"
 
     def read(self, split: str, audit: Audit) -> Iterator[Movie]:
-        """As MM-IMDb's own layout."""
-        return self.raw.read(split, audit)
+        """As MM-IMDb's layout, and `content["video"]`, `content["audio"]` (ArrayFile), `content["metadata"]` (a row, dict)."""
+        noted = Audit()
+        for movie in self.raw.read(split, noted):
+            content = {m: said for m, said in movie.content.items() if m in self.planted}
+            for modality in (m for m in ARRAYS if m in self.planted):
+                path = self.folder / modality / f"{movie.id}.npy"
+                if path.is_file():
+                    content[modality] = ArrayFile(path, read_array)
+                else:
+                    file = f"{modality}/{path.name}"
+                    noted.add(movie.id, file, split, f"missing_{modality}", "kept_absent", "no such file")
+            if movie.id in self.table:
+                content["metadata"] = self.table[movie.id]
+            elif "metadata" in self.planted:
+                noted.add(movie.id, "metadata.jsonl", split, "missing_metadata", "kept_absent", "it has no row")
+            yield Movie(movie.id, content, movie.genres)
+        never = {kind for m, kind in (("text", "missing_plot"), ("image", "missing_image")) if m not in self.planted}
+        audit.problems += [problem for problem in noted.problems if problem.kind not in never]
 
     def record_file(self, id: str, split: str) -> str:
         """A file a movie."""
@@ -246,11 +195,45 @@ class Planted(MovieData):
 
     def _generated(self, folder: Path) -> None:
         if not (folder / "split.json").exists():
-            generate(folder, self.wanted, self.seed, self.levels)
+            generate(folder, self.wanted, self.seed, self.levels, self.planted)
+        held = _held(folder)
+        if held and held != self.planted:
+            raise UserError(
+                f"data.root={folder} was planted with {'+'.join(held)} and not with {'+'.join(self.planted)}: "
+                f"set data.modalities={'+'.join(held)}, or choose a new folder"
+            )
 
     def _folder(self, store: Store) -> Path:
-        name = digest(["planted", self.wanted, self.seed, self.levels])[:16]
+        name = digest(["planted", self.planted, self.wanted, self.seed, self.levels])[:16]
         return store.root / "planted" / name if self.root is None else Path(self.root).expanduser()
+
+
+def _planted(joined: str) -> tuple[str, ...]:
+    """The names in `data.modalities`, in the order of `MODALITIES`, so that one task has one name. Raises UserError."""
+    names = joined.split("+")
+    if not set(names) <= set(MODALITIES) or len(set(names)) < len(names):
+        raise UserError(f"data.modalities={joined} cannot be planted: join some of {', '.join(MODALITIES)} by +, each once")
+    return tuple(m for m in MODALITIES if m in names)
+
+
+def _held(folder: Path) -> tuple[str, ...]:
+    """The modalities of the task in a folder; none where its truth was taken away."""
+    truth = folder / "genres.json"
+    kinds = set(json.loads(truth.read_text(encoding="utf-8")).values()) if truth.exists() else set()
+    return tuple(m for m in MODALITIES if m in kinds)
+
+
+def _table(path: Path) -> dict[str, dict[str, Any]]:
+    """{id: its row}; empty where the file is missing. Raises UserError."""
+    if not path.exists():
+        return {}
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return {row.pop("id"): row for row in rows}
+    except (ValueError, KeyError, AttributeError) as broken:
+        raise UserError(
+            f'{path} cannot be read ({broken}): expected a JSON object with an "id" on each line; restore it'
+        ) from broken
 
 
 def _beside(folder: Path) -> Path:

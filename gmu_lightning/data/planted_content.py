@@ -1,8 +1,9 @@
-"""How a planted movie speaks: a plot and a poster that show claimed genres and a confidence, nothing more."""
+"""How a planted movie speaks: a plot, a poster and a table's row that show claimed genres and a confidence, nothing more."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -71,6 +72,19 @@ SHOWN = {  # per genre: the colour of its disc, RGB
     "Fantasy": (50, 190, 60),
 }
 
+KEYWORDS = {  # per genre: what the table's row may call it
+    "Adventure": ("jungle", "expedition", "lost-temple"),
+    "Comedy": ("slapstick", "prank", "mistaken-identity"),
+    "Crime": ("heist", "gangster", "money-laundering"),
+    "Horror": ("vampire", "haunted-house", "slasher"),
+    "Romance": ("first-love", "wedding", "love-letter"),
+    "Western": ("gunfight", "cattle-drive", "sheriff"),
+    "Documentary": ("archive-footage", "interview", "voice-over"),
+    "Short": ("student-film", "one-take", "vignette"),
+}
+OTHER_KEYWORDS = ("rain", "train", "river", "friendship", "autumn", "moving-house", "neighbour", "reunion")
+COUNTRIES = ("France", "India", "Italy", "Japan", "Mexico", "Nigeria", "Sweden", "United States")
+
 
 def plot(genres: Sequence[str], assurances: int, rng: np.random.Generator) -> str:
     """Ten sentences: one for each genre, the rest everyday; `assurances` of them open with an assurance."""
@@ -98,6 +112,19 @@ def poster(genres: Sequence[str], length: float, rng: np.random.Generator) -> Im
     if length:
         canvas.rectangle((4, 58, 4 + round(55 * length), 62), fill=(255, 255, 255))
     return picture
+
+
+def row(genres: Sequence[str], screens: int, rng: np.random.Generator) -> dict[str, Any]:
+    """A table's row: a keyword for each genre and two everyday ones, the confidence (`screens`), and columns that say nothing."""
+    keywords = [str(rng.choice(KEYWORDS[genre])) for genre in genres]
+    keywords += rng.permutation(OTHER_KEYWORDS)[:2].tolist()
+    return {
+        "screens": screens,
+        "runtime": int(rng.integers(70, 181)),
+        "country": str(rng.choice(COUNTRIES)),
+        "budget": round(float(rng.lognormal(2, 1)), 2) if rng.random() < 0.8 else None,
+        "keywords": rng.permutation(keywords).tolist(),
+    }
 
 
 def title(rng: np.random.Generator) -> str:

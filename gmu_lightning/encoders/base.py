@@ -39,6 +39,7 @@ class Encoder(nn.Module):
     """
 
     sequences: ClassVar[bool] = False  # whether Features.sequence is filled
+    takes_prefix: ClassVar[bool] = False  # whether other modalities' tokens may stand before its own
 
     def __init__(
         self,

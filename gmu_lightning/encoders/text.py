@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gmu_lightning.encoders import weights
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.prefix import Prefix, first_position, prefixed
 from gmu_lightning.files import digest
 from gmu_lightning.movie import Features, UserError
 
@@ -28,8 +29,6 @@ TOKENIZER_FILES = (
     *("merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
 )
 SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")  # no vocabulary of their own
-# Their position table starts after the padding index.
-OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "longformer", "roberta-prelayernorm")
 
 
 class TokenInputs(NamedTuple):
@@ -54,6 +53,7 @@ class HuggingFaceText(Encoder):
     """
 
     sequences = True
+    takes_prefix = True
 
     def __init__(self, name: str, pool: str = "mean", max_tokens: int = 256, **common: Any):
         super().__init__("text", pretrained=True, **common)
@@ -93,16 +93,37 @@ class HuggingFaceText(Encoder):
         layers = max((m for m in self.network.modules() if isinstance(m, nn.ModuleList)), key=len)
         return [embeddings, *layers]
 
-    def forward(self, inputs: TokenInputs) -> Features:
-        out = self.network(input_ids=inputs.ids, attention_mask=inputs.mask.long())
-        sequence = out.last_hidden_state  # (B, T, d)
+    def forward(self, inputs: TokenInputs, prefix: Prefix | None = None) -> Features:
+        """Features of the text, which a prefix may have been read beside. Raises UserError where the network takes none."""
+        if prefix is None:
+            out = self.network(input_ids=inputs.ids, attention_mask=inputs.mask.long())
+            sequence = out.last_hidden_state  # (B, T, d)
+        else:
+            out = self.network(**prefixed(self.network, inputs.ids, inputs.mask, prefix))
+            sequence = out.last_hidden_state[:, prefix.mask.shape[1] :]
         if self.pool == "pooler":
-            vector = out.pooler_output
+            vector = out.pooler_output if prefix is None else self.network.pooler(sequence)
         elif self.pool == "cls":
             vector = sequence[:, 0]
         else:
             vector = masked_mean(sequence, inputs.mask)
         return Features(vector, sequence, inputs.mask)
+
+    def separator(self) -> Tensor:
+        """The embedding of the token that ends a text, (d,)."""
+        return self.network.get_input_embeddings().weight[self._empty()[-1]]
+
+    def emptied(self, inputs: TokenInputs, rows: Tensor) -> TokenInputs:
+        """The same texts, but the empty one, [CLS] [SEP], where `rows` (B,) is True."""
+        empty = torch.tensor(self._empty(), device=inputs.ids.device)
+        short = max(0, len(empty) - inputs.ids.shape[1])
+        ids, mask = nn.functional.pad(inputs.ids, (0, short)), nn.functional.pad(inputs.mask, (0, short))
+        ends = nn.functional.pad(empty, (0, ids.shape[1] - len(empty)))
+        real = torch.arange(ids.shape[1], device=ids.device) < len(empty)
+        return TokenInputs(torch.where(rows[:, None], ends, ids), torch.where(rows[:, None], real, mask))
+
+    def _empty(self) -> list[int]:
+        return _tokenizer(weights.find(self.name, OPTION).fetched(), self.max_tokens)("")["input_ids"]
 
     def _load(self) -> nn.Module:
         from transformers import MODEL_MAPPING, AutoConfig, AutoModel
@@ -264,6 +285,4 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _most_tokens(config: Mapping[str, Any]) -> int | None:
     positions = config.get("max_position_embeddings")
-    if positions and config.get("model_type") in OFFSET_POSITIONS:
-        return positions - (config.get("pad_token_id") or 0) - 1
-    return positions
+    return positions - first_position(config) if positions else positions

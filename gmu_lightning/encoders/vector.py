@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -49,59 +49,78 @@ class Vector(Encoder):
 
 
 @dataclass(frozen=True)
-class VectorPreparation:
-    """An array is stored as it is: float32 (size,).
+class ArrayPreparation:
+    """Arrays that somebody extracted before; the size of their last axis is given, or learned from train.
 
     Attributes:
         dim: the size asked for, None for train's own.
         learned: the size that `fit` found, None before.
+        axes: how many axes an array has as it is stored.
+        kind: what such an array is called.
     """
 
     modality: str
-    dim: int | None
+    dim: int | None = None
     learned: int | None = None
     learns = True
+    axes: ClassVar[int]
+    kind: ClassVar[str]
 
     @property
     def fingerprint(self) -> str:
-        """The size asked for."""
-        return f"vector {self.dim}"
+        """The kind of array and the size asked for."""
+        return f"{self.kind} {self.dim}"
 
     @property
     def size(self) -> int:
-        """Of every vector. Raises RuntimeError where it is still to be learned."""
+        """Of every last axis. Raises RuntimeError where it is still to be learned."""
         size = self.dim or self.learned
         if size is None:
-            raise RuntimeError(f"the size of the {self.modality} vectors was not learned yet: fit the preparation on train first")
+            raise RuntimeError(
+                f"the size of the {self.modality} {self.kind}s was not learned yet: fit the preparation on train first"
+            )
         return size
 
-    def fit(self, contents: Iterable[Any]) -> VectorPreparation:
-        """With the size of the first array that has one axis, unless it was given."""
+    def fit(self, contents: Iterable[Any]) -> Self:
+        """With the size of the first array that has as many axes as expected, unless it was given."""
         if self.dim is not None:
             return self
         for content in contents:
             array = self._array(content)
-            if array.ndim == 1:
-                return replace(self, learned=len(array))
-        raise UserError(f"no movie of train has a {self.modality} vector; choose other modalities")
+            if array.ndim == self.axes:
+                return replace(self, learned=array.shape[-1])
+        raise UserError(f"no movie of train has a {self.modality} {self.kind}; choose other modalities")
 
     def state(self) -> dict[str, Any]:
         """{"size": d}"""
         return {"size": self.size}
 
-    def restored(self, state: Mapping[str, Any]) -> VectorPreparation:
+    def restored(self, state: Mapping[str, Any]) -> Self:
         """With that size."""
         return replace(self, learned=state["size"])
+
+    def _array(self, content: Any) -> np.ndarray:
+        if isinstance(content, np.ndarray) and content.dtype.kind in "fiu":
+            return content
+        raise UserError(
+            f"this data set's {self.modality} is {type(content).__name__} and no {self.kind}; "
+            f"choose another encoder/{self.modality}, or a data.layout with extracted features"
+        )
+
+
+@dataclass(frozen=True)
+class VectorPreparation(ArrayPreparation):
+    """An array is stored as it is: float32 (size,)."""
+
+    axes = 1
+    kind = "vector"
 
     def store(self, content: Any) -> np.ndarray:
         """One array -> float32 (size,). Raises BadContent where its shape is another or a number is not finite."""
         array = self._array(content)
         if array.shape != (self.size,):
             raise BadContent("bad_array", f"shape {array.shape}, expected ({self.size},)")
-        stored = array.astype(np.float32)
-        if not np.isfinite(stored).all():
-            raise BadContent("bad_array", f"{int((~np.isfinite(stored)).sum())} of {self.size} numbers are not finite")
-        return stored
+        return finite(array, "float32")
 
     def batch(self, rows: Sequence[np.ndarray | None], training: bool) -> Tensor:
         """(B, size) float32, zeros where absent."""
@@ -111,10 +130,12 @@ class VectorPreparation:
                 vectors[n] = row
         return torch.from_numpy(vectors)
 
-    def _array(self, content: Any) -> np.ndarray:
-        if isinstance(content, np.ndarray) and content.dtype.kind in "fiu":
-            return content
-        raise UserError(
-            f"this data set's {self.modality} is {type(content).__name__} and no vector; "
-            f"choose another encoder/{self.modality}, or a data.layout with extracted features"
-        )
+
+def finite(array: np.ndarray, dtype: str) -> np.ndarray:
+    """The array in that dtype. Raises BadContent where a number is not finite in it."""
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(array, dtype=dtype)
+    broken = int((~np.isfinite(stored)).sum())
+    if broken:
+        raise BadContent("bad_array", f"{broken} of {stored.size} numbers are not finite")
+    return stored

@@ -18,7 +18,7 @@ from gmu_lightning.experiment.conf import choices_of, conf_folder
 from gmu_lightning.experiment.settle import modalities_of
 from gmu_lightning.features import FeatureColumn, encoded, features_of
 from gmu_lightning.fusion import Fusion
-from gmu_lightning.fusion.base import mismatch
+from gmu_lightning.fusion.base import mismatch, prefix_mismatch
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import Features, Senseless, UserError
 
@@ -45,21 +45,25 @@ def check_sense(config: Mapping[str, Any]) -> None:
             f"data={config['choices'].get('data', data_class.__name__)} has no {' and no '.join(absent)}: "
             f"choose modalities among {', '.join(offered)}"
         )
-    problem = mismatch(
-        fusion_class, config["choices"].get("fusion", fusion_class.__name__), modalities, _fusions_of(len(modalities))
-    )
+    problem = mismatch(fusion_class, config["choices"].get("fusion", fusion_class.__name__), modalities, _fusions_of(modalities))
     if problem:
         raise Senseless(problem)
+    if "text" in modalities:
+        text = get_object(config["encoder"]["text"]["_target_"])
+        names = [config["choices"].get(group, cls.__name__) for group, cls in (("fusion", fusion_class), ("encoder/text", text))]
+        problem = prefix_mismatch(fusion_class, names[0], text, names[1])
+        if problem:
+            raise Senseless(problem)
 
 
 @cache
-def _fusions_of(modalities: int) -> tuple[str, ...]:
-    """The choices of `fusion=` that take so many modalities."""
+def _fusions_of(modalities: tuple[str, ...]) -> tuple[str, ...]:
+    """The choices of `fusion=` that take these modalities."""
     nodes = {
         name: yaml.safe_load((conf_folder() / f"fusion/{name}.yaml").read_text(encoding="utf-8")) for name in choices_of("fusion")
     }
     classes = {name: get_object(node["_target_"]) for name, node in nodes.items()}
-    return tuple(name for name, found in classes.items() if found.fewest <= modalities <= (found.most or modalities))
+    return tuple(name for name, found in classes.items() if mismatch(found, name, modalities) is None)
 
 
 def build_data(config: Mapping[str, Any], store: Store) -> MovieData:
@@ -94,12 +98,16 @@ def build_columns(
         encoder.preparation = column.preparation
         seconds["prepare"] += time.perf_counter() - start
         start = time.perf_counter()
-        kept = encoder.constant and not (needs == "tokens" and modality == "text")
-        columns[modality] = encoded(store, column, encoder, device, needs != "vector") if kept else column
+        columns[modality] = encoded(store, column, encoder, device, needs != "vector") if kept(encoder, needs) else column
         seconds["encode"] += time.perf_counter() - start
     data.leave_out_unusable()
     data.use(columns)
     return columns, seconds
+
+
+def kept(encoder: Encoder, needs: str) -> bool:
+    """Whether an encoder's features are computed once: not those of a text that is read together with other modalities."""
+    return encoder.constant and not (needs == "tokens" and encoder.modality == "text")
 
 
 def prepare_column(data: MovieData, modality: str, encoder: Encoder, store: Store, fitted: bool = False) -> Column:

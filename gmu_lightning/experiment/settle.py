@@ -99,6 +99,12 @@ def _check_numbers(settled: Mapping[str, Any]) -> None:
         value = settled[group][key]
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{name}={value} is no such number: give a whole number from {least} on")
+    threads = settled["trainer"].get("threads")
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        raise UserError(f"trainer.threads={threads} is no such number: give a whole number from 1 on, or null for all cores")
+    for option in ("bias", "hidden"):
+        if not isinstance(settled.get("fusion", {}).get(option, False), bool):
+            raise UserError(f"fusion.{option}={settled['fusion'][option]} is neither true nor false: give one of them")
     rate = settled["optimizer"]["lr"]
     if not isinstance(rate, int | float):
         raise UserError(f"optimizer.lr={rate} is no learning rate: give a number, such as optimizer.lr=1e-3")

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.normalise import Batch
 from gmu_lightning.movie import Features, Fused, MovieBatch, UserError
+
+HEADS = ("linear", "maxout")
 
 
 class Fusion(nn.Module):
@@ -21,30 +25,48 @@ class Fusion(nn.Module):
     Args:
         sizes: {modality: d_m}, in the order of every M axis.
         dim: D, the common size.
+        head: `linear`, which splits a logit into contributions, or `maxout`, a network that does not (`MaxoutHead`).
+        maxout_hidden: width of the maxout layers; None takes that of the fused vector.
+        maxout_pieces: linear pieces of each of them.
 
     Raises:
-        UserError: `dim` is below 1.
+        UserError: `dim` is below 1, or the head is unknown.
 
     Attributes:
+        needs: `vector` reads {modality: (B, d_m)}, `sequence` {modality: Features}; `tokens` encodes by itself, and reads what
+            its `encode` returned as vectors.
+        requires: modalities it cannot do without.
+        fewest, most: how many modalities it takes; None has no end.
         size: width of `Fused.vector`.
         open_threshold: a feature's gate is open above it: 1/M where gates sum to one over M.
     """
 
     needs: ClassVar[str] = "vector"
+    requires: ClassVar[tuple[str, ...]] = ()
     fewest: ClassVar[int] = 2
     most: ClassVar[int | None] = None
 
-    def __init__(self, sizes: Mapping[str, int], dim: int = 256):
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        dim: int = 256,
+        head: str = "linear",
+        maxout_hidden: int | None = None,
+        maxout_pieces: int = 2,
+    ):
         super().__init__()
         if dim < 1:
             raise UserError(f"fusion.dim={dim} is no size: give 1 or more, such as fusion.dim=256")
+        if head not in HEADS:
+            raise UserError(f"fusion.head={head} does not exist: choose one of {', '.join(HEADS)}")
+        self.maxout = (maxout_hidden, maxout_pieces) if head == "maxout" else None
         self.sizes = dict(sizes)
         self.dim = self.size = dim
         self.open_threshold = 1 / len(self.sizes)
 
     def encode(self, encoders: Any, batch: MovieBatch) -> dict[str, Features]:
         """Each modality by itself; features that are in the batch already pass through; an absent modality is never encoded."""
-        return {m: _encoded(encoders[m], batch.inputs[m], batch.present[:, i]) for i, m in enumerate(self.sizes)}
+        return {m: encoded(encoders[m], batch.inputs[m], batch.present[:, i]) for i, m in enumerate(self.sizes)}
 
     def forward(self, inputs: Mapping[str, Tensor], present: Tensor | None = None) -> Fused:
         """Fuse.
@@ -54,9 +76,7 @@ class Fusion(nn.Module):
             present: (B, M) bool, one row per movie whatever the inputs' other dimensions; None means all present.
         """
         first = next(iter(inputs.values()))
-        if present is None:
-            present = torch.ones(len(first), len(self.sizes), dtype=torch.bool, device=first.device)
-        there = present.view(len(first), *[1] * (first.ndim - 2), len(self.sizes), 1)  # (B, ..., M, 1)
+        there = everyone(inputs, present).view(len(first), *[1] * (first.ndim - 2), len(self.sizes), 1)  # (B, ..., M, 1)
         # A product with zero would let NaN through; what is absent is replaced before anything is computed.
         blanked = [torch.where(there[..., i, :], inputs[m], 0.0) for i, m in enumerate(self.sizes)]
         return self.fuse(blanked, there)
@@ -67,7 +87,10 @@ class Fusion(nn.Module):
 
     def head(self, genres: int) -> nn.Module:
         """What turns Fused into logits (B, C)."""
-        return LinearHead(self.size, genres)
+        if self.maxout is None:
+            return LinearHead(self.size, genres)
+        hidden, pieces = self.maxout
+        return MaxoutHead(self.size, genres, self.size if hidden is None else hidden, pieces)
 
 
 class LinearHead(nn.Linear):
@@ -83,6 +106,34 @@ class LinearHead(nn.Linear):
         wide = torch.float32 if fused.parts.device.type == "mps" else torch.float64
         with torch.autocast(fused.parts.device.type, enabled=False):
             return fused.parts.to(wide) @ self.weight.to(wide).T
+
+
+class MaxoutHead(nn.Module):
+    """logits = V BN(maxout BN(maxout BN(h))) + b.
+
+    Maxout is the largest of k linear pieces (Goodfellow et al. 2013, arXiv 1302.4389). The classifier of Arevalo et al. 2017
+    (github.com/johnarevalo/gmu-mmimdb), with k = 2. Not linear in h: no contributions.
+
+    Raises:
+        UserError: `hidden` or `pieces` is below 1.
+    """
+
+    def __init__(self, size: int, genres: int, hidden: int, pieces: int = 2):
+        super().__init__()
+        for name, value in {"hidden": hidden, "pieces": pieces}.items():
+            if value < 1:
+                raise UserError(f"fusion.maxout_{name}={value}: give 1 or more")
+        self.pieces = pieces
+        self.layers = nn.ModuleList(nn.Linear(width, hidden * pieces) for width in (size, hidden))
+        self.norms = nn.ModuleList(Batch(width) for width in (size, hidden, hidden))
+        self.out = nn.Linear(hidden, genres)
+
+    def forward(self, fused: Fused) -> Tensor:
+        x = fused.vector  # (B, D)
+        rows = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        for norm, layer in zip(self.norms, self.layers, strict=False):
+            x = layer(norm(x, rows)).unflatten(-1, (-1, self.pieces)).amax(dim=-1)
+        return self.out(self.norms[-1](x, rows))
 
 
 class MixtureHead(nn.Module):
@@ -110,17 +161,19 @@ class MixtureHead(nn.Module):
 
 
 def mismatch(fusion: type[Fusion], name: str, modalities: Sequence[str], others: Sequence[str] = ()) -> str | None:
-    """Why a fusion cannot take so many modalities, in a sentence with the way out; None where it can.
+    """Why a fusion cannot take these modalities, in a sentence with the way out; None where it can.
 
     Args:
         fusion: only what the class declares is asked.
         name: as `fusion=` spells it.
         others: fusions that take so many, to be named.
     """
-    count = len(modalities)
+    count, word = len(modalities), "+".join(modalities)
     if fusion.fewest <= count <= (fusion.most or count):
-        return None
-    word = "+".join(modalities)
+        lacking = [m for m in fusion.requires if m not in modalities]
+        if not lacking:
+            return None
+        return f"fusion={name} reads {' and '.join(lacking)} and modalities={word} has none: add it, or choose another fusion"
     another = f"fusion={', '.join(others)}" if others else "another fusion"
     if count < fusion.fewest:
         takes, choose = f"at least {fusion.fewest} modalities", "choose fusion=none, or more modalities"
@@ -131,7 +184,48 @@ def mismatch(fusion: type[Fusion], name: str, modalities: Sequence[str], others:
     return f"fusion={name} takes {takes} and modalities={word} names {count}: {choose}"
 
 
-def _encoded(encoder: Any, inputs: Any, present: Tensor) -> Features:
+def prefix_mismatch(fusion: type[Fusion], name: str, text: type[Encoder], choice: str) -> str | None:
+    """Why a text encoder cannot read the tokens a fusion puts before the plot, in a sentence; None where it can, or need not.
+
+    Args:
+        fusion, text: only what the classes declare is asked.
+        name, choice: as `fusion=` and `encoder/text=` spell them.
+    """
+    if fusion.needs != "tokens" or text.takes_prefix:
+        return None
+    return (
+        f"fusion={name} puts tokens before the plot's in a transformer and encoder/text={choice} is none: "
+        "choose encoder/text=minilm or bert_base, or another fusion"
+    )
+
+
+def everyone(inputs: Mapping[str, Any], present: Tensor | None) -> Tensor:
+    """`present` (B, M), or all of them where it is None."""
+    if present is not None:
+        return present
+    first = next(iter(inputs.values()))
+    first = first.vector if isinstance(first, Features) else first
+    return torch.ones(len(first), len(inputs), dtype=torch.bool, device=first.device)
+
+
+def tokens(features: Features, there: Tensor) -> tuple[Tensor, Tensor]:
+    """A modality as a sequence, its vector being the only token where it has none, zeros wherever nothing is real.
+
+    Args:
+        there: (B,) bool, whether a movie has the modality.
+
+    Returns:
+        (B, T, d) and which tokens are real, (B, T).
+    """
+    x = features.vector[:, None] if features.sequence is None else features.sequence
+    mask = there[:, None].expand(x.shape[:2])
+    if features.sequence is not None and features.mask is not None:
+        mask = mask & features.mask
+    return torch.where(mask[..., None], x, 0.0), mask
+
+
+def encoded(encoder: Any, inputs: Any, present: Tensor) -> Features:
+    """Inputs of B rows -> Features, those not present (B,) zeros and never encoded; Features pass through."""
     if isinstance(inputs, Features):
         return inputs
     if bool(present.all()):

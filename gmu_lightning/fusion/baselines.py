@@ -28,8 +28,17 @@ class Alone(Fusion):
 
     fewest, most = 1, 1
 
-    def __init__(self, sizes: Mapping[str, int], dim: int = 256, hidden: bool = True, bias: bool = False):
-        super().__init__(sizes, dim)
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        dim: int = 256,
+        hidden: bool = True,
+        bias: bool = False,
+        head: str = "linear",
+        maxout_hidden: int | None = None,
+        maxout_pieces: int = 2,
+    ):
+        super().__init__(sizes, dim, head, maxout_hidden, maxout_pieces)
         size = next(iter(self.sizes.values()))
         self.size = dim if hidden else size
         self.hidden = nn.ModuleDict({m: nn.Linear(d, dim, bias=bias) for m, d in self.sizes.items()} if hidden else {})
@@ -57,8 +66,17 @@ class Mean(_Projected):
 class Concat(Fusion):
     """h = [tanh(W_1 x_1); ...; tanh(W_M x_M)], or [x_1; ...; x_M] with `hidden=false`. The block of an absent one is zero."""
 
-    def __init__(self, sizes: Mapping[str, int], dim: int = 256, hidden: bool = True, bias: bool = False):
-        super().__init__(sizes, dim)
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        dim: int = 256,
+        hidden: bool = True,
+        bias: bool = False,
+        head: str = "linear",
+        maxout_hidden: int | None = None,
+        maxout_pieces: int = 2,
+    ):
+        super().__init__(sizes, dim, head, maxout_hidden, maxout_pieces)
         self.hidden = nn.ModuleDict({m: nn.Linear(d, dim, bias=bias) for m, d in self.sizes.items()} if hidden else {})
         self.widths = [dim] * len(self.sizes) if hidden else list(self.sizes.values())
         self.size = sum(self.widths)

@@ -21,7 +21,7 @@ class GMU(Fusion):
             `original`: z_1 = sigma(U x), z_2 = 1 - z_1 for two modalities; z_m = sigma(U_m x) for more.
             `hier`: s_m = sigma(U_m x), s_M = 1; z_m = s_m prod_(j<m) (1 - s_j), the last present one taking the rest.
             `softmax`: z = softmax over m of U t_m, t_m = T_m x_m (x_m itself where d_m = D).
-        sizes, dim: as every Fusion.
+        sizes, dim, head, maxout_hidden, maxout_pieces: as every Fusion.
         gate_input: `self`, or for `softmax` also `concat`: U_m x instead of U t_m.
         bias: of hidden and gate layers; the paper has none.
 
@@ -29,8 +29,18 @@ class GMU(Fusion):
     for softmax, `transform.<m>.weight` (D, d_m) where d_m is not D.
     """
 
-    def __init__(self, variant: str, sizes: Mapping[str, int], dim: int = 256, gate_input: str = "self", bias: bool = False):
-        super().__init__(sizes, dim)
+    def __init__(
+        self,
+        variant: str,
+        sizes: Mapping[str, int],
+        dim: int = 256,
+        gate_input: str = "self",
+        bias: bool = False,
+        head: str = "linear",
+        maxout_hidden: int | None = None,
+        maxout_pieces: int = 2,
+    ):
+        super().__init__(sizes, dim, head, maxout_hidden, maxout_pieces)
         if variant not in VARIANTS:
             raise UserError(f"GMU variant {variant} does not exist: choose one of {', '.join(VARIANTS)}")
         if gate_input not in ("self", "concat"):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Rough costs on two shared cores: an estimate claims no more than the order of magnitude.
 SECONDS_PER_JOB, SECONDS_PER_STEP = 2.0, 0.006
 SECONDS_PER_MOVIE = {"prepare": 0.003, "encode": 0.03, "train": 0.05}
-BYTES_PER_MOVIE = {"text": 1_000, "image": 150_000}
+BYTES_PER_MOVIE = {"text": 1_000, "image": 150_000, "video": 3_300_000, "audio": 1_500_000, "metadata": 1_300}
 JOB_BYTES, STACK_BYTES = 6e6, 900e6
 
 
@@ -105,12 +105,15 @@ def _sorted_out(jobs: Sequence[Job]) -> tuple[list[str], list[Job]]:
 
 
 def _keys(config: Mapping[str, Any]) -> dict[str, str]:
-    return {m: f"{config['data']}{m}{config['encoder'][m]}" for m in modalities_of(config["modalities"])}
+    from gmu_lightning.experiment.build import needs_of
+
+    needs = needs_of(config)
+    return {m: f"{config['data']}{m}{config['encoder'][m]}{needs}" for m in modalities_of(config["modalities"])}
 
 
 def _part(config: Mapping[str, Any], modality: str) -> _Part:
     from gmu_lightning.data.store import Store
-    from gmu_lightning.experiment.build import make
+    from gmu_lightning.experiment.build import kept, make, needs_of
 
     name = f"{modality}={config['choices'].get(f'encoder/{modality}', '')}"
     try:
@@ -124,27 +127,28 @@ def _part(config: Mapping[str, Any], modality: str) -> _Part:
         data.load((modality,), store)
     except UserError as error:
         return _Part(f"stop  {name}: {error}")
-    return _look(data, encoder, store, f"{config['choices'].get('data')}", name)
+    needs = needs_of(config)
+    cacheable = kept(encoder, needs)
+    return _look(data, encoder, cacheable, needs != "vector", store, f"{config['choices'].get('data')}", name)
 
 
-def _look(data: MovieData, encoder: Any, store: Store, data_name: str, name: str) -> _Part:
+def _look(data: MovieData, encoder: Any, cacheable: bool, sequences: bool, store: Store, data_name: str, name: str) -> _Part:
     from gmu_lightning.data.store import column_key
     from gmu_lightning.features import feature_key
 
     movies, modality = len(data.movies), encoder.modality
     column = column_key(modality, data.digests[modality], data.in_train, encoder.preparation)
     prepared = store.has("columns", column)
-    cached = encoder.constant and store.has("features", feature_key(column, encoder))
-    state = "computed in every step" if not encoder.constant else "features cached" if cached else "features to be computed once"
+    cached = cacheable and store.has("features", feature_key(column, encoder, sequences and encoder.sequences))
+    state = "computed in every step" if not cacheable else "features cached" if cached else "features to be computed once"
     sizes = "/".join(str(len(data.rows(split))) for split in SPLITS)
     train = len(data.rows("train"))
     return _Part(
         f"data  {data_name} {sizes} movies, {name}: {_weights(encoder)}, {'prepared' if prepared else 'to be prepared'}, {state}",
         seconds=movies
-        * (SECONDS_PER_MOVIE["prepare"] * (not prepared) + SECONDS_PER_MOVIE["encode"] * (encoder.constant and not cached)),
-        bytes=movies
-        * (BYTES_PER_MOVIE.get(modality, 10_000) * (not prepared) + 4 * encoder.dim * (encoder.constant and not cached)),
-        seconds_per_epoch=0.0 if encoder.constant or not encoder.pretrained else train * SECONDS_PER_MOVIE["train"],
+        * (SECONDS_PER_MOVIE["prepare"] * (not prepared) + SECONDS_PER_MOVIE["encode"] * (cacheable and not cached)),
+        bytes=movies * (BYTES_PER_MOVIE.get(modality, 10_000) * (not prepared) + 4 * encoder.dim * (cacheable and not cached)),
+        seconds_per_epoch=0.0 if cacheable or not encoder.pretrained else train * SECONDS_PER_MOVIE["train"],
         train_movies=train,
     )
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.movie import Features
 
 TOLERANCE = 1e-5
 
@@ -36,12 +37,10 @@ def check_encoder(make: Callable[[], Encoder], contents: Sequence[Any]) -> None:
     assert encoder.network is network, "build() must do nothing the second time"
     encoder.eval()
     together = _features(encoder, rows)
-    assert together.shape == (len(rows), encoder.dim), f"vector is {tuple(together.shape)}, expected {(len(rows), encoder.dim)}"
-    assert together.dtype == torch.float32, f"features are {together.dtype}, expected float32"
-    assert torch.isfinite(together).all(), "features are not finite"
-    assert torch.equal(together, _features(encoder, rows)), "features differ from one evaluation to the next"
+    _check_features(encoder, together, len(rows))
+    assert torch.equal(together.vector, _features(encoder, rows).vector), "features differ from one evaluation to the next"
     _check_rows_alone(encoder, rows, together)
-    _check_frozen(encoder, rows, together)
+    _check_frozen(encoder, rows, together.vector)
 
 
 def _check_preparation(encoder: Encoder, contents: Sequence[Any]) -> list[np.ndarray]:
@@ -58,13 +57,41 @@ def _check_preparation(encoder: Encoder, contents: Sequence[Any]) -> list[np.nda
     return rows
 
 
-def _check_rows_alone(encoder: Encoder, rows: list[np.ndarray], together: Tensor) -> None:
+def _check_features(encoder: Encoder, features: Features, rows: int) -> None:
+    vector, sequence, mask = features
+    assert vector.shape == (rows, encoder.dim), f"vector is {tuple(vector.shape)}, expected {(rows, encoder.dim)}"
+    assert vector.dtype == torch.float32, f"features are {vector.dtype}, expected float32"
+    assert torch.isfinite(vector).all(), "features are not finite"
+    assert (sequence is not None) == encoder.sequences, f"sequences={encoder.sequences}, yet the features say otherwise"
+    if sequence is None:
+        return
+    assert sequence.shape[::2] == (rows, encoder.dim), f"sequence is {tuple(sequence.shape)}, expected ({rows}, T, {encoder.dim})"
+    if mask is not None:
+        assert mask.dtype == torch.bool and mask.shape == sequence.shape[:2], "mask is not bool (B, T), as long as the sequence"
+        assert mask.any(dim=1).all(), "a movie's mask keeps none of its tokens"
+    assert torch.isfinite(_real_tokens(features, slice(None))).all(), "tokens are not finite"
+
+
+def _check_rows_alone(encoder: Encoder, rows: list[np.ndarray], together: Features) -> None:
     for n, row in enumerate(rows):
-        alone = _features(encoder, [row])[0]
-        assert torch.allclose(alone, together[n], atol=TOLERANCE), f"row {n} alone differs from row {n} in a batch"
-    beside_absent = _features(encoder, [rows[0], None])
-    assert torch.allclose(beside_absent[0], together[0], atol=TOLERANCE), "an absent row changes its neighbour's features"
+        alone = _features(encoder, [row])
+        assert torch.allclose(alone.vector[0], together.vector[n], atol=TOLERANCE), (
+            f"row {n} alone differs from row {n} in a batch"
+        )
+        if encoder.sequences:
+            here, there = _real_tokens(alone, 0), _real_tokens(together, n)
+            assert here.shape == there.shape, f"row {n} has {len(here)} tokens alone and {len(there)} in a batch"
+            assert torch.allclose(here, there, atol=TOLERANCE), f"tokens of row {n} alone differ from those in a batch"
+    beside_absent = _features(encoder, [rows[0], None]).vector
+    assert torch.allclose(beside_absent[0], together.vector[0], atol=TOLERANCE), "an absent row changes its neighbour's features"
     assert torch.isfinite(beside_absent).all(), "an absent row's placeholder gives features that are not finite"
+    assert torch.isfinite(_features(encoder, [None]).vector).all(), "a batch of absent rows alone gives features not finite"
+
+
+def _real_tokens(features: Features, rows: int | slice) -> Tensor:
+    assert features.sequence is not None
+    sequence = features.sequence[rows]
+    return sequence if features.mask is None else sequence[features.mask[rows]]
 
 
 def _check_frozen(encoder: Encoder, rows: list[np.ndarray], together: Tensor) -> None:
@@ -74,12 +101,12 @@ def _check_frozen(encoder: Encoder, rows: list[np.ndarray], together: Tensor) ->
         assert not trained, f"freeze=all, yet these get gradients: {trained[:3]}"
         assert not any(module.training for module in encoder.network.modules()), "freeze=all, yet modules are in training mode"
         if encoder.constant:
-            assert torch.equal(together, _features(encoder, rows)), "constant, yet features differ in training"
+            assert torch.equal(together, _features(encoder, rows).vector), "constant, yet features differ in training"
     elif encoder.freeze == "none":
         assert len(trained) == len(list(encoder.parameters())), "freeze=none, yet some parameters get no gradient"
     encoder.eval()
 
 
 @torch.no_grad()
-def _features(encoder: Encoder, rows: Sequence[np.ndarray | None]) -> Tensor:
-    return encoder(encoder.preparation.batch(rows, encoder.training)).vector
+def _features(encoder: Encoder, rows: Sequence[np.ndarray | None]) -> Features:
+    return encoder(encoder.preparation.batch(rows, encoder.training))

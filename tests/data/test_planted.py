@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gmu_lightning.data.planted import SINGLE_GENRES, SWITCH_GENRES, draw, generate, planted_vectors, split_sizes
+from gmu_lightning.data.planted import generate
 from gmu_lightning.data.planted_content import ASSURANCES, SHOWN, TOLD
+from gmu_lightning.data.planted_plan import SINGLE_GENRES, SWITCH_GENRES, draw, planted_vectors, split_sizes
 from gmu_lightning.movie import UserError
 
 LEVELS = 4

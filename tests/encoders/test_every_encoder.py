@@ -1,4 +1,4 @@
-"""Every choice of encoder/text and encoder/image, found by listing the folders, on a small network of its own architecture."""
+"""Every choice of encoder/<modality>, found by listing the folders, on a small network of its own architecture."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,46 +19,62 @@ from gmu_lightning.encoders.image import TimmImage
 from gmu_lightning.encoders.text import HuggingFaceText
 
 CONF = Path(__file__).parents[2] / "conf" / "encoder"
-CHOICES = sorted(path.relative_to(CONF).as_posix() for kind in ("text", "image") for path in (CONF / kind).glob("*.yaml"))
+CHOICES = sorted(path.relative_to(CONF).as_posix() for path in CONF.glob("*/*.yaml"))
 FAMILIES = {"distilbert": "distilbert", "roberta": "roberta"}
 SETTLED = {"normalise": "layer", "dropout": 0.0}
 
 
-def encoder_of(choice: str, text_folder, image_folder, **changes) -> Encoder:
-    node = yaml.safe_load((CONF / choice).read_text()) | SETTLED | changes
-    module, _, name = node.pop("_target_").rpartition(".")
-    cls = getattr(importlib.import_module(module), name)
-    if cls is HuggingFaceText:
-        node["name"] = str(text_folder(FAMILIES.get(Path(choice).stem, "bert")))
-    if cls is TimmImage:
-        node["name"] = str(image_folder(node["name"].split(".")[0]))
-    return cls(**node)
+@pytest.fixture
+def encoder_of(text_folder, image_folder) -> Callable[..., Encoder]:
+    def make(choice: str, **changes) -> Encoder:
+        node = yaml.safe_load((CONF / choice).read_text()) | SETTLED | changes
+        module, _, name = node.pop("_target_").rpartition(".")
+        cls = getattr(importlib.import_module(module), name)
+        if cls is HuggingFaceText:
+            node["name"] = str(text_folder(FAMILIES.get(Path(choice).stem, "bert")))
+        if cls is TimmImage:
+            node["name"] = str(image_folder(node["name"].split(".")[0]))
+        return cls(**node)
+
+    return make
 
 
-def contents_of(choice: str, plots, posters) -> list:
-    if choice.endswith("/vector.yaml"):
-        return list(np.random.default_rng(0).normal(size=(3, 5)))
-    return plots if choice.startswith("text/") else posters
+@pytest.fixture
+def contents_of(plots, posters) -> Callable[[str], list]:
+    draw = np.random.default_rng(0).normal
+    frames, mels = ([draw(size=(length, 5)) for length in (1, 40, 13)] for _ in range(2))
+    contents = {"text": plots, "image": posters, "video": frames, "audio": [mel.T for mel in mels]}
+    contents["metadata"] = [{"year": 1994, "country": "USA"}, {"year": 2001}, {"year": 1972, "country": "France"}]
+    special = {
+        "text/vector.yaml": list(draw(size=(3, 5))),
+        "image/vector.yaml": list(draw(size=(3, 5))),
+    }
+    return lambda choice: special.get(choice, contents[choice.split("/")[0]])
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_keeps_to_what_every_encoder_keeps_to(choice, check_encoder, text_folder, image_folder, plots, posters):
-    check_encoder(lambda: encoder_of(choice, text_folder, image_folder), contents_of(choice, plots, posters))
+def test_keeps_to_what_every_encoder_keeps_to(choice, check_encoder, encoder_of, contents_of):
+    check_encoder(lambda: encoder_of(choice), contents_of(choice))
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_yaml_says_the_common_settings_and_freezes_what_is_pretrained(choice, text_folder, image_folder):
+def test_yaml_says_the_common_settings_and_freezes_what_is_pretrained(choice, encoder_of):
     node = yaml.safe_load((CONF / choice).read_text())
     common = {"freeze", "unfreeze_at_epoch", "lr", "normalise", "dropout", "modality_dropout"}
     assert common <= set(node)
     assert node["normalise"] == node["dropout"] == "auto"
-    assert encoder_of(choice, text_folder, image_folder).pretrained == (node["freeze"] == "all")
+    assert encoder_of(choice).pretrained == (node["freeze"] == "all")
     assert isinstance(node["lr"], float | None)
 
 
-def test_fingerprints_are_the_same_in_another_process(text_folder, image_folder, tmp_path):
+@pytest.mark.parametrize("choice", CHOICES)
+def test_belongs_to_the_modality_of_its_folder(choice, encoder_of):
+    assert encoder_of(choice).modality == choice.split("/")[0]
+
+
+def test_fingerprints_are_the_same_in_another_process(encoder_of, tmp_path):
     choices = [choice for choice in CHOICES if not choice.endswith(("bert_large.yaml", "resnet152.yaml"))]
-    encoders = [encoder_of(choice, text_folder, image_folder) for choice in choices]
+    encoders = [encoder_of(choice) for choice in choices]
     (tmp_path / "encoders.pickle").write_bytes(pickle.dumps(encoders))
     program = "import pickle, sys\nfor e in pickle.load(open(sys.argv[1], 'rb')): print(e.fingerprint, e.preparation.fingerprint)"
     command = [sys.executable, "-c", program, str(tmp_path / "encoders.pickle")]
@@ -68,9 +85,10 @@ def test_fingerprints_are_the_same_in_another_process(text_folder, image_folder,
 
 def test_importing_checking_and_constructing_loads_no_network_library(text_folder):
     program = (
-        "import sys; import gmu_lightning.encoders.image, gmu_lightning.encoders.tiny, gmu_lightning.encoders.vector\n"
+        "import sys; import gmu_lightning.encoders.image, gmu_lightning.encoders.tiny, gmu_lightning.encoders.pooling\n"
+        "import gmu_lightning.encoders.audio, gmu_lightning.encoders.metadata\n"
         "from gmu_lightning.encoders.text import HuggingFaceText\n"
         "HuggingFaceText(sys.argv[1], max_tokens=8).check()\n"
-        "assert not {'transformers', 'timm'} & set(sys.modules)"
+        "assert not {'transformers', 'timm', 'sklearn', 'av'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program, str(text_folder())], check=True)

@@ -32,7 +32,6 @@ def test_the_size_is_that_of_trains_first_sound_array():
         (np.array([0, 0, 0, 1e300]), "1 of 4"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:overflow")
 def test_a_misshapen_or_infinite_array_is_bad(array, words):
     with pytest.raises(BadContent, match=words) as caught:
         VectorPreparation("image", 4).store(array)

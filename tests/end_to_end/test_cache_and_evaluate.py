@@ -365,11 +365,38 @@ def test_what_was_prepared_is_not_prepared_again(job, copy, tmp_path, store, cap
     assert json.loads((made.run / "audit.json").read_text()) == audit
 
 
+SMALL = {  # per preset: the line that makes it run on a CPU
+    "lecture_mmimdb": ("encoder/text=minilm", "encoder/image=efficientnet_lite0"),
+    "mmbt": ("encoder/text=minilm", "encoder/image=efficientnet_lite0", "encoder.image.num_tokens=null"),
+}
+
+
+@pytest.fixture
+def extracted(raw, tmp_path) -> Path:
+    """The movies of `raw` as MM-IMDb's HDF5 file, of vectors drawn at random."""
+    import h5py
+
+    split = json.loads((raw / "split.json").read_text())
+    ids = [movie for name in ("train", "dev", "test") for movie in split[name]]
+    genres = [set(json.loads((raw / f"dataset/{movie}.json").read_text())["genres"]) for movie in ids]
+    names = sorted(set.union(*genres))
+    random = np.random.default_rng(0)
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    with h5py.File(tmp_path / "multimodal_imdb.hdf5", "w") as file:
+        file["features"] = random.normal(size=(len(ids), 300)).astype(np.float32)
+        file["vgg_features"] = random.normal(size=(len(ids), 4096)).astype(np.float32)
+        file["genres"] = np.array([[name in own for name in names] for own in genres], dtype=np.int32)
+        file["genres"].attrs["target_names"] = json.dumps(names)
+        file["imdb_ids"] = np.array(ids, dtype="S7")
+    return tmp_path
+
+
 @pytest.mark.parametrize("experiment", choices_of("experiment"))
-def test_every_preset_trains(experiment, settled, job, raw):
-    short = (f"experiment={experiment}", "trainer.max_epochs=1", "trainer.threads=1")
-    planted = settled(*short)["choices"]["data"] == "planted"
-    made = job(*short, "data.movies=60" if planted else f"data.root={raw}", preset=())
+def test_every_preset_trains(experiment, settled, job, raw, extracted):
+    short = (f"experiment={experiment}", "trainer.max_epochs=1", "trainer.threads=1", *SMALL.get(experiment, ()))
+    chosen = settled(*short)
+    root = extracted if chosen["data"].get("layout") == "hdf5" else raw
+    made = job(*short, "data.movies=60" if chosen["choices"]["data"] == "planted" else f"data.root={root}", preset=())
     perform(made)
     assert made.run.metrics["epochs"] == 1
     assert made.run.metrics["parameters/trainable"] > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from gmu_lightning.experiment.loggers import close_loggers, open_loggers
 from gmu_lightning.experiment.settle import settle
 from gmu_lightning.experiment.train import make_trainer
 from gmu_lightning.fusion import Fusion
+from gmu_lightning.movie import MODALITIES
 from gmu_lightning.run import Run
 from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.command_line import register_launcher
@@ -42,7 +44,7 @@ TESTED = {
     "sweep",
     "trainer",
 }
-ENCODERS = {"encoder/text", "encoder/image"}
+ENCODERS = {f"encoder/{modality}" for modality in MODALITIES}
 
 
 def each(*groups: str) -> pytest.MarkDecorator:
@@ -98,7 +100,8 @@ def test_a_fusion_is_made_when_the_sizes_are_known(group, choice):
     modalities = "text" if choice == "none" else "image+text"
     config = settled(f"fusion={choice}", f"modalities={modalities}")
     build.check_sense(config)
-    fusion = build.make(config["fusion"], sizes=dict.fromkeys(modalities.split("+"), 3))
+    encoders = {modality: SimpleNamespace(dim=4, sequences=True) for modality in modalities.split("+")}
+    fusion = build.build_fusion(config, encoders)
     assert isinstance(fusion, Fusion)
     assert list(fusion.sizes) == modalities.split("+")
 
@@ -120,8 +123,9 @@ def test_an_optimizer_is_made_from_parameter_groups(group, choice):
 @each("scheduler")
 def test_a_schedule_is_made_from_the_optimizer_and_the_steps(group, choice):
     optimizer = torch.optim.AdamW([nn.Parameter(torch.ones(2))], lr=0.1)
-    schedule = build.make(settled(f"scheduler={choice}")["scheduler"], optimizer=optimizer, total_steps=10)
-    assert schedule.optimizer is optimizer
+    made = build.make(settled(f"scheduler={choice}")["scheduler"], optimizer=optimizer, total_steps=10)
+    for schedule in made if isinstance(made, list) else [made]:
+        assert schedule.optimizer is optimizer
 
 
 @each("trainer", "callbacks")

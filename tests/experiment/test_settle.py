@@ -178,11 +178,13 @@ def test_a_seed_is_a_whole_number_from_0_on(seed):
         ("data", {"batch_size": 2.5}, r"data\.batch_size=2\.5 .* from 1 on"),
         ("data", {"workers": -1}, r"data\.workers=-1 .* from 0 on"),
         ("optimizer", {"lr": "fast"}, r"optimizer\.lr=fast is no learning rate: give a number"),
+        ("trainer", {"threads": 0}, r"trainer\.threads=0 .* from 1 on, or null for all cores"),
+        ("fusion", {"bias": "maybe"}, r"fusion\.bias=maybe is neither true nor false"),
     ],
 )
 def test_what_counts_something_is_such_a_number(group, values, sentence):
     with pytest.raises(UserError, match=sentence):
-        settled(**{group: composed()[group] | values})
+        settled(**{group: composed().get(group, {}) | values})
 
 
 @pytest.mark.parametrize("monitor", ["test/f1_micro", "train/loss", "ap_micro"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from gmu_lightning import fusion
@@ -18,6 +20,12 @@ from gmu_lightning.testing import check_fusion
 CHOICES = choices_of("fusion")
 COUNTS = (1, 2, 3, 5)
 OPTIONS = [
+    ("gmu_original", {"head": "maxout"}),
+    ("none", {"head": "maxout", "maxout_hidden": 3, "maxout_pieces": 3}),
+    ("concat", {"head": "maxout", "maxout_hidden": 3}),
+    ("mult_gmu", {"variant": "softmax", "layers": 1, "heads": 1}),
+    ("mult_gmu", {"variant": "hier", "bias": True, "layers": 1, "heads": 1}),
+    ("bottleneck", {"layers": 2, "fusion_layer": 0, "bottlenecks": 1, "heads": 1}),
     ("gmu_softmax", {"gate_input": "concat"}),
     ("gmu_original", {"bias": True}),
     ("gmu_hier", {"bias": True}),
@@ -41,27 +49,45 @@ def takes(cls: type[Fusion], count: int) -> bool:
 
 
 ALLOWED = [(choice, count) for choice in CHOICES for count in COUNTS if takes(node_of(choice)[0], count)]
+OF_FEATURES = [(choice, count) for choice, count in ALLOWED if node_of(choice)[0].needs != "tokens"]
+OF_SEQUENCES = [choice for choice in CHOICES if node_of(choice)[0].needs == "sequence"]
 
 
-@pytest.mark.parametrize(("choice", "count"), ALLOWED)
-def test_keeps_to_what_every_fusion_keeps_to(choice, count):
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def check(choice: str, count: int, options: dict[str, Any], sequences: Sequence[str] = MODALITIES) -> None:
+    """Under `options`, over so many modalities, those that may be sequences being some."""
     cls, arguments = node_of(choice)
-    check_fusion(lambda sizes: cls(**arguments | {"dim": 6}, sizes=sizes), MODALITIES[:count])
+    told = {"sequences": sequences} if cls.needs == "sequence" else {}
+    check_fusion(lambda sizes: cls(**arguments | options | told, sizes=sizes), MODALITIES[:count], sequences)
+
+
+@pytest.mark.parametrize(("choice", "count"), OF_FEATURES)
+def test_keeps_to_what_every_fusion_keeps_to(choice, count):
+    check(choice, count, {"dim": 8}, ("text", "video", "audio"))
+
+
+@pytest.mark.parametrize("choice", OF_SEQUENCES)
+@pytest.mark.parametrize("sequences", [(), ("image",), ("text", "image", "video")])
+def test_keeps_to_it_whichever_modalities_are_sequences(choice, sequences):
+    check(choice, 3, {"dim": 8}, sequences)
 
 
 @pytest.mark.parametrize(("choice", "options"), OPTIONS)
 def test_keeps_to_it_under_its_options_too(choice, options):
-    cls, arguments = node_of(choice)
-    for count in COUNTS:
-        if takes(cls, count):
-            check_fusion(lambda sizes: cls(**arguments | {"dim": 5} | options, sizes=sizes), MODALITIES[:count])
+    for count in COUNTS[:3]:
+        if takes(node_of(choice)[0], count):
+            check(choice, count, {"dim": 5} | options)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_the_yaml_gives_every_argument_but_the_sizes_at_its_default(choice):
     cls, arguments = node_of(choice)
     parameters = inspect.signature(cls).parameters
-    assert set(arguments) == set(parameters) - {"sizes"}
+    assert set(arguments) == set(parameters) - {"sizes", "sequences"}
     for name, value in arguments.items():
         assert parameters[name].default in (value, inspect.Parameter.empty)
 

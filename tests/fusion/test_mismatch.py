@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gmu_lightning.fusion import GMU, Alone, Concat, Fusion, mismatch
+from gmu_lightning.encoders.text import HuggingFaceText
+from gmu_lightning.encoders.vector import Vector
+from gmu_lightning.fusion import GMU, MMBT, Alone, Concat, Fusion, mismatch, prefix_mismatch
 from gmu_lightning.movie import MODALITIES
 
 
@@ -40,4 +42,20 @@ def test_only_what_the_class_declares_is_asked():
     assert mismatch(Pair, "pair", MODALITIES[:2]) is None
     assert mismatch(Pair, "pair", MODALITIES[:3]) == (
         "fusion=pair takes at most 2 modalities and modalities=text+image+video names 3: choose fewer, or another fusion"
+    )
+
+
+def test_a_modality_it_cannot_do_without_is_named():
+    assert mismatch(MMBT, "mmbt", ("image", "text")) is None
+    assert mismatch(MMBT, "mmbt", ("image", "video")) == (
+        "fusion=mmbt reads text and modalities=image+video has none: add it, or choose another fusion"
+    )
+
+
+def test_only_a_transformer_reads_tokens_before_its_words():
+    assert prefix_mismatch(MMBT, "mmbt", HuggingFaceText, "bert_base") is None
+    assert prefix_mismatch(GMU, "gmu_hier", Vector, "vector") is None
+    assert prefix_mismatch(MMBT, "mmbt", Vector, "vector") == (
+        "fusion=mmbt puts tokens before the plot's in a transformer and encoder/text=vector is none: "
+        "choose encoder/text=minilm or bert_base, or another fusion"
     )

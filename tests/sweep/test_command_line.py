@@ -172,7 +172,7 @@ def said() -> Iterator[Callable[..., str]]:
     [
         ("fusion=gmu_orignal", "fusion=gmu_orignal is no choice: did you mean gmu_original", "gmu_hier, "),
         ("encoder/text=minilmm", "encoder/text=minilmm is no choice: did you mean minilm?", "tiny"),
-        ("fusion=zzzz", "fusion=zzzz is no choice: choices are concat, gmu_hier", "sum"),
+        ("fusion=zzzz", "fusion=zzzz is no choice: choices are bottleneck, concat, gmu_hier", "sum"),
         ("hydra/launcher=processess", "hydra/launcher=processess is no choice: did you mean processes?", ""),
         ("fusion.dimm=3", "fusion.dimm is no key of the configuration: did you mean fusion.dim ", ""),
         ("loss.pos_wieght=none", "loss.pos_wieght is no key of the configuration: did you mean loss.pos_weight ", ""),

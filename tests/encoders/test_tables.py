@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import MultiLabelBinarizer, OneHotEncoder, StandardScaler
+
+from gmu_lightning.encoders.tables import Table, TablePreparation
+from gmu_lightning.movie import BadContent, UserError
+
+ROWS = [
+    {"year": 1994, "runtime": 142.0, "country": "USA", "cast": ["Robbins", "Freeman"], "format": "film"},
+    {"year": 1972, "runtime": None, "country": "USA", "cast": ["Pacino"], "format": "film"},
+    {"year": 2001, "runtime": 88.0, "country": "France", "cast": [], "format": "film"},
+    {"year": 2008, "runtime": 152.0, "country": None, "cast": ["Freeman", "Bale"], "format": "film"},
+    {"year": 1997, "runtime": float("nan"), "country": "Italy", "format": "film"},
+]
+
+
+def fitted(rows=ROWS, min_count: int = 1) -> TablePreparation:
+    return TablePreparation(min_count=min_count).fit(iter(rows))
+
+
+def columns(preparation: TablePreparation, *names: str) -> np.ndarray:
+    assert isinstance(preparation.learned, Table)
+    features = preparation.learned.features
+    return np.stack([preparation.store(row) for row in ROWS])[:, [features.index(name) for name in names]]
+
+
+def test_numbers_are_imputed_marked_and_scaled_as_scikit_learn_does():
+    raw = np.array([[row["year"], np.nan if row["runtime"] is None else row["runtime"]] for row in ROWS])
+    imputed = SimpleImputer(strategy="median", add_indicator=True).fit_transform(raw)
+    expected = np.hstack([StandardScaler().fit_transform(imputed[:, :2]), imputed[:, 2:]])
+    np.testing.assert_allclose(columns(fitted(), "year", "runtime", "runtime missing"), expected, atol=1e-6)
+
+
+def test_categories_are_one_hot_with_the_rare_ones_together_as_scikit_learn_has_them():
+    raw = np.array([[row["country"] or "nothing"] for row in ROWS])
+    encoder = OneHotEncoder(min_frequency=2, sparse_output=False).fit(raw)
+    expected = encoder.transform([["USA"], ["France"], ["Italy"]])
+    found = columns(fitted(min_count=2), "country=USA", "country other")
+    np.testing.assert_array_equal(found[[0, 2, 4]], expected)
+    np.testing.assert_array_equal(columns(fitted(min_count=2), "country missing").ravel(), [0, 0, 0, 1, 0])
+
+
+def test_lists_are_multi_hot_as_scikit_learn_has_them():
+    binarizer = MultiLabelBinarizer()
+    expected = binarizer.fit_transform([row.get("cast", []) for row in ROWS])
+    names = [f"cast={name}" for name in binarizer.classes_]
+    np.testing.assert_array_equal(columns(fitted(), *names), expected)
+
+
+def test_words_that_few_movies_have_are_other():
+    features = fitted(min_count=2).learned.features
+    assert "cast=Freeman" in features and "cast=Pacino" not in features
+    np.testing.assert_array_equal(columns(fitted(min_count=2), "cast other").ravel(), [1, 1, 0, 1, 0])
+
+
+def test_what_never_varies_in_train_is_left_out():
+    features = fitted().learned.features
+    assert not [name for name in features if name.startswith("format")]
+    assert "year" in features and "year missing" not in features and "country other" not in features
+
+
+def test_other_splits_teach_nothing():
+    preparation = fitted()
+    row = preparation.store({"year": 1800, "country": "Peru", "cast": ["Nobody"], "studio": "unheard of"})
+    assert row.shape == (preparation.size,)
+    words = [n for n, name in enumerate(preparation.learned.features) if "=" in name]
+    assert not row[words].any()
+    assert preparation == fitted()
+
+
+def test_a_row_may_lack_columns_and_order_does_not_matter():
+    preparation = fitted()
+    given = {"year": 1994, "country": "USA"}
+    explicit = dict.fromkeys(("cast", "runtime", "format")) | dict(reversed(given.items()))
+    assert np.array_equal(preparation.store(given), preparation.store(explicit))
+
+
+def test_the_state_is_plain_and_restores_every_bit():
+    preparation = fitted()
+    restored = TablePreparation(min_count=1).restored(json.loads(json.dumps(preparation.state())))
+    assert restored == preparation
+    for row in ROWS:
+        assert preparation.store(row).tobytes() == restored.store(row).tobytes()
+
+
+def test_a_column_of_numbers_and_words_is_words():
+    rows = [{"rating": 7}, {"rating": "PG"}, {"rating": True}, {"rating": "PG"}]
+    assert fitted(rows).learned.features == ("rating=1.0", "rating=7.0", "rating=PG")
+
+
+@pytest.mark.parametrize("blank", [None, float("nan"), "  ", [], [None, ""]])
+def test_blank_text_nan_and_empty_lists_are_missing(blank):
+    preparation = fitted([{"a": "x", "year": 1}, {"a": "y", "year": 2}, {"year": 3}])
+    assert np.array_equal(preparation.store({"a": blank, "year": 1}), preparation.store({"year": 1}))
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "words"),
+    [
+        ({"year": "N/A"}, "bad_array", "column year: N/A is no number"),
+        ({"year": float("inf")}, "bad_array", "column year is not finite"),
+        ({"year": 10**400}, "bad_array", "column year is not finite"),
+        ({"year": 1e300}, "bad_array", "not finite"),
+        ({"cast": {"lead": "Pacino"}}, "bad_array", "column cast holds dict; expected a number, text or a list of texts"),
+        ({"studio": "Gaumont"}, "missing_metadata", "no column that train has holds a value"),
+        ({"year": None}, "missing_metadata", "no column"),
+    ],
+)
+def test_a_row_that_cannot_be_used_says_why(row, kind, words):
+    with pytest.raises(BadContent, match=words) as caught:
+        fitted().store(row)
+    assert caught.value.kind == kind
+
+
+def test_a_broken_row_of_train_spoils_nothing():
+    assert fitted([*ROWS, {"year": float("inf"), "country": "Peru"}]).learned == fitted().learned
+
+
+def test_arrays_are_stored_as_they_are_and_their_size_is_trains():
+    preparation = TablePreparation().fit([np.arange(4.0), np.ones(4)])
+    row = preparation.store(np.arange(4))
+    assert row.dtype == np.float32 and row.tolist() == [0, 1, 2, 3]
+    assert preparation.state() == {"size": 4} and preparation.restored({"size": 4}) == preparation
+    with pytest.raises(BadContent, match=r"shape \(5,\), expected \(4,\)"):
+        preparation.store(np.zeros(5))
+    with pytest.raises(BadContent, match="1 of 4 numbers are not finite"):
+        preparation.store(np.array([0, 1, 2, np.nan]))
+
+
+def test_a_batch_holds_zeros_where_a_movie_has_no_metadata():
+    preparation = TablePreparation().fit([np.ones(2)])
+    assert preparation.batch([None, np.ones(2, dtype=np.float32)], training=False).tolist() == [[0, 0], [1, 1]]
+
+
+def test_how_rare_a_word_may_be_is_in_the_fingerprint_and_what_was_learned_is_not():
+    prints = [TablePreparation(min_count=n).fingerprint for n in (1, 2, 5)]
+    assert all(a != b for a, b in pairwise(prints)) and fitted().fingerprint == prints[0]
+
+
+@pytest.mark.parametrize(
+    ("contents", "words"),
+    [
+        ([], "no movie of train has metadata"),
+        ([{"format": "film"}, {"format": "film"}], "are the same, or there are none"),
+        ([{}, {"year": None}], "are the same, or there are none"),
+        ([{"year": 1}, np.zeros(3)], "is ndarray, another's a table's row"),
+        (["a plot"], "is str and no vector"),
+    ],
+)
+def test_a_train_split_that_says_nothing_is_an_error(contents, words):
+    with pytest.raises(UserError, match=words):
+        TablePreparation(min_count=1).fit(contents)
+
+
+def test_before_it_is_fitted_it_has_no_size():
+    with pytest.raises(RuntimeError, match="fit the preparation on train first"):
+        _ = TablePreparation().size

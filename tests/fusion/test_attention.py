@@ -1,0 +1,95 @@
+"""Attention reads what is real and nothing else, and finds nothing where nothing is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from gmu_lightning.fusion.attention import Attention, Transformer, sinusoids
+from gmu_lightning.movie import UserError
+
+MASK = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def made(cls: type[torch.nn.Module], *arguments, **options) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return cls(*arguments, **options).double()
+
+
+def test_one_head_is_the_softmax_of_the_paper():
+    attention = made(Attention, 4, heads=1)
+    x, y = random(1, 2, 4), random(1, 3, 4)
+    q, (k, v) = attention.query(x)[0], attention.key_value(y)[0].chunk(2, dim=-1)
+    read = torch.softmax(q @ k[:2].T / math.sqrt(4), dim=-1) @ v[:2]
+    assert torch.allclose(attention(x, y, MASK[:1])[0], attention.out(read))
+
+
+def test_heads_read_apart():
+    attention = made(Attention, 4, heads=2)
+    torch.nn.init.eye_(attention.out.weight)
+    x, y = random(1, 2, 4), random(1, 3, 4)
+    q, (k, v) = attention.query(x)[0], attention.key_value(y)[0].chunk(2, dim=-1)
+    halves = [torch.softmax(q[:, h] @ k[:, h].T / math.sqrt(2), dim=-1) @ v[:, h] for h in (slice(0, 2), slice(2, 4))]
+    everything = torch.ones(1, 3, dtype=torch.bool)
+    assert torch.allclose(attention(x, y, everything)[0], torch.cat(halves, dim=-1) + attention.out.bias)
+
+
+def test_where_no_key_is_real_the_answer_is_exactly_zero_and_so_are_its_gradients():
+    attention = made(Attention, 4, heads=2)
+    x, y = random(3, 2, 4).requires_grad_(), random(3, 3, 4).requires_grad_()
+    read = attention(x, y, MASK)
+    assert (read[2] == 0).all()
+    assert (read[:2] != 0).all()
+    read.sum().backward()
+    for leaf in (x, y):
+        assert torch.isfinite(leaf.grad).all()
+        assert not leaf.grad[2].any()
+        assert leaf.grad[0].any()
+
+
+def test_a_key_that_is_masked_is_not_read():
+    attention = made(Attention, 4, heads=2)
+    x, y = random(3, 2, 4), random(3, 3, 4)
+    assert torch.allclose(attention(x, y.masked_fill(~MASK[..., None], 100.0), MASK), attention(x, y, MASK))
+
+
+def test_dropout_is_of_training_alone():
+    attention = made(Attention, 4, heads=1, dropout=0.5)
+    x = random(3, 3, 4)
+    torch.manual_seed(0)
+    assert not torch.equal(attention(x, x, MASK), attention(x, x, MASK))
+    attention.eval()
+    assert torch.equal(attention(x, x, MASK), attention(x, x, MASK))
+
+
+def test_gradients_are_those_of_the_function():
+    transformer = made(Transformer, 2, layers=1, heads=1)
+    x, y = random(3, 2, 2).requires_grad_(), random(3, 3, 2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, y: transformer(x, MASK, y), (x, y))
+
+
+def test_a_transformer_knows_the_order_of_what_it_reads():
+    transformer = made(Transformer, 4, layers=1, heads=1)
+    x, everything = random(1, 3, 4), torch.ones(1, 3, dtype=torch.bool)
+    assert not torch.allclose(transformer(x.flip(1), everything).flip(1), transformer(x, everything))
+    assert not torch.allclose(transformer(x, everything, x.flip(1)), transformer(x, everything, x))
+
+
+def test_positions_are_sines_before_cosines():
+    places = sinusoids(torch.zeros(1, 3, 4, dtype=torch.float64))
+    assert places.shape == (3, 4)
+    assert torch.allclose(places[0], torch.tensor([0.0, 0, 1, 1], dtype=torch.float64))
+    expected = [math.sin(2), math.sin(2e-4), math.cos(2), math.cos(2e-4)]
+    assert torch.allclose(places[2], torch.tensor(expected, dtype=torch.float64), atol=1e-6)
+    assert sinusoids(torch.zeros(1, 3, 5)).shape == (3, 5)
+
+
+def test_heads_that_do_not_divide_the_numbers_end_in_a_sentence():
+    with pytest.raises(UserError, match=r"fusion.heads=3 does not divide 4 numbers"):
+        Attention(4, heads=3)

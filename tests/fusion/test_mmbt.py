@@ -1,0 +1,242 @@
+"""What stands before a plot is read with it; where nothing stands there the plot is read as by the text encoder alone."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from gmu_lightning.encoders.prefix import Prefix
+from gmu_lightning.encoders.text import HuggingFaceText, TokenInputs
+from gmu_lightning.fusion import GMU, MMBT
+from gmu_lightning.fusion.mmbt import shortened
+from gmu_lightning.movie import Features, MovieBatch, UserError
+
+FAMILIES = ("bert", "distilbert", "roberta")
+WIDTH = 16
+SIZES = {"text": WIDTH, "image": 5, "video": 3}
+PLOTS = ("a thief robs a bank", "love")
+ALL = torch.ones(2, 3, dtype=torch.bool)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """family -> a folder with a tiny network of random weights, as save_pretrained writes it."""
+
+    @cache
+    def made(family: str) -> Path:
+        import transformers
+        from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted({word for plot in PLOTS for word in plot.split()})]
+        tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+        special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        path = tmp_path_factory.mktemp(family)
+        transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(path)
+        common = {"vocab_size": len(words), "pad_token_id": 0, "max_position_embeddings": 64, "initializer_range": 0.5}
+        shape = {"hidden_size": WIDTH, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            if family == "distilbert":
+                config = transformers.DistilBertConfig(dim=WIDTH, hidden_dim=32, n_layers=2, n_heads=2, **common)
+                network = transformers.DistilBertModel(config)
+            elif family == "roberta":
+                network = transformers.RobertaModel(transformers.RobertaConfig(type_vocab_size=1, **shape, **common))
+            else:
+                network = transformers.BertModel(transformers.BertConfig(**shape, **common))
+        network.save_pretrained(path)
+        return path
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def text(folder):
+    """(family, options) -> a built text encoder in evaluation mode."""
+
+    def made(family: str = "bert", **options) -> HuggingFaceText:
+        encoder = HuggingFaceText(str(folder(family)), **{"max_tokens": 32} | options)
+        encoder.build()
+        return encoder.eval()
+
+    return made
+
+
+def fusion(sizes: dict[str, int] = SIZES, **options) -> MMBT:
+    torch.manual_seed(3)
+    return MMBT(sizes, **options).eval()
+
+
+def movies(encoder: HuggingFaceText, present: torch.Tensor = ALL, fill: float = 0.0) -> MovieBatch:
+    """Two plots, posters as vectors and videos as sequences of five frames; `fill` stands in whatever is absent."""
+    torch.manual_seed(4)
+    rows = [encoder.preparation.store(plot) if there else None for plot, there in zip(PLOTS, present[:, 0], strict=True)]
+    image, video = torch.randn(2, 5), torch.randn(2, 5, 3)
+    image = image.masked_fill(~present[:, 1, None], fill)
+    video = video.masked_fill(~present[:, 2, None, None], fill)
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    features = {"image": Features(image), "video": Features(video.mean(1), video, mask)}
+    return MovieBatch(("a", "b"), {"text": encoder.preparation.batch(rows, False), **features}, present, None)
+
+
+def read(unit: MMBT, encoder: HuggingFaceText, batch: MovieBatch) -> torch.Tensor:
+    encoded = unit.encode({"text": encoder, "image": None, "video": None}, batch)
+    assert list(encoded) == ["text"]
+    return unit({"text": encoded["text"].vector}, batch.present).vector
+
+
+def only(*there: str) -> torch.Tensor:
+    return torch.tensor([[m in there for m in SIZES]] * 2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_without_the_others_it_is_exactly_the_text_alone_even_if_nan(text, family, pool):
+    encoder = text(family, pool=pool)
+    batch = movies(encoder, only("text"), fill=float("nan"))
+    assert torch.allclose(read(fusion(), encoder, batch), encoder(batch.inputs["text"]).vector, atol=1e-5)
+
+
+def test_the_pooler_reads_the_plots_own_first_token(text):
+    encoder = text("bert", pool="pooler")
+    batch = movies(encoder, only("text"))
+    assert torch.allclose(read(fusion(), encoder, batch), encoder(batch.inputs["text"]).vector, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("there", ["image", "video"])
+def test_with_another_modality_the_plot_is_read_differently(text, family, there):
+    encoder = text(family)
+    batch = movies(encoder, only("text", there))
+    assert (read(fusion(), encoder, batch) - encoder(batch.inputs["text"]).vector).abs().max() > 1e-3
+
+
+def test_the_network_is_shown_tokens_and_separators_before_the_plot(text):
+    encoder, unit, seen = text("bert"), fusion(), {}
+    hook = encoder.network.register_forward_pre_hook(lambda _, __, given: seen.update(given), with_kwargs=True)
+    batch = movies(encoder)
+    read(unit, encoder, batch)
+    hook.remove()
+    words = encoder.network.get_input_embeddings()
+    image = unit.project["image"](batch.inputs["image"].vector)
+    assert torch.allclose(seen["inputs_embeds"][:, 0], image)
+    assert torch.allclose(seen["inputs_embeds"][:, [1, 7]], words.weight[3].expand(2, 2, -1))
+    assert torch.equal(seen["inputs_embeds"][:, 8:], words(batch.inputs["text"].ids))
+    assert seen["position_ids"][1, :8].tolist() == [0, 1, 0, 1, 2, 3, 4, 3]  # its video's separator follows three frames
+    assert seen["position_ids"][0].tolist() == [0, 1, 0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 6]
+    assert seen["token_type_ids"][0].tolist() == [1] * 8 + [0] * 7
+    assert seen["attention_mask"][1].tolist() == [1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0]
+
+
+def test_the_segment_of_a_modality_is_its_own(text):
+    encoder, unit = text("bert"), fusion()
+    batches = {there: movies(encoder, only("text", there)) for there in ("image", "video")}
+    before = {there: read(unit, encoder, batch) for there, batch in batches.items()}
+    with torch.no_grad():
+        unit.segments["image"] += torch.linspace(-1, 1, WIDTH)
+    assert not torch.allclose(read(unit, encoder, batches["image"]), before["image"], atol=1e-4)
+    assert torch.equal(read(unit, encoder, batches["video"]), before["video"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_movie_without_a_plot_has_an_empty_one(text, family):
+    encoder, unit = text(family), fusion()
+    present = torch.tensor([[True, True, True], [False, True, True]])
+    batch = movies(encoder, present)
+    rows = [encoder.preparation.store(PLOTS[0]), encoder.preparation.store("")]
+    empty = batch._replace(inputs=batch.inputs | {"text": encoder.preparation.batch(rows, False)}, present=ALL)
+    assert torch.allclose(read(unit, encoder, batch), read(unit, encoder, empty), atol=1e-5)
+
+
+def test_an_empty_plot_finds_room_where_no_movie_of_a_batch_has_any(text):
+    encoder = text("bert")
+    inputs = movies(encoder, only("image")).inputs["text"]
+    assert inputs.ids.shape == (2, 1)
+    emptied = encoder.emptied(inputs, torch.tensor([True, False]))
+    assert emptied.ids[0].tolist() == [2, 3]
+    assert emptied.mask.tolist() == [[True, True], [True, False]]
+
+
+def test_a_movie_with_nothing_at_all_is_zero_and_the_others_are_unmoved(text):
+    encoder, unit = text("bert"), fusion(dim=4)
+    present = torch.tensor([[True, True, True], [False, False, False]])
+    found = read(unit, encoder, movies(encoder, present, fill=float("nan")))
+    assert not found[1].any()
+    assert torch.allclose(found[0], read(unit, encoder, movies(encoder))[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_neither_batch_mates_nor_padding_change_a_movie(text, family):
+    encoder, unit = text(family), fusion()
+    batch = movies(encoder)
+    together = read(unit, encoder, batch)
+    image, video = batch.inputs["image"], batch.inputs["video"]
+    alone = {"image": Features(image.vector[1:]), "video": Features(video.vector[1:], video.sequence[1:, :3])}
+    alone["text"] = TokenInputs(batch.inputs["text"].ids[1:, :3], batch.inputs["text"].mask[1:, :3])
+    assert torch.allclose(read(unit, encoder, MovieBatch(("b",), alone, ALL[1:], None))[0], together[1], atol=1e-5)
+
+
+def test_long_sequences_are_averaged_over_stretches_of_what_is_real():
+    tokens = torch.arange(1.0, 6).repeat(3, 1)[..., None]
+    mask = torch.tensor([[True] * 5, [True, True, True, False, False], [False] * 5])
+    short, real = shortened(tokens, mask, 2)
+    assert short.squeeze(-1).tolist() == [[2, 4.5], [1.5, 3], [0, 0]]
+    assert real.tolist() == [[True, True], [True, True], [False, False]]
+    same, real = shortened(tokens, mask, 9)
+    assert torch.equal(same, tokens * mask[..., None])
+    assert torch.equal(real, mask)
+
+
+def test_dim_gives_the_head_a_hidden_layer(text):
+    encoder = text("bert")
+    batch, unit = movies(encoder), fusion(dim=4)
+    plain = read(fusion(), encoder, batch)
+    assert fusion().size == WIDTH
+    assert unit.size == 4
+    torch.manual_seed(3)
+    unit.project.load_state_dict(fusion().project.state_dict())
+    assert torch.allclose(read(unit, encoder, batch), torch.tanh(unit.hidden[0](plain)), atol=1e-5)
+
+
+@pytest.mark.parametrize("freeze", ["none", "all"])
+def test_all_that_is_trained_gets_a_gradient_and_a_frozen_text_none(text, freeze):
+    encoder, unit = text("bert", freeze=freeze), fusion(dim=4)
+    read(unit, encoder, movies(encoder)).pow(2).sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in unit.parameters())
+    assert any(p.grad is not None for p in encoder.parameters()) == (freeze == "none")
+
+
+def test_absent_modalities_leave_every_gradient_finite(text):
+    encoder, unit = text("bert"), fusion()
+    read(unit, encoder, movies(encoder, only("text"), fill=float("nan"))).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in [*unit.parameters(), *encoder.parameters()] if p.grad is not None)
+
+
+def test_a_width_that_is_not_the_words_own_ends_in_a_sentence(text):
+    encoder = text("bert")
+    with pytest.raises(UserError, match="bert reads no tokens but words; choose one like BERT, or another fusion"):
+        encoder(movies(encoder).inputs["text"], _narrow_prefix())
+
+
+def test_a_number_of_tokens_out_of_range_ends_in_a_sentence():
+    with pytest.raises(UserError, match=r"fusion.max_tokens_per_modality=0: give a number from 1 to 256"):
+        fusion(max_tokens_per_modality=0)
+
+
+def test_what_it_declares():
+    assert (MMBT.needs, MMBT.requires) == ("tokens", ("text",))
+    assert GMU.requires == ()
+    assert HuggingFaceText.takes_prefix
+
+
+def _narrow_prefix():
+    return Prefix(torch.zeros(2, 1, 4), torch.ones(2, 1, dtype=torch.bool), torch.zeros(2, 1, dtype=torch.int64))
