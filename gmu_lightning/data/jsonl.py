@@ -1,4 +1,4 @@
-"""MM-IMDb as the MMBT code writes it: a line of JSON per movie, posters beside."""
+"""A line of JSON per movie and a file per split; and MM-IMDb as the MMBT code writes it so, posters beside."""
 
 from __future__ import annotations
 
@@ -24,6 +24,27 @@ class Line:
     broken: str | None = None
 
 
+class SplitFiles:
+    """`train.jsonl`, `dev.jsonl` (or `val.jsonl`) and `test.jsonl`, of rows with at least `{"id", "label": [...]}`.
+
+    Raises:
+        UserError: one of the three files is missing.
+    """
+
+    def __init__(self, root: Path):
+        self.files = {split: _file_of(root, split) for split in SPLITS}
+        self.lines = {split: _lines(path) for split, path in self.files.items()}
+        self.first = FirstUse({split: [line.id for line in lines] for split, lines in self.lines.items()})
+
+    def read(self, split: str, audit: Audit) -> Iterator[Line]:
+        """The sound lines of the split, an id's first each; the others are in the audit as removed."""
+        for n, line in enumerate(self.lines[split]):
+            if line.broken is not None:
+                audit.add(line.id, line.place, split, "broken_json", "removed", line.broken)
+            elif not self.first.repeated(line.id, split, n, line.place, audit):
+                yield line
+
+
 class JsonlLayout:
     """`train.jsonl`, `dev.jsonl` (or `val.jsonl`) and `test.jsonl`.
 
@@ -38,23 +59,17 @@ class JsonlLayout:
 
     def __init__(self, root: Path):
         self.root = root
-        self.lines = {split: _lines(_file_of(root, split)) for split in SPLITS}
-        self.first = FirstUse({split: [line.id for line in lines] for split, lines in self.lines.items()})
+        self.splits = SplitFiles(root)
 
     def record_file(self, id: str, split: str) -> str:
         """A file a split; the line is named where the line itself is at fault."""
-        return _file_of(self.root, split).name
+        return self.splits.files[split].name
 
     def read(self, split: str, audit: Audit) -> Iterator[Movie]:
         """`content["text"]` is the plot (str), `content["image"]` the poster (Path)."""
-        for n, line in enumerate(self.lines[split]):
-            if line.broken is not None:
-                audit.add(line.id, line.place, split, "broken_json", "removed", line.broken)
-                continue
-            if self.first.repeated(line.id, split, n, line.place, audit):
-                continue
+        for line in self.splits.read(split, audit):
             content: dict[str, Any] = {}
-            for modality, value_of in (("text", _plot), ("image", self._poster)):
+            for modality, value_of in (("text", plot_of), ("image", self._poster)):
                 try:
                     content[modality] = value_of(line.record)
                 except BadContent as bad:
@@ -110,8 +125,9 @@ def _line(text: bytes, place: str) -> Line:
     return Line(str(name), place, record)
 
 
-def _plot(record: dict[str, Any]) -> str:
-    text = record.get("text")
+def plot_of(record: dict[str, Any], key: str = "text") -> str:
+    """A record's plot. Raises BadContent where it has none."""
+    text = record.get(key)
     if not isinstance(text, str) or not text.strip():
-        raise BadContent("missing_plot", "it has no text, or an empty one")
+        raise BadContent("missing_plot", f"it has no {key}, or an empty one")
     return text.strip()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
 from gmu_lightning.data.audit import Audit
-from gmu_lightning.movie import SPLITS, Movie
+from gmu_lightning.movie import SPLITS, Movie, UserError
 
 # A split's name here, and the names that published files give it.
 FILE_NAMES = {"train": ("train",), "val": ("dev", "val"), "test": ("test",)}
@@ -44,3 +45,33 @@ class FirstUse:
             return False
         audit.add(movie, file, split, "duplicate_id", "removed", f"already in {first[0]}, place {first[1] + 1}")
         return True
+
+
+def here_or_one_down(place: Path, at: Callable[[Path], Path | None]) -> Path | None:
+    """What `at` finds at a place, or in the one folder inside it that has it; None where neither has.
+
+    Raises:
+        UserError: several folders have it.
+    """
+    there = at(place)
+    if there is not None or not place.is_dir():
+        return there
+    inside = [there for folder in sorted(place.iterdir()) if folder.is_dir() and (there := at(folder)) is not None]
+    if len(inside) > 1:
+        raise UserError(
+            f"data.root={place} holds several data sets ({', '.join(p.name for p in inside[:5])}): choose one of them."
+        )
+    return inside[0] if inside else None
+
+
+def near_names(path: Path) -> str:
+    """`, but FOLDER holds NAME` for names beside a missing path that are much like its own; else nothing."""
+    siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, siblings, n=2)
+    return f", but {path.parent} holds {' and '.join(near)}" if near else ""
+
+
+def what_it_holds(folder: Path) -> str:
+    """The first names in a folder, in a clause."""
+    names = sorted(entry.name for entry in folder.iterdir())
+    return f"it holds {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}" if names else "it is empty"

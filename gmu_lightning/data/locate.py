@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from gmu_lightning.data import hdf5
 from gmu_lightning.data.archive import is_archive, unpacked
 from gmu_lightning.data.hdf5 import Hdf5Layout
 from gmu_lightning.data.jsonl import JsonlLayout, split_file
-from gmu_lightning.data.layouts import Layout
+from gmu_lightning.data.layouts import Layout, here_or_one_down, near_names, what_it_holds
 from gmu_lightning.data.raw import RawLayout
 from gmu_lightning.data.store import Store
 from gmu_lightning.movie import UserError
@@ -61,28 +61,15 @@ def find_mmimdb(root: str, layout: str, store: Store) -> Found:
     path = Path(root).expanduser()
     try:
         if not path.exists():
-            raise UserError(f"data.root={root} does not exist{_near(path)}: {_expected(wanted)}.")
+            raise UserError(f"data.root={root} does not exist{near_names(path)}: {_expected(wanted)}.")
         place = unpacked(path, store) if is_archive(path) else path
-        found = {name: there for name in wanted if (there := _only(name, place)) is not None}
+        found = {name: there for name in wanted if (there := here_or_one_down(place, partial(_at, name))) is not None}
         if not found:
             raise UserError(f"data.root={root} is no MM-IMDb ({_expected(wanted)}, there or one folder down): {_instead(path)}.")
     except OSError as refused:
         raise UserError(f"data.root={root} cannot be read ({refused}): check its permissions and the disk.") from refused
     first, *also = found
     return Found(first, found[first], tuple(also))
-
-
-def _only(layout: str, place: Path) -> Path | None:
-    """What to open in that layout: at the place itself, or in the one folder inside it that has it."""
-    there = _at(layout, place)
-    if there is not None or not place.is_dir():
-        return there
-    inside = [there for folder in sorted(place.iterdir()) if folder.is_dir() and (there := _at(layout, folder)) is not None]
-    if len(inside) > 1:
-        raise UserError(
-            f"data.root={place} holds several data sets ({', '.join(p.name for p in inside[:5])}): choose one of them."
-        )
-    return inside[0] if inside else None
 
 
 def _at(layout: str, place: Path) -> Path | None:
@@ -98,16 +85,9 @@ def _expected(layouts: tuple[str, ...]) -> str:
     return "expected " + ", or ".join(EXPECTED[layout] for layout in layouts)
 
 
-def _near(path: Path) -> str:
-    siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = get_close_matches(path.name, siblings, n=2)
-    return f", but {path.parent} holds {' and '.join(near)}" if near else ""
-
-
 def _instead(path: Path) -> str:
     if not path.is_dir():
         return "an archive is read as raw" if is_archive(path) else "it is a file, and neither a .tar.gz, a .tar nor an .hdf5"
     if any(_at(layout, path.parent) is not None for layout in EXPECTED):
         return f"the folder above it is: give data.root={path.parent}"
-    names = sorted(entry.name for entry in path.iterdir())
-    return f"it holds {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}" if names else "it is empty"
+    return what_it_holds(path)

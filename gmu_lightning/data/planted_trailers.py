@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 from zipfile import BadZipFile
 
 import numpy as np
@@ -51,7 +52,7 @@ def read_array(path: Path) -> np.ndarray:
     """A movie's frames or sound, float (two axes). Raises BadContent."""
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError, BadZipFile) as broken:
+    except (OSError, ValueError, EOFError, MemoryError, BadZipFile, TokenError) as broken:
         raise BadContent("bad_array", f"no NumPy array: {broken}") from broken
     if not isinstance(array, np.ndarray) or array.ndim != 2 or not array.size or array.dtype.kind != "f":
         what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive of arrays"

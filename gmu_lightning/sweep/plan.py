@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SECONDS_PER_JOB, SECONDS_PER_STEP = 2.0, 0.006
 SECONDS_PER_MOVIE = {"prepare": 0.003, "encode": 0.03, "train": 0.05}
 BYTES_PER_MOVIE = {"text": 1_000, "image": 150_000, "video": 3_300_000, "audio": 1_500_000, "metadata": 1_300}
+LEARNED_WIDTH = 4096  # numbers, where only train will tell
 JOB_BYTES, STACK_BYTES = 6e6, 900e6
 
 
@@ -147,10 +148,18 @@ def _look(data: MovieData, encoder: Any, cacheable: bool, sequences: bool, store
         f"data  {data_name} {sizes} movies, {name}: {_weights(encoder)}, {'prepared' if prepared else 'to be prepared'}, {state}",
         seconds=movies
         * (SECONDS_PER_MOVIE["prepare"] * (not prepared) + SECONDS_PER_MOVIE["encode"] * (cacheable and not cached)),
-        bytes=movies * (BYTES_PER_MOVIE.get(modality, 10_000) * (not prepared) + 4 * encoder.dim * (cacheable and not cached)),
+        bytes=movies
+        * (BYTES_PER_MOVIE.get(modality, 10_000) * (not prepared) + 4 * _width(encoder) * (cacheable and not cached)),
         seconds_per_epoch=0.0 if cacheable or not encoder.pretrained else train * SECONDS_PER_MOVIE["train"],
         train_movies=train,
     )
+
+
+def _width(encoder: Any) -> int:
+    try:
+        return encoder.dim
+    except RuntimeError:  # it is learned from train, and a check prepares nothing
+        return LEARNED_WIDTH
 
 
 def _weights(encoder: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import yaml
 from hydra.utils import instantiate
@@ -11,9 +12,12 @@ from hydra.utils import instantiate
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.store import Store
 from gmu_lightning.experiment.conf import choices_of, conf_folder
+from gmu_lightning.movie import MODALITIES
 from gmu_lightning.testing import check_data
 
-CHECKED = {"mmimdb", "planted"}
+from .moviescope_files import damage, write
+
+CHECKED = {"mmimdb", "moviescope", "planted"}
 
 
 def data_of(choice: str, **changes) -> MovieData:
@@ -34,6 +38,16 @@ def test_mmimdb_keeps_to_what_every_data_set_keeps_to(raw, tmp_path):
     offered = {"train": listed["train"], "val": listed["dev"], "test": listed["test"]}
     for modalities in (("text",), ("image", "text")):
         check_data(data_of("mmimdb", root=str(raw)), modalities, Store(tmp_path / "store"), offered)
+
+
+@pytest.mark.parametrize(("layout", "modalities"), [("full", MODALITIES), ("teaching", ("video", "text", "audio"))])
+def test_moviescope_keeps_to_what_every_data_set_keeps_to(tmp_path, layout, modalities):
+    root = write(tmp_path / "moviescope", layout)
+    damage(root, 0.3, np.random.default_rng(0))
+    lines = {split: (root / f"{split}.jsonl").read_text().splitlines() for split in ("train", "dev", "test")}
+    listed = {split: [str(json.loads(line)["id"]) for line in found] for split, found in lines.items()}
+    offered = {"train": listed["train"], "val": listed["dev"], "test": listed["test"]}
+    check_data(data_of("moviescope", root=str(root)), modalities, Store(tmp_path / "store"), offered)
 
 
 @pytest.mark.parametrize("kept", [True, False])

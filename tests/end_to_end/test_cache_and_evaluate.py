@@ -29,6 +29,7 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
 from gmu_lightning.sweep.job import perform
 
+from ..data.moviescope_files import write
 from .shell import last_line, typed
 
 NARROW = {"layers": [1, 1, 1, 1], "channels": [4, 4, 8, 8]}
@@ -367,6 +368,8 @@ def test_what_was_prepared_is_not_prepared_again(job, copy, tmp_path, store, cap
 
 SMALL = {  # per preset: the line that makes it run on a CPU
     "lecture_mmimdb": ("encoder/text=minilm", "encoder/image=efficientnet_lite0"),
+    "lecture_moviescope": ("encoder/text=minilm", "encoder/audio=mean"),
+    "mult_gmu": ("encoder/text=minilm", "encoder/audio=mean", "fusion.dim=96"),
     "mmbt": ("encoder/text=minilm", "encoder/image=efficientnet_lite0", "encoder.image.num_tokens=null"),
 }
 
@@ -396,6 +399,8 @@ def test_every_preset_trains(experiment, settled, job, raw, extracted):
     short = (f"experiment={experiment}", "trainer.max_epochs=1", "trainer.threads=1", *SMALL.get(experiment, ()))
     chosen = settled(*short)
     root = extracted if chosen["data"].get("layout") == "hdf5" else raw
+    if chosen["choices"]["data"] == "moviescope":
+        root = write(extracted / "moviescope", "full", (12, 6, 6))
     made = job(*short, "data.movies=60" if chosen["choices"]["data"] == "planted" else f"data.root={root}", preset=())
     perform(made)
     assert made.run.metrics["epochs"] == 1

@@ -1,0 +1,67 @@
+"""Metadata as numbers that somebody made before: a matrix per split, and beside it which row is whose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from gmu_lightning.data.arrays import read_array, read_ids
+from gmu_lightning.data.layouts import FILE_NAMES
+from gmu_lightning.movie import SPLITS, BadContent, UserError
+
+
+class Matrices:
+    """`{train,val,test}_metadata.npy` (N, d) and `{train,val,test}_ids.pickle` {id: row}; `dev` is another name of val.
+
+    Raises:
+        UserError: one of the files is missing or damaged, or the matrices have different widths.
+    """
+
+    def __init__(self, folder: Path):
+        self.files = {split: _file_of(folder, split, "metadata.npy") for split in SPLITS}
+        self.matrices = {split: _matrix(path) for split, path in self.files.items()}
+        widths = {self.files[split].name: matrix.shape[1] for split, matrix in self.matrices.items()}
+        if len(set(widths.values())) > 1:
+            stated = ", ".join(f"{name} has {width}" for name, width in widths.items())
+            raise UserError(f"{folder}: matrices of different widths ({stated} columns): restore them.")
+        self.rows = {split: _rows(_file_of(folder, split, "ids.pickle")) for split in SPLITS}
+
+    def row(self, id: str, split: str) -> np.ndarray:
+        """A movie's numbers, float32 (d,). Raises BadContent."""
+        matrix, n = self.matrices[split], self.rows[split].get(id)
+        if n is None:
+            raise BadContent("missing_metadata", "it has no row")
+        if not 0 <= n < len(matrix):
+            raise BadContent("bad_array", f"its row is number {n} of a matrix with {len(matrix)}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            row = matrix[n].astype(np.float32)
+        broken = int((~np.isfinite(row)).sum())
+        if broken:
+            raise BadContent("bad_array", f"{broken} of the {len(row)} numbers in row {n} are not finite")
+        return row
+
+
+def _file_of(folder: Path, split: str, ending: str) -> Path:
+    names = [f"{name}_{ending}" for name in reversed(FILE_NAMES[split])]  # val before dev, as published
+    found = next((path for name in names if (path := folder / name).is_file()), None)
+    if found is None:
+        raise UserError(f"{folder} has no {' or '.join(names)}: expected a matrix and the ids of its rows for each split.")
+    return found
+
+
+def _matrix(path: Path) -> np.ndarray:
+    try:
+        matrix = read_array(path)
+    except BadContent as broken:
+        raise UserError(f"{path} cannot be read ({broken}): restore it, or choose modalities without metadata.") from broken
+    if matrix.ndim != 2 or not matrix.size or matrix.dtype.kind not in "fiu":
+        raise UserError(f"{path} holds {matrix.dtype} {matrix.shape}, expected numbers, a row per movie: restore it.")
+    return matrix
+
+
+def _rows(path: Path) -> dict[str, int]:
+    try:
+        return read_ids(path)
+    except BadContent as broken:
+        raise UserError(f"{path} cannot be read ({broken}): restore it, or choose modalities without metadata.") from broken
