@@ -12,7 +12,8 @@ from torchmetrics import MeanMetric
 
 from gmu_lightning.encoders import normalise
 from gmu_lightning.encoders.base import Encoder
-from gmu_lightning.fusion.base import Fusion, LinearHead
+from gmu_lightning.fusion.base import Fusion
+from gmu_lightning.fusion.heads import LinearHead
 from gmu_lightning.movie import Features, Fused, MovieBatch, Prediction
 from gmu_lightning.optimisation import parameter_groups
 

@@ -12,7 +12,7 @@ from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.normalise import Standardise
 from gmu_lightning.fusion import GMU, Concat, Fusion, Late, Max, Mean
 from gmu_lightning.model import MovieGenreClassifier
-from gmu_lightning.movie import Features, MovieBatch
+from gmu_lightning.movie import Features, Fused, MovieBatch
 from gmu_lightning.optimisation import plateau, warmup
 
 SIZES = {"text": 3, "image": 4}
@@ -273,3 +273,63 @@ def test_training_brings_the_loss_down():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+class Together(Fusion):
+    """Reads all modalities at once in `encode`, as a transformer over the tokens of all of them would."""
+
+    needs, requires = "tokens", ("text",)
+
+    def encode(self, encoders, batch: MovieBatch) -> dict[str, Features]:
+        there = zip(batch.inputs.values(), batch.present.unbind(1), strict=True)
+        said = [torch.where(present[:, None], x[:, :3], 0.0) for x, present in there]
+        return {"text": Features(torch.stack(said).sum(0))}
+
+    def forward(self, inputs, present: Tensor | None = None) -> Fused:
+        assert list(inputs) == ["text"]
+        return Fused(inputs["text"])
+
+
+def test_a_movie_without_a_plot_is_told_by_what_was_read_in_its_place():
+    model = made(fusion=Together(SIZES, dim=3)).eval()
+    seen = batch()
+    logits, bias = model(seen).logits, model.head.bias
+    only_a_poster, nothing = 1, 3
+    expected = model.head(Fused(seen.inputs["image"][[only_a_poster], :3]))
+    assert torch.allclose(logits[[only_a_poster]], expected)
+    assert torch.allclose(logits[nothing], bias)
+
+
+def test_a_modality_that_is_dropped_in_training_is_not_read_with_the_others():
+    model = made(toys({"modality_dropout": 0.0}, {"modality_dropout": 1 - 1e-9}), fusion=Together(SIZES, dim=3)).train()
+    whole = batch(torch.ones(B, 2, dtype=torch.bool))
+    without = whole._replace(present=torch.tensor([[True, False]] * B))
+    assert torch.equal(model(whole).logits, model(without).logits)
+
+
+class Steps(Fusion):
+    """The mean of what is real."""
+
+    needs = "sequence"
+
+    def forward(self, inputs, present: Tensor | None = None) -> Fused:
+        found = inputs["image"]
+        assert not found.mask[~present[:, 1]].any()
+        return Fused((found.sequence * found.mask[..., None]).sum(1) / found.mask.sum(1, keepdim=True).clamp(min=1))
+
+
+@pytest.mark.parametrize("normalise", ["none", "layer", "batch", "standardise"])
+def test_padding_changes_no_prediction_however_tokens_are_normalised(normalise):
+    model = made(toys(image={"normalise": normalise}), fusion=Steps(SIZES, dim=4)).eval()
+    tokens = torch.randn(B, 3, 4)
+    if normalise == "standardise":
+        model.normalisers["image"].fit([tokens.flatten(0, 1)])
+    mask = torch.arange(3) < torch.tensor([1, 2, 3, 1, 2, 3])[:, None]
+    seen = batch()
+    more = torch.cat([tokens.masked_fill(~mask[..., None], 3.0), torch.full((B, 2, 4), float("nan"))], dim=1)
+
+    def logits(sequence: Tensor, real: Tensor) -> Tensor:
+        features = {"text": Features(seen.inputs["text"]), "image": Features(seen.inputs["image"], sequence, real)}
+        return model(seen._replace(inputs=features)).logits
+
+    assert torch.allclose(logits(more, nn.functional.pad(mask, (0, 2))), logits(tokens, mask), atol=1e-6)

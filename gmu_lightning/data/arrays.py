@@ -51,6 +51,11 @@ def read_ids(path: Path) -> dict[str, int]:
     return rows
 
 
+def numbers(path: Path) -> np.ndarray:
+    """Whatever array of finite numbers, float32. Raises BadContent."""
+    return _finite(read_array(path))
+
+
 def frames(path: Path) -> np.ndarray:
     """Features of frames, (1, 200, 4096) or (200, 4096), as float32 (200, 4096). Raises BadContent."""
     array = read_array(path)
@@ -155,8 +160,8 @@ def _finite(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind not in "fiu":
         raise BadContent("bad_array", f"holds {array.dtype}, expected numbers")
     with np.errstate(over="ignore", invalid="ignore"):
-        numbers = np.ascontiguousarray(array, dtype=np.float32)
-    broken = int((~np.isfinite(numbers)).sum())
+        converted = np.ascontiguousarray(array, dtype=np.float32)
+    broken = int((~np.isfinite(converted)).sum())
     if broken:
-        raise BadContent("bad_array", f"{broken} of {numbers.size} numbers are not finite")
-    return numbers
+        raise BadContent("bad_array", f"{broken} of {converted.size} numbers are not finite")
+    return converted

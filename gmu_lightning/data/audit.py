@@ -115,3 +115,8 @@ class Audit:
             f"data.strict=true accepts no problem and the data has {len(faults)} ({found}), the first in "
             f"{first.file or first.split}, movie {first.id}: {detail}; mend it or set data.strict=false."
         )
+
+
+def kind_of_missing(modality: str) -> str:
+    """What the audit calls a movie's lack of a modality."""
+    return "missing_plot" if modality == "text" else f"missing_{modality}"

@@ -47,6 +47,13 @@ class FirstUse:
         return True
 
 
+def check_choices(values: Mapping[str, str], known: Mapping[str, Sequence[str]]) -> None:
+    """UserError where the value of `data.<argument>` is none that it may have."""
+    for argument, value in values.items():
+        if value not in known[argument]:
+            raise UserError(f"data.{argument}={value} does not exist: choose one of {', '.join(known[argument])}.")
+
+
 def here_or_one_down(place: Path, at: Callable[[Path], Path | None]) -> Path | None:
     """What `at` finds at a place, or in the one folder inside it that has it; None where neither has.
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from gmu_lightning.data.archive import is_archive, is_unpacked
 from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.labels import POLICIES
-from gmu_lightning.data.layouts import Layout
+from gmu_lightning.data.layouts import Layout, check_choices
 from gmu_lightning.data.locate import EXPECTED, find_mmimdb
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.raw import PLOTS
@@ -48,9 +48,7 @@ class MMIMDb(MovieData):
     ):
         super().__init__(root, **common)
         known = {"layout": ("auto", *EXPECTED), "label_policy": tuple(POLICIES), "plot": tuple(PLOTS)}
-        for argument, value in (("layout", layout), ("label_policy", label_policy), ("plot", plot)):
-            if value not in known[argument]:
-                raise UserError(f"data.{argument}={value} does not exist: choose one of {', '.join(known[argument])}.")
+        check_choices({"layout": layout, "label_policy": label_policy, "plot": plot}, known)
         self.wanted_layout, self.label_policy, self.plot = layout, label_policy, plot
         self.opened: Layout | None = None
 

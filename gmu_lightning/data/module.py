@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from gmu_lightning.data.audit import Audit
+from gmu_lightning.data.audit import Audit, kind_of_missing
 from gmu_lightning.data.batching import Batches
 from gmu_lightning.data.labels import order_genres
 from gmu_lightning.data.limit import draw
@@ -248,7 +248,7 @@ class MovieData(pl.LightningDataModule):
         self.audit.problems = [p for p in self.audit.problems if p.id not in lacking or p.split != split or p.action == "removed"]
         for movie, absent in lacking.items():
             for modality in absent:
-                self.audit.add(movie, "", split, _missing(modality), "removed", "data.absent=drop", by_policy=True)
+                self.audit.add(movie, "", split, kind_of_missing(modality), "removed", "data.absent=drop", by_policy=True)
         return [movie for movie in movies if movie.id not in lacking]
 
     def _settle_genres(self, genres: dict[str, list[tuple[str, ...]]]) -> None:
@@ -292,10 +292,6 @@ class _Movies(Dataset[MovieBatch]):
         data = self.data
         inputs = {m: column.batch(rows, self.training) for m, column in data.columns.items()}
         return MovieBatch(tuple(data.movies[n].id for n in rows), inputs, data.present[rows], data.targets[rows])
-
-
-def _missing(modality: str) -> str:
-    return {"text": "missing_plot", "image": "missing_image"}.get(modality, f"missing_{modality}")
 
 
 def _as_is(batch: Any) -> Any:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gmu_lightning.data.audit import Audit
+from gmu_lightning.data.audit import Audit, kind_of_missing
 from gmu_lightning.data.jsonl import SplitFiles
+from gmu_lightning.data.layouts import check_choices
 from gmu_lightning.data.matrices import Matrices
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.moviescope_layout import (
@@ -69,9 +70,7 @@ class Moviescope(MovieData):
         super().__init__(root, **common)
         self.choices = {"image": image, "video": video, "audio": audio, "metadata": metadata}
         known = {"layout": ("auto", *LAYOUTS), **{modality: choices_of(modality) for modality in self.choices}}
-        for argument, value in {"layout": layout, **self.choices}.items():
-            if value not in known[argument]:
-                raise UserError(f"data.{argument}={value} does not exist: choose one of {', '.join(known[argument])}.")
+        check_choices({"layout": layout, **self.choices}, known)
         if isinstance(leave_out, str):
             raise UserError(f"data.leave_out={leave_out} is no list: give data.leave_out=[{leave_out}].")
         self.wanted_layout, self.leave_out = layout, tuple(leave_out)
@@ -99,8 +98,8 @@ class Moviescope(MovieData):
         super().load(modalities, store)
         for modality in self.chosen:
             if not any(modality in self.movies[n].content for n in self.rows("train")):
-                lacks = "missing_plot" if modality == "text" else f"missing_{modality}"
-                example = next((f", the first lacks {p.file}" for p in self.audit.problems if p.kind == lacks), "")
+                lacking = (p.file for p in self.audit.problems if p.kind == kind_of_missing(modality))
+                example = next((f", the first lacks {file}" for file in lacking), "")
                 raise UserError(
                     f"data.root={self.root}: no movie of train has its {modality}{example}: "
                     "restore it, or choose other modalities."

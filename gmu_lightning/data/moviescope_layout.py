@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gmu_lightning.data.arrays import SUFFIXES, frames, log_mel, melgram, poster_vector
+from gmu_lightning.data.audit import kind_of_missing
 from gmu_lightning.data.jsonl import Line, plot_of, split_file
 from gmu_lightning.data.layouts import here_or_one_down, near_names, what_it_holds
 from gmu_lightning.data.matrices import Matrices
@@ -107,7 +108,7 @@ class Files:
         """The file, with how to read its array."""
         path = self.paths.get(line.id)
         if path is None or not path.is_file():
-            raise BadContent(f"missing_{self.kind.modality}", "no such file")
+            raise BadContent(kind_of_missing(self.kind.modality), "no such file")
         return path if self.kind.read is None else ArrayFile(path, self.kind.read)
 
     def file(self, id: str, split: str) -> str:

@@ -11,18 +11,22 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from gmu_lightning.data.audit import Audit
+from gmu_lightning.data.arrays import numbers
+from gmu_lightning.data.audit import Audit, kind_of_missing
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.planted_content import SENTENCES, plot, poster, row, title
 from gmu_lightning.data.planted_plan import Plan, draw, split_sizes
-from gmu_lightning.data.planted_trailers import frames, read_array, sound
+from gmu_lightning.data.planted_trailers import frames, sound
 from gmu_lightning.data.raw import RawLayout
 from gmu_lightning.data.store import Store
+from gmu_lightning.data.tables import read_table
 from gmu_lightning.files import digest
 from gmu_lightning.movie import MODALITIES, ArrayFile, Movie, UserError
 
 FEWEST_MOVIES = 6
+DEFAULT = "text+image"
 ARRAYS = {"video": frames, "audio": sound}
+TABLE = "metadata.jsonl"
 
 
 def generate(folder: Path, movies: int, seed: int, levels: int = 4, modalities: Sequence[str] = ("text", "image")) -> Path:
@@ -89,7 +93,7 @@ def _write(folder: Path, sizes: dict[str, int], levels: int, modalities: tuple[s
     _write_json(folder / "genres.json", plan.kinds)
     _write_lines(folder / "truth.jsonl", truth)
     if table:
-        _write_lines(folder / "metadata.jsonl", table)
+        _write_lines(folder / TABLE, table)
 
 
 def _draw_until_complete(sizes: dict[str, int], levels: int, modalities: tuple[str, ...], rng: np.random.Generator) -> Plan:
@@ -134,7 +138,7 @@ class Planted(MovieData):
     def __init__(
         self,
         root: str | None = None,
-        modalities: str = "text+image",
+        modalities: str = DEFAULT,
         movies: int = 2400,
         levels: int = 4,
         seed: int = 0,
@@ -147,7 +151,7 @@ class Planted(MovieData):
     @classmethod
     def offers(cls, node: Mapping[str, Any]) -> tuple[str, ...]:
         """Those that are planted."""
-        return _planted(node["modalities"])
+        return _planted(node.get("modalities", DEFAULT))
 
     def open(self, store: Store) -> None:
         """Generate what is not there yet."""
@@ -158,7 +162,8 @@ class Planted(MovieData):
         else:
             self._generated(folder)
         self.raw = RawLayout(folder)
-        self.table = _table(folder / "metadata.jsonl") if "metadata" in self.planted else {}
+        table = folder / TABLE
+        self.table = read_table(table) if "metadata" in self.planted and table.exists() else {}
 
     @property
     def folder(self) -> Path:
@@ -177,16 +182,16 @@ class Planted(MovieData):
             for modality in (m for m in ARRAYS if m in self.planted):
                 path = self.folder / modality / f"{movie.id}.npy"
                 if path.is_file():
-                    content[modality] = ArrayFile(path, read_array)
+                    content[modality] = ArrayFile(path, numbers)
                 else:
                     file = f"{modality}/{path.name}"
-                    noted.add(movie.id, file, split, f"missing_{modality}", "kept_absent", "no such file")
+                    noted.add(movie.id, file, split, kind_of_missing(modality), "kept_absent", "no such file")
             if movie.id in self.table:
                 content["metadata"] = self.table[movie.id]
             elif "metadata" in self.planted:
-                noted.add(movie.id, "metadata.jsonl", split, "missing_metadata", "kept_absent", "it has no row")
+                noted.add(movie.id, TABLE, split, kind_of_missing("metadata"), "kept_absent", "it has no row")
             yield Movie(movie.id, content, movie.genres)
-        never = {kind for m, kind in (("text", "missing_plot"), ("image", "missing_image")) if m not in self.planted}
+        never = {kind_of_missing(m) for m in MODALITIES if m not in self.planted}
         audit.problems += [problem for problem in noted.problems if problem.kind not in never]
 
     def record_file(self, id: str, split: str) -> str:
@@ -221,19 +226,6 @@ def _held(folder: Path) -> tuple[str, ...]:
     truth = folder / "genres.json"
     kinds = set(json.loads(truth.read_text(encoding="utf-8")).values()) if truth.exists() else set()
     return tuple(m for m in MODALITIES if m in kinds)
-
-
-def _table(path: Path) -> dict[str, dict[str, Any]]:
-    """{id: its row}; empty where the file is missing. Raises UserError."""
-    if not path.exists():
-        return {}
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return {row.pop("id"): row for row in rows}
-    except (ValueError, KeyError, AttributeError) as broken:
-        raise UserError(
-            f'{path} cannot be read ({broken}): expected a JSON object with an "id" on each line; restore it'
-        ) from broken
 
 
 def _beside(folder: Path) -> Path:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from tokenize import TokenError
-from zipfile import BadZipFile
 
 import numpy as np
-
-from gmu_lightning.movie import BadContent
 
 WIDTH = 32  # of a frame's features
 FRAMES = (24, 49)  # fewest, and one more than the most
@@ -46,17 +41,3 @@ def sound(genres: Sequence[str], loudness: float, rng: np.random.Generator) -> n
         heard[TONES.index(genre)] += 1.0
     heard[-1] += LOUDNESS * loudness
     return heard.astype(np.float16)
-
-
-def read_array(path: Path) -> np.ndarray:
-    """A movie's frames or sound, float (two axes). Raises BadContent."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError, BadZipFile, TokenError) as broken:
-        raise BadContent("bad_array", f"no NumPy array: {broken}") from broken
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or not array.size or array.dtype.kind != "f":
-        what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive of arrays"
-        raise BadContent("bad_array", f"holds {what}, expected floats of two axes")
-    if not np.isfinite(array).all():
-        raise BadContent("bad_array", "holds NaN or infinity")
-    return array

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gmu_lightning.fusion.base import Fusion, MixtureHead
+from gmu_lightning.fusion.base import Fusion
+from gmu_lightning.fusion.heads import MixtureHead
 from gmu_lightning.movie import Fused
 
 
@@ -24,21 +26,12 @@ class _Projected(Fusion):
 
 
 class Alone(Fusion):
-    """One modality: h = tanh(W x), or h = x with `hidden=false`. An absent one leaves the bias alone."""
+    """One modality: h = tanh(W x), or h = x with `hidden=false`. An absent one leaves the bias alone. `head`: as every Fusion."""
 
     fewest, most = 1, 1
 
-    def __init__(
-        self,
-        sizes: Mapping[str, int],
-        dim: int = 256,
-        hidden: bool = True,
-        bias: bool = False,
-        head: str = "linear",
-        maxout_hidden: int | None = None,
-        maxout_pieces: int = 2,
-    ):
-        super().__init__(sizes, dim, head, maxout_hidden, maxout_pieces)
+    def __init__(self, sizes: Mapping[str, int], dim: int = 256, hidden: bool = True, bias: bool = False, **head: Any):
+        super().__init__(sizes, dim, **head)
         size = next(iter(self.sizes.values()))
         self.size = dim if hidden else size
         self.hidden = nn.ModuleDict({m: nn.Linear(d, dim, bias=bias) for m, d in self.sizes.items()} if hidden else {})
@@ -64,19 +57,13 @@ class Mean(_Projected):
 
 
 class Concat(Fusion):
-    """h = [tanh(W_1 x_1); ...; tanh(W_M x_M)], or [x_1; ...; x_M] with `hidden=false`. The block of an absent one is zero."""
+    """h = [tanh(W_1 x_1); ...; tanh(W_M x_M)], or [x_1; ...; x_M] with `hidden=false`. The block of an absent one is zero.
 
-    def __init__(
-        self,
-        sizes: Mapping[str, int],
-        dim: int = 256,
-        hidden: bool = True,
-        bias: bool = False,
-        head: str = "linear",
-        maxout_hidden: int | None = None,
-        maxout_pieces: int = 2,
-    ):
-        super().__init__(sizes, dim, head, maxout_hidden, maxout_pieces)
+    `head`: as every Fusion.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], dim: int = 256, hidden: bool = True, bias: bool = False, **head: Any):
+        super().__init__(sizes, dim, **head)
         self.hidden = nn.ModuleDict({m: nn.Linear(d, dim, bias=bias) for m, d in self.sizes.items()} if hidden else {})
         self.widths = [dim] * len(self.sizes) if hidden else list(self.sizes.values())
         self.size = sum(self.widths)

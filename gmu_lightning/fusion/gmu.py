@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class GMU(Fusion):
             `original`: z_1 = sigma(U x), z_2 = 1 - z_1 for two modalities; z_m = sigma(U_m x) for more.
             `hier`: s_m = sigma(U_m x), s_M = 1; z_m = s_m prod_(j<m) (1 - s_j), the last present one taking the rest.
             `softmax`: z = softmax over m of U t_m, t_m = T_m x_m (x_m itself where d_m = D).
-        sizes, dim, head, maxout_hidden, maxout_pieces: as every Fusion.
+        sizes, dim: as every Fusion; head: its `head`, `maxout_hidden` and `maxout_pieces`.
         gate_input: `self`, or for `softmax` also `concat`: U_m x instead of U t_m.
         bias: of hidden and gate layers; the paper has none.
 
@@ -36,11 +37,9 @@ class GMU(Fusion):
         dim: int = 256,
         gate_input: str = "self",
         bias: bool = False,
-        head: str = "linear",
-        maxout_hidden: int | None = None,
-        maxout_pieces: int = 2,
+        **head: Any,
     ):
-        super().__init__(sizes, dim, head, maxout_hidden, maxout_pieces)
+        super().__init__(sizes, dim, **head)
         if variant not in VARIANTS:
             raise UserError(f"GMU variant {variant} does not exist: choose one of {', '.join(VARIANTS)}")
         if gate_input not in ("self", "concat"):

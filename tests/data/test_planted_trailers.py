@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
+from gmu_lightning.data.arrays import numbers
 from gmu_lightning.data.planted import Planted, generate
-from gmu_lightning.data.planted_trailers import read_array
 from gmu_lightning.data.store import Store
 from gmu_lightning.movie import BadContent, UserError
 
@@ -22,7 +22,7 @@ def test_plots_and_posters_are_written_as_before_there_was_more(tmp_path):
 def test_a_damaged_array_is_bad(tmp_path, content):
     (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(BadContent) as caught:
-        read_array(tmp_path / "a.npy")
+        numbers(tmp_path / "a.npy")
     assert caught.value.kind == "bad_array"
 
 
