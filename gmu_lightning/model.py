@@ -79,12 +79,14 @@ class MovieGenreClassifier(pl.LightningModule):
         return Prediction(cast(Tensor, self.head.bias) + contributions.sum(dim=1), contributions, fused.gates)
 
     def _normalised(self, modality: str, feature: Features, there: Tensor) -> Features:
-        """Scaled and dropped out; tokens by the same scale as vectors, and none that is real where the modality is absent."""
+        """What the fusion reads, scaled and dropped out: the vector, or tokens, none of them real where the modality is absent.
+
+        A vector that stands beside tokens stays as it is: one scale does not learn two distributions.
+        """
         scale, dropout = self.normalisers[modality], self.dropouts[modality]
         vector = torch.where(there[:, None], feature.vector, 0.0)  # (B, d_m); NaN would spoil a normaliser's gradient
-        vector = dropout(scale(vector, there))
         if self.fusion.needs != "sequence" or feature.sequence is None:
-            return Features(vector)
+            return Features(dropout(scale(vector, there)))
         full = torch.ones(feature.sequence.shape[:2], dtype=torch.bool, device=vector.device)
         mask = (full if feature.mask is None else feature.mask) & there[:, None]  # (B, T)
         tokens = torch.where(mask[..., None], feature.sequence, 0.0)  # (B, T, d_m)

@@ -333,3 +333,12 @@ def test_padding_changes_no_prediction_however_tokens_are_normalised(normalise):
         return model(seen._replace(inputs=features)).logits
 
     assert torch.allclose(logits(more, nn.functional.pad(mask, (0, 2))), logits(tokens, mask), atol=1e-6)
+
+
+def test_batch_statistics_of_tokens_are_those_of_real_ones():
+    model = made(toys(image={"normalise": "batch"}), fusion=Steps(SIZES, dim=4)).train()
+    tokens, mask = torch.randn(B, 3, 4), torch.tensor([[True, True, False]] * B)
+    seen = batch(torch.ones(B, 2, dtype=torch.bool))
+    vector = torch.full((B, 4), 100.0)  # whose statistics would show
+    model(seen._replace(inputs={"text": Features(seen.inputs["text"]), "image": Features(vector, tokens, mask)}))
+    assert torch.allclose(model.normalisers["image"].running_mean, 0.1 * tokens[:, :2].mean((0, 1)), atol=1e-6)

@@ -47,8 +47,7 @@ class MelConv(SequenceEncoder):
         return self.sizes["kernel"] + self.sizes["stride"] * (self.sizes["kernel"] - 1)
 
     def forward(self, inputs: SequenceInputs) -> Features:
-        values = inputs.values.masked_fill(~inputs.mask[..., None], 0.0)
-        steps = values.transpose(1, 2)  # (B, bands, T)
+        steps = inputs.values.transpose(1, 2)  # (B, bands, T), zeros where no step is
         steps = nn.functional.pad(steps, (0, max(0, self.least - steps.shape[-1])))
         lengths = inputs.mask.sum(dim=1).clamp(min=self.least)
         for convolution in self.network.convolutions:

@@ -32,8 +32,8 @@ class Fusion(nn.Module):
         UserError: `dim` is below 1, or the head is unknown.
 
     Attributes:
-        needs: `vector` reads {modality: (B, d_m)}, `sequence` {modality: Features}; `tokens` encodes by itself, and reads what
-            its `encode` returned as vectors.
+        needs: `vector` reads {modality: (B, d_m)}; `sequence` {modality: Features}, scaled in their tokens where there are any;
+            `tokens` encodes by itself, and reads what its `encode` returned as vectors.
         requires: modalities it cannot do without.
         fewest, most: how many modalities it takes; None has no end.
         size: width of `Fused.vector`.

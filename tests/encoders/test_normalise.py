@@ -78,3 +78,10 @@ def test_batch_lets_gradients_through_to_present_rows_alone():
     x = X.clone().requires_grad_()
     normalise.make("batch", 3)(x, torch.tensor([True, True, False, True])).square().sum().backward()
     assert torch.equal(x.grad[2], torch.zeros(3))
+
+
+def test_what_is_learned_does_not_depend_on_how_the_rows_were_cut():
+    x = torch.randn(11, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5.0, 0.1]) + torch.arange(11)[:, None]
+    whole, cut = normalise.make("standardise", 3).fit([x]), normalise.make("standardise", 3).fit([x[:2], x[2:2], x[2:9], x[9:]])
+    assert torch.allclose(cut.mean, x.mean(0)) and torch.allclose(cut.std, x.std(0, correction=0))
+    assert torch.allclose(cut.mean, whole.mean) and torch.allclose(cut.std, whole.std)

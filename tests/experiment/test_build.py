@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.store import Store
+from gmu_lightning.encoders.normalise import Standardise
 from gmu_lightning.encoders.vector import Vector
 from gmu_lightning.experiment import build
+from gmu_lightning.features import FeatureColumn, Sequences
 from gmu_lightning.fusion import Mean
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import SPLITS, Movie
@@ -64,3 +68,18 @@ def test_val_and_test_have_no_say_in_it(tmp_path):
         fitted(Inflated, tmp_path).normalisers.buffers(), fitted(Measured, tmp_path).normalisers.buffers(), strict=True
     ):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("needs", ["vector", "sequence"])
+def test_what_is_standardised_is_what_the_fusion_reads_of_train(needs):
+    random = np.random.default_rng(0)
+    tokens = random.normal(size=(6, 2)).astype(np.float32)  # movies of 1, 2 and 3 steps; the last is not in train
+    vectors = torch.from_numpy(random.normal(size=(3, 2)).astype(np.float32))
+    sequences = Sequences(tokens, starts=np.array([0, 1, 3]), lengths=np.array([1, 2, 3]))
+    column = FeatureColumn("key", vectors, np.ones(3, bool), (), 0, sequences)
+    normaliser = Standardise(2)
+    model = SimpleNamespace(normalisers={"video": normaliser}, encoders={"video": None}, fusion=SimpleNamespace(needs=needs))
+    data = SimpleNamespace(columns={"video": column}, rows=lambda split: np.array([0, 1]))
+    build.fit_normalisers(model, data, torch.device("cpu"))
+    expected = tokens[:3].mean(axis=0) if needs == "sequence" else vectors[:2].numpy().mean(axis=0)
+    assert normaliser.mean.numpy() == pytest.approx(expected, abs=1e-6)
