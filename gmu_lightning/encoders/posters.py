@@ -70,7 +70,7 @@ class PosterPreparation:
         if not isinstance(content, Path | bytes):
             raise UserError(
                 f"this data set's image is {type(content).__name__} and no poster; "
-                "choose encoder/image=vector, or a data.layout with raw posters"
+                "choose encoder/image=vector, or a source of posters (data.layout=raw, data.image=posters)"
             )
         height, width = (floor(edge / self.crop) for edge in self.size)
         with _decoded(content, (2 * width, 2 * height)) as decoded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -103,8 +104,8 @@ class ArrayPreparation:
         if isinstance(content, np.ndarray) and content.dtype.kind in "fiu":
             return content
         raise UserError(
-            f"this data set's {self.modality} is {type(content).__name__} and no {self.kind}; "
-            f"choose another encoder/{self.modality}, or a data.layout with extracted features"
+            f"this data set's {self.modality} is {_called(content)} and no {self.kind}; "
+            f"choose another encoder/{self.modality}, or a source of extracted features (data.layout, data.{self.modality})"
         )
 
 
@@ -129,6 +130,10 @@ class VectorPreparation(ArrayPreparation):
             if row is not None:
                 vectors[n] = row
         return torch.from_numpy(vectors)
+
+
+def _called(content: Any) -> str:
+    return "files" if isinstance(content, Path) else type(content).__name__
 
 
 def finite(array: np.ndarray, dtype: str) -> np.ndarray:
