@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gmu_lightning.data.batching import Batches
 from gmu_lightning.data.progress import track
-from gmu_lightning.data.store import Column, Store
+from gmu_lightning.data.store import Column, Store, cores
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.files import digest
 from gmu_lightning.movie import Features
@@ -177,7 +177,7 @@ def _read_sequences(folder: Path) -> Sequences:
 def _all_threads() -> Iterator[None]:
     """Whichever job comes first encodes for all, with every core, so that the features do not depend on its thread count."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(cores())
     try:
         yield
     finally:

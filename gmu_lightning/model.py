@@ -63,14 +63,8 @@ class MovieGenreClassifier(pl.LightningModule):
         present = self._after_modality_dropout(batch.present)  # (B, M)
         if self.fusion.needs == "tokens":  # modalities meet inside the encoder, so what is dropped must not enter it
             batch = batch._replace(present=present)
-        features: Mapping[str, Features] = self.fusion.encode(self.encoders, batch)
-        inputs: dict[str, Any] = {}
-        for modality, feature in features.items():
-            there = batch.present[:, list(self.encoders).index(modality)]
-            if self.fusion.needs == "tokens":  # the text that was read with the others stands for all of them
-                there = batch.present.any(dim=1)
-            normalised = self._normalised(modality, feature, there)
-            inputs[modality] = normalised if self.fusion.needs == "sequence" else normalised.vector
+        features = self.fusion.encode(self.encoders, batch, self._normalised)
+        inputs = features if self.fusion.needs == "sequence" else {m: feature.vector for m, feature in features.items()}
         fused = self.fusion(inputs, present)
         contributions = None if self.training else self._contributions(fused)
         if contributions is None:
@@ -85,7 +79,7 @@ class MovieGenreClassifier(pl.LightningModule):
         """
         scale, dropout = self.normalisers[modality], self.dropouts[modality]
         vector = torch.where(there[:, None], feature.vector, 0.0)  # (B, d_m); NaN would spoil a normaliser's gradient
-        if self.fusion.needs != "sequence" or feature.sequence is None:
+        if self.fusion.needs == "vector" or feature.sequence is None:
             return Features(dropout(scale(vector, there)))
         full = torch.ones(feature.sequence.shape[:2], dtype=torch.bool, device=vector.device)
         mask = (full if feature.mask is None else feature.mask) & there[:, None]  # (B, T)

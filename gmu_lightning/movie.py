@@ -129,6 +129,7 @@ class Preparation(Protocol):
         learns: whether `fit` learns anything from train.
         costly: (False where a class does not say) whether to store a content takes seconds, so that each is kept by itself as
             soon as it is done, for whoever begins again or adds movies.
+        close: (where a class has it) to be called once all is stored: lets go of networks and processes that storing needed.
     """
 
     @property

@@ -280,10 +280,10 @@ class Together(Fusion):
 
     needs, requires = "tokens", ("text",)
 
-    def encode(self, encoders, batch: MovieBatch) -> dict[str, Features]:
-        there = zip(batch.inputs.values(), batch.present.unbind(1), strict=True)
-        said = [torch.where(present[:, None], x[:, :3], 0.0) for x, present in there]
-        return {"text": Features(torch.stack(said).sum(0))}
+    def encode(self, encoders, batch: MovieBatch, scale) -> dict[str, Features]:
+        text, image = (torch.where(p[:, None], x, 0.0) for x, p in zip(batch.inputs.values(), batch.present.T, strict=True))
+        image = torch.where(batch.present[:, 1:], scale("image", Features(image), batch.present[:, 1]).vector, 0.0)
+        return {"text": scale("text", Features(text + image[:, :3]), batch.present.any(dim=1))}
 
     def forward(self, inputs, present: Tensor | None = None) -> Fused:
         assert list(inputs) == ["text"]
@@ -305,6 +305,15 @@ def test_a_modality_that_is_dropped_in_training_is_not_read_with_the_others():
     whole = batch(torch.ones(B, 2, dtype=torch.bool))
     without = whole._replace(present=torch.tensor([[True, False]] * B))
     assert torch.equal(model(whole).logits, model(without).logits)
+
+
+def test_what_is_read_with_the_text_is_scaled_by_the_movies_that_have_it_and_dropped_out():
+    model = made(toys(image={"normalise": "batch", "dropout": 1 - 1e-9}), fusion=Together(SIZES, dim=3)).train()
+    seen = batch()
+    there = seen.inputs["image"][seen.present[:, 1]]
+    logits = model(seen).logits
+    assert torch.allclose(model.normalisers["image"].running_mean, 0.1 * there.mean(0), atol=1e-6)
+    assert torch.allclose(logits[seen.present[:, 0]], model.head(Fused(seen.inputs["text"]))[seen.present[:, 0]])
 
 
 class Steps(Fusion):

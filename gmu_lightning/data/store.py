@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from os import cpu_count, fsync
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,27 @@ import numpy as np
 from gmu_lightning.data.parts import Parts
 from gmu_lightning.data.progress import track
 from gmu_lightning.files import digest, write_json
-from gmu_lightning.movie import ArrayFile, BadContent, Preparation
+from gmu_lightning.movie import ArrayFile, BadContent, Preparation, UserError
 
-WINDOW = 256  # movies in flight between the reader, the threads and the disk
+WINDOW = 64  # contents in flight between the reader, the threads and the disk
 
 
 class Store:
-    """A folder of finished things; `read_only` looks, and writes nothing."""
+    """A folder of finished things; `read_only` looks, and writes nothing.
 
-    def __init__(self, folder: Path | str, read_only: bool = False):
+    Args:
+        workers: how many contents are prepared at once; None for as many as there are cores.
+
+    Raises:
+        UserError: `workers` is no such number.
+    """
+
+    def __init__(self, folder: Path | str, read_only: bool = False, workers: int | None = None):
+        if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
+            raise UserError(f"store.workers={workers} is no such number: give a whole number from 1 on, or null for all cores")
         self.root = Path(folder).expanduser()
         self.read_only = read_only
+        self.workers = workers or cores()
 
     def has(self, kind: str, key: str) -> bool:
         """Whether `folder` would return at once."""
@@ -81,11 +92,15 @@ class Store:
             fresh[str(file)] = entry if entry and entry[:-1] == state else [*state, content_digest(file)]
             return fresh[str(file)][-1]
 
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            digests = list(pool.map(of, contents))
+        digests = list(in_threads(self.workers, of, zip(contents)))
         if not self.read_only and any(known.get(name) != entry for name, entry in fresh.items()):
             write_json(path, {**known, **fresh})
         return digests
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def content_digest(content: Any) -> str:
@@ -166,8 +181,8 @@ def prepared(
         ready = preparation
         if not fitted:
             ready = preparation.fit(_usable(c for c, train in zip(contents, in_train, strict=True) if train and c is not None))
-        parts = Parts.of(store.root, modality, ready)
-        return {**_write_rows(folder, _stored(ready, contents, digests, parts, modality)), "state": ready.state()}
+        written = _write_rows(folder, _stored(store, ready, contents, digests, modality))
+        return {**written, "state": ready.state()}
 
     folder = store.folder("columns", key, build)
     meta = json.loads((folder / "meta.json").read_text())
@@ -179,28 +194,53 @@ def prepared(
 
 
 def _stored(
-    preparation: Preparation, contents: Sequence[Any], digests: Sequence[str | None], parts: Parts | None, modality: str
+    store: Store, preparation: Preparation, contents: Sequence[Any], digests: Sequence[str | None], modality: str
 ) -> Iterator[np.ndarray | BadContent | None]:
+    parts = Parts.of(store.root, modality, preparation)
+
     def anew(content: Any) -> np.ndarray | BadContent:
         try:
             return preparation.store(_opened(content))
         except BadContent as problem:
             return problem
 
-    with ThreadPoolExecutor(cpu_count()) as pool, track(f"preparing {modality}", len(contents)) as advance:
+    def one(content: Any, sha: str | None) -> np.ndarray | BadContent | None:
+        if content is None or sha is None:
+            return None
+        return anew(content) if parts is None else parts.get(sha, lambda: anew(content))
 
-        def one(content: Any, sha: str | None) -> np.ndarray | BadContent | None:
-            if content is None or sha is None:
-                row = None
-            elif parts is None:
-                row = anew(content)
-            else:
-                row = parts.get(sha, lambda: anew(content))
+    with track(f"preparing {modality}", len(contents)) as advance, closing(preparation):
+        for row in in_threads(store.workers, one, zip(contents, digests, strict=True)):
             advance(1)
-            return row
+            yield row
 
-        for start in range(0, len(contents), WINDOW):
-            yield from pool.map(one, contents[start : start + WINDOW], digests[start : start + WINDOW])
+
+@contextmanager
+def closing(preparation: Preparation) -> Iterator[None]:
+    """In the end it lets go of what storing needed, if it says how."""
+    try:
+        yield
+    finally:
+        if hasattr(preparation, "close"):
+            preparation.close()
+
+
+def in_threads(workers: int, work: Callable[..., Any], items: Iterable[tuple]) -> Iterator[Any]:
+    """`work(*item)` of each, in their order; what is slow holds up none but those that come `WINDOW` after it."""
+    import torch
+
+    # One thread in each: what a network computes is then the same for any number of workers.
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            started: deque[Future] = deque()
+            for item in items:
+                started.append(pool.submit(work, *item))
+                if len(started) == WINDOW:
+                    yield started.popleft().result()
+            while started:
+                yield started.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _opened(content: Any) -> Any:
@@ -234,7 +274,7 @@ def _write_rows(folder: Path, rows: Iterable[np.ndarray | BadContent | None]) ->
                 sizes.append(0)
                 shapes.append(())
         file.flush()
-        fsync(file.fileno())
+        os.fsync(file.fileno())
     present = np.array([shape != () for shape in shapes], dtype=bool)
     axes = max((len(shape) for shape in shapes), default=1) or 1
     filled = np.array([shape or (0,) * axes for shape in shapes], dtype=np.int64).reshape(len(shapes), axes)

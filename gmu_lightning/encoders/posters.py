@@ -74,8 +74,13 @@ class PosterPreparation:
             )
         height, width = (floor(edge / self.crop) for edge in self.size)
         with _decoded(content, (2 * width, 2 * height)) as decoded:
-            poster = decoded if self.mode == "squash" else _middle(decoded)
-            resized = poster.resize(self._resized(poster.size, (width, height)), Image.Resampling[self.interpolation.upper()])
+            return self.cropped(decoded)
+
+    def cropped(self, image: Image.Image) -> np.ndarray:
+        """An image in RGB -> uint8 (height, width, 3)."""
+        height, width = (floor(edge / self.crop) for edge in self.size)
+        whole = image if self.mode == "squash" else _middle(image)
+        resized = whole.resize(self._resized(whole.size, (width, height)), Image.Resampling[self.interpolation.upper()])
         top, left = round((resized.height - self.size[0]) / 2), round((resized.width - self.size[1]) / 2)
         return np.asarray(resized)[top : top + self.size[0], left : left + self.size[1]].copy()
 

@@ -19,6 +19,7 @@ from gmu_lightning.files import digest
 from gmu_lightning.movie import BadContent, Features, Preparation, UserError
 
 DTYPES = ("float32", "float16")
+READ_TRAILERS = {"video": "encoder/video=trailer", "audio": "encoder/audio=trailer_mel96"}
 
 
 class SequenceInputs(NamedTuple):
@@ -66,8 +67,8 @@ class SequencePreparation(ArrayPreparation):
     def _array(self, content: Any) -> np.ndarray:
         if isinstance(content, Path):
             raise UserError(
-                f"this data set's {self.modality} is files of trailers, and encoder/{self.modality} reads extracted features: "
-                "give arrays of frames or log-mel spectrograms"
+                f"this data set's {self.modality} is trailers, and this encoder/{self.modality} reads extracted features: "
+                f"choose {READ_TRAILERS[self.modality]}, or another data.{self.modality}"
             )
         array = super()._array(content)
         return array.T if self._turned and array.ndim == 2 else array

@@ -1,10 +1,12 @@
-"""A movie's row of a table as numbers; what to make of each column is learned from train alone."""
+"""A movie's row of a table as numbers; what to make of each column scikit-learn learns from train alone."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -14,7 +16,8 @@ from torch import Tensor
 from gmu_lightning.encoders.vector import VectorPreparation, finite
 from gmu_lightning.movie import BadContent, UserError
 
-Cell = float | tuple[str, ...] | None  # a number, one word or several, nothing
+Cell = float | tuple[str, ...]  # a number, or one word or several
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class TablePreparation:
     @property
     def fingerprint(self) -> str:
         """How rare a word may be."""
-        return f"table {self.min_count}"
+        return f"scikit-learn table {self.min_count}"
 
     @property
     def size(self) -> int:
@@ -52,7 +55,7 @@ class TablePreparation:
         return replace(self, learned=VectorPreparation(self.modality).fit(chain([first], rest)))
 
     def state(self) -> dict[str, Any]:
-        """{"size": d} of arrays, {"columns": [{...}], "kept": [...]} of rows."""
+        """{"size": d} of arrays, the fields of `Table` of rows."""
         return self._known.state()
 
     def restored(self, state: Mapping[str, Any]) -> TablePreparation:
@@ -82,136 +85,115 @@ class TablePreparation:
 
 
 @dataclass(frozen=True)
-class Numeric:
-    """Standardised; where it is missing, train's median stands in and a number of its own says so."""
-
-    name: str
-    median: float
-    mean: float
-    scale: float
-
-    @classmethod
-    def fitted(cls, name: str, cells: Sequence[Cell]) -> Numeric:
-        """Mean and deviation are those of the column with its median filled in."""
-        median = float(np.median([cell for cell in cells if cell is not None]))
-        filled = np.array([median if cell is None else cell for cell in cells], dtype=np.float64)
-        return cls(name, median, float(filled.mean()), float(filled.std()) or 1.0)
-
-    @property
-    def features(self) -> list[str]:
-        """What each number says."""
-        return [self.name, f"{self.name} missing"]
-
-    def numbers(self, cell: Cell) -> list[float]:
-        """Raises BadContent where the cell holds words."""
-        if isinstance(cell, tuple):
-            raise BadContent("bad_array", f"column {self.name}: {', '.join(cell)} is no number")
-        return [((self.median if cell is None else cell) - self.mean) / self.scale, float(cell is None)]
-
-
-@dataclass(frozen=True)
-class Words:
-    """A number for each frequent word (1 where the movie has it), for any other word, and for having none."""
-
-    name: str
-    words: tuple[str, ...]
-
-    @classmethod
-    def fitted(cls, name: str, cells: Sequence[Cell], min_count: int) -> Words:
-        """With the words that at least `min_count` movies have, in alphabetical order."""
-        counts = Counter(chain.from_iterable(set(_words(cell)) for cell in cells))
-        return cls(name, tuple(sorted(word for word, count in counts.items() if count >= min_count)))
-
-    @property
-    def features(self) -> list[str]:
-        """What each number says."""
-        return [*(f"{self.name}={word}" for word in self.words), f"{self.name} other", f"{self.name} missing"]
-
-    def numbers(self, cell: Cell) -> list[float]:
-        """A word that train has not, or has too seldom, is `other`."""
-        words = set(_words(cell))
-        return [*(float(word in words) for word in self.words), float(bool(words - set(self.words))), float(not words)]
-
-
-@dataclass(frozen=True)
 class Table:
-    """The columns of train. A number that is the same for all of train's movies says nothing and is left out.
+    """What scikit-learn learned from train's rows: a number for each pair of a column and what is said of it.
+
+    A number is standardised; where it is missing train's median stands in, and `<column> missing` is 1. A word is 1 where the
+    movie has it; any word that train has too seldom, or never, is `<column> other`. What is the same for all of train's movies
+    says nothing and is left out. `missing` and `other` are said here, since scikit-learn has neither for lists of words.
 
     Attributes:
-        kept: which of the columns' numbers are left.
+        medians: of each column that holds numbers alone.
+        words: of each other column, those that enough movies of train have, and how many have them.
+        said: (column, "" or " missing" or " other" or "=word") of each number, in the order of `DictVectorizer`.
+        mean, scale: of each number, as `StandardScaler` has them; 0 and 1 but for a column's own number.
     """
 
-    columns: tuple[Numeric | Words, ...]
-    kept: tuple[int, ...] = ()
+    medians: dict[str, float]
+    words: dict[str, dict[str, int]]
+    said: Sequence[tuple[str, str]] = ()
+    mean: Sequence[float] = ()
+    scale: Sequence[float] = ()
 
     @classmethod
     def fitted(cls, rows: Iterable[Mapping[str, Any]], min_count: int) -> Table:
-        """Columns in alphabetical order; one is numeric if all that train has in it are numbers.
+        """A row that holds what no table can hold is left out here, and refused when it is stored."""
+        from sklearn.feature_extraction import DictVectorizer
+        from sklearn.feature_selection import VarianceThreshold
+        from sklearn.preprocessing import StandardScaler
 
-        A row that holds what no table can hold is left out here, and refused when it is stored.
-        """
-        sound = [cells for cells in map(_sound_cells, rows) if cells is not None]
-        columns: list[Numeric | Words] = []
-        for name in sorted({name for cells in sound for name in cells}):
-            column = [cells.get(name) for cells in sound]
-            kinds = {type(cell) for cell in column if cell is not None}
-            columns.append(Numeric.fitted(name, column) if kinds == {float} else Words.fitted(name, column, min_count))
-        table = cls(tuple(columns))
-        numbers = np.array([table._all_numbers(cells) for cells in sound])
-        varies = np.ptp(numbers, axis=0) > 0 if numbers.size else np.zeros(0, dtype=bool)
-        if not varies.any():
-            raise UserError("the metadata of all movies of train are the same, or there are none; choose other modalities")
-        return replace(table, kept=tuple(np.flatnonzero(varies).tolist()))
+        sound: list[dict[str, Cell]] = []
+        for row in rows:
+            with suppress(BadContent):
+                sound.append(_cells(row))
+        columns: dict[str, list[Any]] = {}
+        for name, cell in chain.from_iterable(cells.items() for cells in sound):
+            columns.setdefault(name, []).append(cell)
+        medians = {name: float(np.median(column)) for name, column in columns.items() if {*map(type, column)} == {float}}
+        words = {name: _frequent(column, min_count) for name, column in columns.items() if name not in medians}
+        table = cls(medians, words)
+        vectorizer, varies = DictVectorizer(sparse=False), VarianceThreshold()
+        try:
+            numbers = varies.fit_transform(vectorizer.fit_transform([table._said(cells) for cells in sound]))
+        except ValueError as nothing:
+            raise UserError(
+                "the metadata of all movies of train are the same, or there are none; choose other modalities"
+            ) from nothing
+        said = vectorizer.restrict(varies.get_support()).feature_names_
+        scaler, own = StandardScaler().fit(numbers), [what == "" for _, what in said]
+        mean, scale = np.where(own, scaler.mean_, 0.0), np.where(own, scaler.scale_, 1.0)
+        return replace(table, said=said, mean=mean.tolist(), scale=scale.tolist())
 
     @property
     def size(self) -> int:
         """Numbers per movie."""
-        return len(self.kept)
+        return len(self.said)
 
     @property
     def features(self) -> tuple[str, ...]:
         """What each number says: `year`, `year missing`, `country=France`, `country other`."""
-        names = [name for column in self.columns for name in column.features]
-        return tuple(names[n] for n in self.kept)
+        return tuple(map("".join, self.said))
 
     def state(self) -> dict[str, Any]:
-        """Plain containers."""
-        columns = [{key: list(v) if isinstance(v, tuple) else v for key, v in asdict(c).items()} for c in self.columns]
-        return {"columns": columns, "kept": list(self.kept)}
+        """The fields, which are plain containers."""
+        return asdict(self)
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> Table:
         """The table that `state()` came from."""
-        columns = [Words(c["name"], tuple(c["words"])) if "words" in c else Numeric(**c) for c in state["columns"]]
-        return cls(tuple(columns), tuple(state["kept"]))
+        return cls(**{**state, "said": [(column, what) for column, what in state["said"]]})
 
     def numbers(self, row: Mapping[str, Any]) -> np.ndarray:
         """One row -> float32 (size,); columns that train has not are ignored. Raises BadContent."""
         cells = _cells(row)
-        if all(cells.get(column.name) is None for column in self.columns):
+        if not cells.keys() & (self.medians.keys() | self.words.keys()):
             raise BadContent("missing_metadata", "no column that train has holds a value")
-        return finite(np.array(self._all_numbers(cells))[list(self.kept)], "float32")
+        return finite((self._vectorizer.transform(self._said(cells))[0] - self.mean) / self.scale, "float32")
 
-    def _all_numbers(self, cells: Mapping[str, Cell]) -> list[float]:
-        return [number for column in self.columns for number in column.numbers(cells.get(column.name))]
+    @cached_property
+    def _vectorizer(self) -> Any:
+        from sklearn.feature_extraction import DictVectorizer
+
+        return DictVectorizer(sparse=False, sort=False).fit([dict.fromkeys(self.said, 0.0)])
+
+    def _said(self, cells: Mapping[str, Cell]) -> dict[tuple[str, str], float]:
+        """What is not 0 of a row. Raises BadContent where words stand in a column of numbers."""
+        said = {(name, " missing"): 1.0 for name in [*self.medians, *self.words] if name not in cells}
+        for name, median in self.medians.items():
+            cell = cells.get(name, median)
+            if not isinstance(cell, float):
+                raise BadContent("bad_array", f"column {name}: {', '.join(cell)} is no number")
+            said[name, ""] = cell
+        for name, words in self.words.items():
+            said |= {(name, f"={word}" if word in words else " other"): 1.0 for word in _words(cells.get(name))}
+        return said
+
+
+def _frequent(column: Sequence[Cell], min_count: int) -> dict[str, int]:
+    counts = Counter(chain.from_iterable(set(_words(cell)) for cell in column))
+    return {word: count for word, count in sorted(counts.items()) if count >= min_count}
 
 
 def _cells(row: Mapping[str, Any]) -> dict[str, Cell]:
-    return {str(name): _cell(str(name), value) for name, value in row.items()}
+    """What is there of a row. Raises BadContent."""
+    read = ((str(name), _cell(str(name), value)) for name, value in row.items())
+    return {name: cell for name, cell in read if cell is not None}
 
 
-def _sound_cells(row: Mapping[str, Any]) -> dict[str, Cell] | None:
-    try:
-        return _cells(row)
-    except BadContent:
-        return None
-
-
-def _cell(name: str, value: Any) -> Cell:
-    """A value as read; NaN, blank text and an empty list are nothing. Raises BadContent where it is something else altogether."""
+def _cell(name: str, value: Any) -> Cell | None:
+    """A value as read; NaN, blank text and an empty list are None. Raises BadContent where it is something else altogether."""
     if isinstance(value, list | tuple):
-        parts = [_cell(name, part) for part in value]
-        return tuple(word for part in parts for word in _words(part)) or None
+        return tuple(word for part in value for word in _words(_cell(name, part))) or None
     if isinstance(value, str):
         return (value.strip(),) if value.strip() else None
     if value is None:
@@ -222,12 +204,12 @@ def _cell(name: str, value: Any) -> Cell:
         number = float(value)
     except OverflowError:
         number = np.inf
-    if np.isinf(number):
-        raise BadContent("bad_array", f"column {name} is not finite")
+    if abs(number) > LARGEST:
+        raise BadContent("bad_array", f"column {name} is not finite in single precision")
     return None if np.isnan(number) else number
 
 
-def _words(cell: Cell) -> tuple[str, ...]:
+def _words(cell: Cell | None) -> tuple[str, ...]:
     if cell is None:
         return ()
     return cell if isinstance(cell, tuple) else (str(cell),)

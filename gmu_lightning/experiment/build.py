@@ -163,11 +163,12 @@ def fit_normalisers(model: MovieGenreClassifier, data: MovieData, device: torch.
             column = data.columns[modality]
             rows = [n for n in data.rows("train").tolist() if column.present[n]]
             found = features_of(cast(Encoder, model.encoders[modality]), column, rows, device)
-            normaliser.fit(_rows_of(features, model.fusion.needs) for features in found)
+            needs = "vector" if modality == "text" and model.fusion.needs == "tokens" else model.fusion.needs
+            normaliser.fit(_rows_of(features, needs) for features in found)
 
 
 def _rows_of(features: Features, needs: str) -> torch.Tensor:
-    if needs != "sequence" or features.sequence is None:
+    if needs == "vector" or features.sequence is None:
         return features.vector
     return features.sequence.flatten(0, 1) if features.mask is None else features.sequence[features.mask]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import resource
 import subprocess
@@ -14,6 +13,8 @@ from typing import Any
 
 import torch
 
+from gmu_lightning.data.store import cores
+
 PACKAGES = (
     "gmu-lightning",
     "torch",
@@ -24,6 +25,7 @@ PACKAGES = (
     "numpy",
     "torchmetrics",
     "pillow",
+    "av",
     "wandb",
 )
 
@@ -52,9 +54,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 def use_threads(threads: int | None) -> None:
     """Pin the job's CPU threads; None takes all cores this process may use."""
-    torch.set_num_threads(
-        threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads or os.cpu_count() or 1
-    )
+    torch.set_num_threads(threads or cores())
 
 
 def _processor() -> str:

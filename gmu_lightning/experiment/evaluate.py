@@ -15,7 +15,7 @@ from gmu_lightning import callbacks
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.store import Store
 from gmu_lightning.encoders.base import Encoder
-from gmu_lightning.experiment import build
+from gmu_lightning.experiment import build, robustness
 from gmu_lightning.experiment.conf import checked_as_data
 from gmu_lightning.experiment.results import predict, split_scores
 from gmu_lightning.experiment.train import device_of, quiet_libraries
@@ -23,15 +23,18 @@ from gmu_lightning.files import write_json
 from gmu_lightning.metrics import tune_per_genre, tune_threshold
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import SPLITS, GenreVocabulary, UserError
+from gmu_lightning.report.robustness import summary
+from gmu_lightning.report.robustness import write as write_robustness
 from gmu_lightning.run import Run
 
 
-def evaluate(run: Run, split: str, root: str | None, threshold: str, store: Store) -> Path:
+def evaluate(run: Run, split: str, root: str | None, threshold: str, store: Store, robustness_seed: int | None = None) -> Path:
     """Predictions and scores of one split into RUN/evaluate/<time>/; the run's own files stay as they are.
 
     Args:
         root: other raw data than the run's; None for the same.
         threshold: a number, `val` or `val_per_genre` (tuned on the run's own val predictions).
+        robustness_seed: also what the scores become without some modalities, the movies that lose one being drawn with this seed.
 
     Returns:
         The folder.
@@ -48,23 +51,18 @@ def evaluate(run: Run, split: str, root: str | None, threshold: str, store: Stor
     data, model = restored(config, checkpoint, store)
     about = checkpoint["gmu_lightning"]
     collector = callbacks.SplitPredictions(tuple(about["genres"]), tuple(about["modalities"]), data.ids, data.fingerprint)
-    trainer = pl.Trainer(
-        accelerator=config["trainer"]["accelerator"],
-        devices=1,
-        precision=config["trainer"]["precision"],
-        callbacks=[collector],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    predictions = predict(trainer, collector, data, model, split)
+    deprived = None if robustness_seed is None else robustness.deprived(model, data, split, robustness_seed)
+    predictions = predict(_trainer(config, collector), collector, data, deprived or model, split)
     predictions.threshold = next(iter(rules.values()), 0.5)
     folder = run / "evaluate" / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
     predictions.write(folder / f"predictions/{split}.parquet")
     scores = split_scores(predictions, model, rules)
     write_json(folder / "metrics.json", {f"{split}/{name}": value for name, value in scores.items()})
     print(f"{split} micro F1 {scores['f1_micro']:.4f}, micro AP {scores['ap_micro']:.4f}, {scores['movies']} movies, in {folder}")
+    if deprived is not None:
+        study = deprived.study(run.folder.resolve().name, predictions)
+        write_robustness(study, folder)
+        print(f"{summary(study)}\n{folder / 'robustness.png'}\n{folder / 'robustness.md'}")
     return folder
 
 
@@ -82,6 +80,20 @@ def restored(config: Mapping[str, Any], checkpoint: Mapping[str, Any], store: St
     model = build.build_model(config, data, encoders)
     model.load_state_dict(checkpoint["state_dict"])
     return data, model.eval()
+
+
+def _trainer(config: Mapping[str, Any], collector: callbacks.SplitPredictions) -> pl.Trainer:
+    """On one device, at the run's precision."""
+    return pl.Trainer(
+        accelerator=config["trainer"]["accelerator"],
+        devices=1,
+        precision=config["trainer"]["precision"],
+        callbacks=[collector],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
 
 
 def _same_sizes(encoders: Mapping[str, Encoder], sizes: Mapping[str, int]) -> None:

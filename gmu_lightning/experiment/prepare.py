@@ -1,4 +1,4 @@
-"""Raw data -> columns, once; no weights are loaded."""
+"""Raw data -> columns, once; no weights are loaded but of networks that look at trailers as they are decoded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gmu_lightning.report.figures import genre_distribution, save
 def prepare(config: Mapping[str, Any], folder: Path) -> None:
     """Prepare every chosen modality; leaves audit.json and the genre distribution, as PNG and SVG, in `folder`."""
     quiet_libraries()
-    store = Store(config["store"]["dir"])
+    store = Store(config["store"]["dir"], workers=config["store"]["workers"])
     data = build.build_data(config, store)
     for sentence in data.warnings:
         print(f"warning: {sentence}", file=sys.stderr)

@@ -33,7 +33,7 @@ class Fitted:
 
 
 def predict(
-    trainer: pl.Trainer, collector: SplitPredictions, data: MovieData, model: MovieGenreClassifier, split: str
+    trainer: pl.Trainer, collector: SplitPredictions, data: MovieData, model: pl.LightningModule, split: str
 ) -> Predictions:
     """Predictions of a whole split, in its order."""
     collector.split = split

@@ -44,7 +44,7 @@ def train(config: Mapping[str, Any], run: Run, group: str | None = None) -> dict
     quiet_libraries()
     build.check_sense(config)
     use_threads(config["trainer"]["threads"])
-    store = Store(config["store"]["dir"])
+    store = Store(config["store"]["dir"], workers=config["store"]["workers"])
     encoders = build.build_encoders(config)
     data = build.build_data(config, store)
     for sentence in data.warnings:

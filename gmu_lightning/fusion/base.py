@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +13,7 @@ from gmu_lightning.fusion.heads import LinearHead, MaxoutHead
 from gmu_lightning.movie import Features, Fused, MovieBatch, UserError
 
 HEADS = ("linear", "maxout")
+Scale = Callable[[str, Features, Tensor], Features]  # a modality's, and which of B movies have it (B,) -> as they are read
 
 
 class Fusion(nn.Module):
@@ -33,7 +34,7 @@ class Fusion(nn.Module):
 
     Attributes:
         needs: `vector` reads {modality: (B, d_m)}; `sequence` {modality: Features}, scaled in their tokens where there are any;
-            `tokens` encodes by itself, and reads what its `encode` returned as vectors.
+            `tokens` encodes by itself, and reads the vectors that its `encode` returned.
         requires: modalities it cannot do without.
         fewest, most: how many modalities it takes; None has no end.
         size: width of `Fused.vector`.
@@ -63,9 +64,14 @@ class Fusion(nn.Module):
         self.dim = self.size = dim
         self.open_threshold = 1 / len(self.sizes)
 
-    def encode(self, encoders: Any, batch: MovieBatch) -> dict[str, Features]:
-        """Each modality by itself; features that are in the batch already pass through; an absent modality is never encoded."""
-        return {m: encoded(encoders[m], batch.inputs[m], batch.present[:, i]) for i, m in enumerate(self.sizes)}
+    def encode(self, encoders: Any, batch: MovieBatch, scale: Scale) -> dict[str, Features]:
+        """Each modality by itself, scaled; features in the batch are encoded already, and an absent modality never is.
+
+        Args:
+            scale: normalises and drops out as the modality's encoder asks; whoever overrides `encode` calls it for each.
+        """
+        there = dict(zip(self.sizes, batch.present.unbind(dim=1), strict=True))
+        return {m: scale(m, encoded(encoders[m], batch.inputs[m], there[m]), there[m]) for m in self.sizes}
 
     def forward(self, inputs: Mapping[str, Tensor], present: Tensor | None = None) -> Fused:
         """Fuse.

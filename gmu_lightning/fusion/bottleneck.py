@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -76,11 +77,11 @@ class Bottleneck(Fusion):
         return Fused(parts.sum(dim=1), parts)
 
     def _begun(self, modality: str, features: Features, there: Tensor) -> tuple[Tensor, Tensor]:
-        """[CLS_m; W_m x_m + positions] and which of it is real, CLS always: (B, 1 + T, D), (B, 1 + T)."""
+        """[CLS_m; sqrt(D) W_m x_m + positions] and which of it is real, CLS always: (B, 1 + T, D), (B, 1 + T)."""
         x, mask = tokens(features if modality in self.sequences else Features(features.vector), there)
         x = self.project[modality](x)
         if modality in self.sequences:
-            x = x + sinusoids(x)
+            x = math.sqrt(self.dim) * x + sinusoids(x)
         cls = self.cls[modality].expand(len(x), 1, -1)
         return self.dropout(torch.cat([cls, x], dim=1)), torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
 

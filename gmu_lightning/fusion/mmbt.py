@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gmu_lightning.encoders.prefix import Prefix
-from gmu_lightning.fusion.base import Fusion, encoded, everyone, tokens
+from gmu_lightning.fusion.base import Fusion, Scale, encoded, everyone, tokens
 from gmu_lightning.movie import Features, Fused, MovieBatch, UserError
 
 MOST_TOKENS = 256
@@ -22,7 +22,8 @@ class MMBT(Fusion):
     transformer's last one (the second of BERT) plus s_m, which starts at zero. The plot keeps its positions and segment, so a
     movie whose other modalities are all absent is read exactly as the text encoder alone reads it. A movie without a plot has an
     empty one.
-    The others' features are read as their encoders give them, not normalised.
+    Before W_m the others' features are normalised and dropped out as their encoders ask (`none` and 0 are the paper's); the
+    plot's vector is after it has been read, and standardised as train's plots are where they are read alone.
 
     Args:
         sizes: as every Fusion; the transformer's width is that of `text`.
@@ -49,15 +50,18 @@ class MMBT(Fusion):
         self.segments = nn.ParameterDict({m: nn.Parameter(torch.zeros(width)) for m in self.others})
         self.hidden = nn.Identity() if dim is None else nn.Sequential(nn.Linear(width, dim), nn.Tanh())
 
-    def encode(self, encoders: Any, batch: MovieBatch) -> dict[str, Features]:
-        """The plot as it is read beside everything else, {"text": (B, d_text)}."""
+    def encode(self, encoders: Any, batch: MovieBatch, scale: Scale) -> dict[str, Features]:
+        """The plot as it is read beside everything else, {"text": (B, d_text)}: it stands for all that a movie has."""
         text = encoders["text"]
-        read = {m: encoded(encoders[m], batch.inputs[m], batch.present[:, i]) for m, i in self.others.items()}
-        parts = [self._tokens(m, read[m], batch.present[:, i], text.separator()) for m, i in self.others.items()]
+        parts = []
+        for m, i in self.others.items():
+            there = batch.present[:, i]
+            features = scale(m, encoded(encoders[m], batch.inputs[m], there), there)
+            parts.append(self._tokens(m, features, there, text.separator()))
         embeddings, masks, positions = zip(*parts, strict=True)
         prefix = Prefix(torch.cat(embeddings, dim=1), torch.cat(masks, dim=1), torch.cat(positions, dim=1))
         plots = text.emptied(batch.inputs["text"], ~batch.present[:, list(self.sizes).index("text")])
-        return {"text": Features(text(plots, prefix).vector)}
+        return {"text": scale("text", Features(text(plots, prefix).vector), batch.present.any(dim=1))}
 
     def forward(self, inputs: Mapping[str, Tensor], present: Tensor | None = None) -> Fused:
         """{"text": (B, d_text)} as `encode` gives it; zero where a movie has nothing at all."""

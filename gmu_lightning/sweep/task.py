@@ -64,8 +64,11 @@ def evaluate(config: DictConfig) -> None:
     """The task of `evaluate`."""
     from gmu_lightning.data.store import Store
     from gmu_lightning.experiment.evaluate import evaluate as evaluate_run
+    from gmu_lightning.experiment.robustness import seed_of_draw
 
-    evaluate_run(Run(str(config.run)), str(config.split), config.data.root, str(config.threshold), Store(str(config.store.dir)))
+    seed = seed_of_draw(config.robustness, config.robustness_seed)
+    store = Store(str(config.store.dir))
+    evaluate_run(Run(str(config.run)), str(config.split), config.data.root, str(config.threshold), store, seed)
 
 
 def job_of(config: DictConfig, hydra: DictConfig, folder: str | Path, sweep: str | None) -> Job:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +18,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from gmu_lightning.data.store import Column, Store, column_key, content_digest, prepared
-from gmu_lightning.movie import BadContent
+from gmu_lightning.data.store import WINDOW, Column, Store, column_key, content_digest, in_threads, prepared
+from gmu_lightning.movie import BadContent, UserError
 
 PLOTS = ["a plot", None, "", "another, longer plot", "odd"]
 TRAIN = np.array([True, True, True, False, False])
@@ -347,3 +349,50 @@ def test_a_store_that_only_looks_writes_nothing(tmp_path, posters):
 
 if __name__ == "__main__":
     print(race(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4]))
+
+
+def test_contents_are_stored_in_order_and_none_waits_for_a_slow_one():
+    done, release = [], threading.Event()
+
+    def work(n):
+        if n == 0:
+            release.wait(10)
+        done.append(n)
+        return n
+
+    results = in_threads(2, work, ((n,) for n in range(20)))
+    threading.Timer(0.3, release.set).start()
+    assert list(results) == list(range(20))
+    assert done[-1] == 0
+
+
+def test_no_more_than_a_window_of_contents_is_in_flight():
+    taken = []
+    results = in_threads(2, lambda n: n, ((taken.append(n) or n,) for n in range(1000)))
+    assert next(results) == 0
+    assert len(taken) <= WINDOW
+    results.close()
+
+
+def test_each_thread_computes_by_itself():
+    before = torch.get_num_threads()
+    assert list(in_threads(2, lambda _: torch.get_num_threads(), ((n,) for n in range(4)))) == [1] * 4
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, True, "two"])
+def test_workers_are_a_number(workers, tmp_path):
+    with pytest.raises(UserError, match=f"store.workers={workers} is no such number"):
+        Store(tmp_path, workers=workers)
+
+
+def test_a_preparation_lets_go_once_all_is_stored_or_nothing_can_be(tmp_path):
+    closed = []
+
+    class Closing(Letters):
+        def close(self):
+            closed.append(len(list(tmp_path.glob("columns/*/meta.json"))))
+
+    digests = [content and content_digest(content) for content in PLOTS]
+    prepared(Store(tmp_path), "text", PLOTS, digests, TRAIN, Closing())
+    assert closed == [0]

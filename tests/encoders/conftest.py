@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+
+from gmu_lightning.encoders import decoding
+
+from . import clips
 
 PLOTS = [
     "A thief robs a bank.",
@@ -79,6 +83,60 @@ def text_folder(tmp_path_factory) -> Callable[..., Path]:
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def sound_folder(tmp_path_factory) -> Callable[[str], Path]:
+    """family -> the folder of a tiny `ast`, `wav2vec2` or `whisper` that reads 16 kHz, with its feature extractor."""
+    made: dict[str, Path] = {}
+
+    def make(family: str) -> Path:
+        if family not in made:
+            folder = tmp_path_factory.mktemp(family)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                network, extractor = _sound_network(family)
+            network.save_pretrained(folder)
+            extractor.save_pretrained(folder)
+            made[family] = folder
+        return made[family]
+
+    return make
+
+
+def _sound_network(family: str) -> tuple[Any, Any]:
+    import transformers as t
+
+    shape = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    if family == "ast":
+        patches = {"patch_size": 8, "frequency_stride": 8, "time_stride": 8}
+        config = t.ASTConfig(num_mel_bins=16, max_length=64, **patches, **shape)
+        return t.ASTForAudioClassification(config), t.ASTFeatureExtractor(num_mel_bins=16, max_length=64)
+    if family == "wav2vec2":
+        layers = {"conv_dim": (8, 8, 8, 8), "conv_stride": (5, 4, 4, 4), "conv_kernel": (10, 8, 4, 4)}
+        positions = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+        config = t.Wav2Vec2Config(vocab_size=10, mask_time_length=2, **layers, **positions, **shape)
+        return t.Wav2Vec2ForCTC(config), t.Wav2Vec2FeatureExtractor()
+    stacks = {f"{stack}_{what}": n for stack in ("encoder", "decoder") for what, n in (("layers", 3), ("attention_heads", 2))}
+    ids = {"vocab_size": 100, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    config = t.WhisperConfig(d_model=16, num_mel_bins=16, max_source_positions=50, **stacks, **ids)
+    return t.WhisperForConditionalGeneration(config), t.WhisperFeatureExtractor(feature_size=16, chunk_length=1)
+
+
+@pytest.fixture(scope="session")
+def trailers(tmp_path_factory) -> Iterator[list[Path]]:
+    """Three, of 1, 2 and 3 seconds."""
+    folder = tmp_path_factory.mktemp("trailers")
+    yield [clips.write(folder / f"{n}.mp4", n, noise=n, tone=200.0 * n) for n in (1, 2, 3)]
+    decoding.release()
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory) -> list[Path]:
+    """Three trailers without a picture, of 0.3, 1.6 and 25 seconds."""
+    folder = tmp_path_factory.mktemp("sounds")
+    lengths = (0.3, 1.6, 25.0)
+    return [clips.write(folder / f"{n}.mp4", length, picture=False, tone=200.0 * (n + 1)) for n, length in enumerate(lengths)]
 
 
 def _text_network(family: str, vocabulary: int, with_pooler: bool) -> torch.nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import pickle
 import subprocess
@@ -13,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hydra.utils import get_class, instantiate
 
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.image import TimmImage
 from gmu_lightning.encoders.text import HuggingFaceText
+from gmu_lightning.encoders.windows import HuggingFaceAudio
 
 CONF = Path(__file__).parents[2] / "conf" / "encoder"
 CHOICES = sorted(path.relative_to(CONF).as_posix() for path in CONF.glob("*/*.yaml"))
@@ -25,22 +26,27 @@ SETTLED = {"normalise": "layer", "dropout": 0.0}
 
 
 @pytest.fixture
-def encoder_of(text_folder, image_folder) -> Callable[..., Encoder]:
+def encoder_of(text_folder, image_folder, sound_folder) -> Callable[..., Encoder]:
     def make(choice: str, **changes) -> Encoder:
         node = yaml.safe_load((CONF / choice).read_text()) | SETTLED | changes
-        module, _, name = node.pop("_target_").rpartition(".")
-        cls = getattr(importlib.import_module(module), name)
+        target = node.pop("_target_")
+        cls = get_class(target)
         if cls is HuggingFaceText:
             node["name"] = str(text_folder(FAMILIES.get(Path(choice).stem, "bert")))
         if cls is TimmImage:
             node["name"] = str(image_folder(node["name"].split(".")[0]))
-        return cls(**node)
+        if cls is HuggingFaceAudio:
+            node |= {"name": str(sound_folder("ast")), "window": 1.0}
+        inner = node.get("preparation")
+        if inner and "name" in inner:
+            inner["name"] = str(image_folder(inner["name"].split(".")[0]))
+        return instantiate(node | {"_target_": target})
 
     return make
 
 
 @pytest.fixture
-def contents_of(plots, posters) -> Callable[[str], list]:
+def contents_of(plots, posters, trailers) -> Callable[[str], list]:
     draw = np.random.default_rng(0).normal
     frames, mels = ([draw(size=(length, 5)) for length in (1, 40, 13)] for _ in range(2))
     contents = {"text": plots, "image": posters, "video": frames, "audio": [mel.T for mel in mels]}
@@ -49,7 +55,13 @@ def contents_of(plots, posters) -> Callable[[str], list]:
         "text/vector.yaml": list(draw(size=(3, 5))),
         "image/vector.yaml": list(draw(size=(3, 5))),
     }
-    return lambda choice: special.get(choice, contents[choice.split("/")[0]])
+
+    def of(choice: str) -> list:
+        if Path(choice).stem.startswith(("trailer", "ast")):
+            return trailers
+        return special.get(choice, contents[choice.split("/", maxsplit=1)[0]])
+
+    return of
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -86,7 +98,8 @@ def test_fingerprints_are_the_same_in_another_process(encoder_of, tmp_path):
 def test_importing_checking_and_constructing_loads_no_network_library(text_folder):
     program = (
         "import sys; import gmu_lightning.encoders.image, gmu_lightning.encoders.tiny, gmu_lightning.encoders.pooling\n"
-        "import gmu_lightning.encoders.audio, gmu_lightning.encoders.metadata\n"
+        "import gmu_lightning.encoders.audio, gmu_lightning.encoders.metadata, gmu_lightning.encoders.windows\n"
+        "import gmu_lightning.encoders.trailers, gmu_lightning.encoders.sound\n"
         "from gmu_lightning.encoders.text import HuggingFaceText\n"
         "HuggingFaceText(sys.argv[1], max_tokens=8).check()\n"
         "assert not {'transformers', 'timm', 'sklearn', 'av'} & set(sys.modules)"

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from gmu_lightning.encoders import weights
-from gmu_lightning.encoders.image import TimmImage, augmented, scaled
+from gmu_lightning.encoders.image import TimmImage, augmented
+from gmu_lightning.encoders.timm_network import scaled
 from gmu_lightning.encoders.tiny import TinyConv
 from gmu_lightning.movie import UserError
 

@@ -62,7 +62,9 @@ def test_a_number_too_large_for_half_precision_is_bad():
 
 @pytest.mark.parametrize("modality", ["video", "audio"])
 def test_a_trailer_is_refused_by_an_encoder_of_extracted_features(modality):
-    with pytest.raises(UserError, match=f"{modality} is files of trailers, and encoder/{modality} reads extracted features"):
+    with pytest.raises(
+        UserError, match=f"{modality} is trailers, and this encoder/{modality} reads .*: choose encoder/{modality}=trailer"
+    ):
         SequencePreparation(modality).fit([Path("trailer.mp4")])
 
 

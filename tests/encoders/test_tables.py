@@ -74,6 +74,21 @@ def test_other_splits_teach_nothing():
     assert preparation == fitted()
 
 
+def test_a_word_that_every_movie_of_train_has_is_no_other_word():
+    preparation = fitted([{"genre": ["film", "x"]}, {"genre": ["film", "y"]}, {"genre": "film"}], min_count=2)
+    assert preparation.learned.features == ("genre other",)
+    assert preparation.store({"genre": "film"}).tolist() == [0]
+
+
+def test_columns_whose_names_run_together_stay_apart():
+    rows = [{"a": 1, "a missing": 20}, {"a missing": 10}, {"a": 3, "a missing": 30}]
+    preparation = fitted(rows)
+    assert preparation.learned.features == ("a", "a missing", "a missing")
+    _, mark, number = np.stack([preparation.store(row) for row in rows]).T
+    assert mark.tolist() == [0, 1, 0]
+    assert number.tolist() == pytest.approx([0, -(1.5**0.5), 1.5**0.5])
+
+
 def test_a_row_may_lack_columns_and_order_does_not_matter():
     preparation = fitted()
     given = {"year": 1994, "country": "USA"}

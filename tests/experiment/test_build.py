@@ -70,16 +70,26 @@ def test_val_and_test_have_no_say_in_it(tmp_path):
         assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("needs", ["vector", "sequence"])
-def test_what_is_standardised_is_what_the_fusion_reads_of_train(needs):
+@pytest.mark.parametrize(
+    ("modality", "needs", "by_token"),
+    [
+        ("video", "vector", False),
+        ("video", "sequence", True),
+        ("text", "sequence", True),
+        ("video", "tokens", True),
+        ("text", "tokens", False),
+    ],
+)
+def test_what_is_standardised_is_what_the_fusion_reads_of_train(modality, needs, by_token):
     random = np.random.default_rng(0)
     tokens = random.normal(size=(6, 2)).astype(np.float32)  # movies of 1, 2 and 3 steps; the last is not in train
     vectors = torch.from_numpy(random.normal(size=(3, 2)).astype(np.float32))
     sequences = Sequences(tokens, starts=np.array([0, 1, 3]), lengths=np.array([1, 2, 3]))
     column = FeatureColumn("key", vectors, np.ones(3, bool), (), 0, sequences)
     normaliser = Standardise(2)
-    model = SimpleNamespace(normalisers={"video": normaliser}, encoders={"video": None}, fusion=SimpleNamespace(needs=needs))
-    data = SimpleNamespace(columns={"video": column}, rows=lambda split: np.array([0, 1]))
+    fusion = SimpleNamespace(needs=needs)
+    model = SimpleNamespace(normalisers={modality: normaliser}, encoders={modality: None}, fusion=fusion)
+    data = SimpleNamespace(columns={modality: column}, rows=lambda split: np.array([0, 1]))
     build.fit_normalisers(model, data, torch.device("cpu"))
-    expected = tokens[:3].mean(axis=0) if needs == "sequence" else vectors[:2].numpy().mean(axis=0)
+    expected = tokens[:3].mean(axis=0) if by_token else vectors[:2].numpy().mean(axis=0)
     assert normaliser.mean.numpy() == pytest.approx(expected, abs=1e-6)

@@ -40,7 +40,7 @@ X = torch.tensor([[1.0, 2.0], [float("nan")] * 2, [3.0, 4.0]])
 
 def encode(inputs, present: list[bool], encoder: Doubles) -> Features:
     batch = MovieBatch(("a", "b", "c"), {"text": inputs}, torch.tensor(present)[:, None], None)
-    return Concat({"text": 2}, hidden=False).encode({"text": encoder}, batch)["text"]
+    return Concat({"text": 2}, hidden=False).encode({"text": encoder}, batch, lambda _, features, __: features)["text"]
 
 
 @pytest.mark.parametrize("inputs", [X, Words(X, torch.ones(3, 1))])

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from gmu_lightning.encoders.prefix import Prefix
 from gmu_lightning.encoders.text import HuggingFaceText, TokenInputs
+from gmu_lightning.encoders.vector import Vector
 from gmu_lightning.fusion import GMU, MMBT
 from gmu_lightning.fusion.mmbt import shortened
+from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import Features, MovieBatch, UserError
 
 FAMILIES = ("bert", "distilbert", "roberta")
@@ -89,9 +92,29 @@ def movies(encoder: HuggingFaceText, present: torch.Tensor = ALL, fill: float = 
 
 
 def read(unit: MMBT, encoder: HuggingFaceText, batch: MovieBatch) -> torch.Tensor:
-    encoded = unit.encode({"text": encoder, "image": None, "video": None}, batch)
+    encoded = unit.encode({"text": encoder, "image": None, "video": None}, batch, lambda _, features, __: features)
     assert list(encoded) == ["text"]
     return unit({"text": encoded["text"].vector}, batch.present).vector
+
+
+def classifier(encoder: HuggingFaceText, normalise: str, dropout: float = 0.0) -> MovieGenreClassifier:
+    """The whole model in evaluation mode; what is standardised has means and deviations that are easily told apart."""
+    others = {m: Vector(m, SIZES[m], freeze="all", normalise=normalise, dropout=dropout) for m in ("image", "video")}
+    model = MovieGenreClassifier({"text": encoder, **others}, fusion(), 4, nn.BCEWithLogitsLoss()).eval()
+    if normalise == "standardise":
+        for m in others:
+            model.normalisers[m].fit([torch.randn(50, SIZES[m]) * 3 + 5])
+    return model
+
+
+def shown(model: MovieGenreClassifier, batch: MovieBatch) -> torch.Tensor:
+    """What the transformer's embeddings are called with: a poster, a separator, five frames, a separator, the plot."""
+    seen: dict[str, torch.Tensor] = {}
+    network = model.encoders["text"].network
+    hook = network.register_forward_pre_hook(lambda _, __, given: seen.update(given), with_kwargs=True)
+    model(batch)
+    hook.remove()
+    return seen["inputs_embeds"]
 
 
 def only(*there: str) -> torch.Tensor:
@@ -135,6 +158,38 @@ def test_the_network_is_shown_tokens_and_separators_before_the_plot(text):
     assert seen["position_ids"][0].tolist() == [0, 1, 0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 6]
     assert seen["token_type_ids"][0].tolist() == [1] * 8 + [0] * 7
     assert seen["attention_mask"][1].tolist() == [1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("normalise", ["layer", "batch", "standardise"])
+def test_the_others_are_normalised_before_they_are_projected(text, normalise):
+    encoder = text("bert", freeze="all", normalise="none")
+    model, batch = classifier(encoder, normalise).train(normalise == "batch"), movies(encoder)
+    seen, raw, (_, frames, mask) = shown(model, batch), batch.inputs["image"].vector, batch.inputs["video"]
+    image = model.normalisers["image"](raw, ALL[:, 1])
+    video = model.normalisers["video"](frames.flatten(0, 1), mask.flatten()).view_as(frames)
+    assert torch.allclose(seen[:, 0], model.fusion.project["image"](image), atol=1e-5)
+    assert torch.allclose(seen[:, 2:7][mask], model.fusion.project["video"](video)[mask], atol=1e-5)
+    assert (image - raw).abs().max() > 0.1
+    assert (video - frames)[mask].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_others_are_dropped_out_before_they_are_projected_in_training_alone(text, training):
+    encoder = text("bert", freeze="all", normalise="none")
+    model, plain, batch = classifier(encoder, "none", dropout=1 - 1e-9), classifier(encoder, "none"), movies(encoder)
+    seen, kept = shown(model.train(training), batch), shown(plain, batch)
+    assert torch.equal(seen[:, 0], kept[:, 0]) != training
+    if training:
+        assert torch.allclose(seen[:, 0], model.fusion.project["image"].bias.expand(2, -1))
+        assert torch.allclose(seen[1, 2:5], model.fusion.project["video"].bias.expand(3, -1))
+
+
+@pytest.mark.parametrize("normalise", ["layer", "batch", "standardise"])
+def test_what_is_normalised_leaves_no_trace_where_it_is_absent_even_if_nan(text, normalise):
+    encoder = text("bert", normalise="none")
+    model, batch = classifier(encoder, normalise), movies(encoder, only("text"), fill=float("nan"))
+    alone = model.head(model.fusion({"text": encoder(batch.inputs["text"]).vector}, batch.present))
+    assert torch.allclose(model(batch).logits, alone, atol=1e-5)
 
 
 def test_the_segment_of_a_modality_is_its_own(text):

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gmu_lightning.encoders import decoding
+from gmu_lightning.movie import BadContent
+
+from . import clips
+
+
+@pytest.fixture(autouse=True)
+def no_decoder_is_left():
+    decoding.release()
+    yield
+    decoding.release()
+
+
+def shades(path: Path, rate: float = 1.0, seconds: float = 200.0) -> list[int]:
+    """Of the middle of each frame."""
+    return [int(frame[frame.shape[0] * 3 // 4, frame.shape[1] * 3 // 4].mean()) for frame in decoding.frames(path, rate, seconds)]
+
+
+def problem(path: Path, what=decoding.frames, rate: float = 1) -> tuple[str, str]:
+    with pytest.raises(BadContent) as bad:
+        list(what(path, rate, 200.0))
+    return bad.value.kind, str(bad.value)
+
+
+@pytest.mark.parametrize(
+    ("rate", "seconds", "expected"),
+    [(1.0, 200.0, [0, 1, 2]), (2.0, 200.0, [0, 0, 1, 1, 2, 2]), (0.5, 200.0, [0, 2]), (1.0, 2.0, [0, 1]), (4.0, 0.5, [0, 0])],
+)
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov"])
+def test_frames_are_what_is_shown_at_each_moment(tmp_path, suffix, rate, seconds, expected):
+    path = clips.write(tmp_path / f"1.{suffix}")
+    assert shades(path, rate, seconds) == pytest.approx([clips.shade(second) for second in expected], abs=4)
+
+
+def test_a_picture_is_shown_until_the_next_one_comes(tmp_path):
+    path = clips.write(tmp_path / "1.mkv", times=[0.0, 0.9, 1.0, 3.5, 4.0], tone=None)
+    assert shades(path) == pytest.approx([clips.shade(s) for s in (0, 1, 1, 1, 4)], abs=4)
+
+
+def test_time_counts_from_the_first_picture(tmp_path):
+    path = clips.write(tmp_path / "1.mkv", times=[1.5, 2.0, 2.5, 3.0], tone=None)
+    assert shades(path) == pytest.approx([clips.shade(s) for s in (1, 2)], abs=4)
+
+
+def test_a_frame_has_the_size_of_the_picture(tmp_path):
+    (frame, *_) = decoding.frames(clips.write(tmp_path / "1.mp4", size=(50, 70)), 1.0, 1.0)
+    assert (frame.shape, frame.dtype) == ((50, 70, 3), np.uint8)
+
+
+def test_frames_larger_than_needed_are_scaled_in_proportion(tmp_path):
+    path = clips.write(tmp_path / "1.mp4", seconds=0.3, size=(96, 2400), tone=None)
+    (frame,) = decoding.frames(path, 1.0, 200.0)
+    assert frame.shape == (77, 1920, 3)
+
+
+def test_pixels_that_are_not_square_are_made_so(tmp_path):
+    path = clips.write(tmp_path / "1.mkv", seconds=0.3, aspect=Fraction(2, 1), tone=None)
+    (frame,) = decoding.frames(path, 1.0, 200.0)
+    assert frame.shape == (48, 128, 3)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_turned_picture_is_turned_back(tmp_path, turns):
+    plain = clips.write(tmp_path / "1.mp4", seconds=0.3, noise=1, tone=None)
+    (before,) = decoding.frames(plain, 1.0, 200.0)
+    (after,) = decoding.frames(clips.rotated(plain, turns), 1.0, 200.0)
+    assert np.array_equal(after, np.rot90(before, -turns))
+
+
+@pytest.mark.parametrize("rate", [12_000, 16_000])
+def test_sound_keeps_its_pitch_and_length(tmp_path, rate):
+    samples = np.concatenate(list(decoding.sound(clips.write(tmp_path / "1.mp4", seconds=2.0), rate, 200.0)))
+    assert len(samples) == pytest.approx(2 * rate, abs=0.1 * rate)
+    heard = np.abs(np.fft.rfft(samples[rate // 2 : rate // 2 + rate]))
+    assert heard.argmax() == 440
+    assert np.abs(samples[rate // 2 : rate]).max() == pytest.approx(0.5, abs=0.05)
+
+
+def test_no_more_sound_than_the_first_seconds_is_read(tmp_path):
+    samples = np.concatenate(list(decoding.sound(clips.write(tmp_path / "1.mp4"), 12_000, 1.25)))
+    assert len(samples) == 15_000
+
+
+def test_channels_are_averaged(tmp_path):
+    path = clips.write(tmp_path / "1.mp4", channels=(0.8, 0.2))
+    samples = np.concatenate(list(decoding.sound(path, 12_000, 200.0)))
+    assert np.abs(samples[6000:12_000]).max() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_file_without_sound_or_picture_is_told_from_a_broken_one(tmp_path):
+    assert problem(clips.write(tmp_path / "1.mp4", tone=None), decoding.sound, 12_000) == ("missing_audio", "it has no sound")
+    assert problem(clips.write(tmp_path / "2.mp4", picture=False)) == ("missing_video", "it has no picture")
+
+
+def test_a_cut_off_file_is_told_how_far_it_goes(tmp_path):
+    path = clips.write(tmp_path / "1.mkv", seconds=8.0, noise=1)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    kind, detail = problem(path)
+    assert kind == "bad_array"
+    assert "of 8.0 s: the file is truncated" in detail
+    assert "of 8.0 s: the file is truncated" in problem(path, decoding.sound, 12_000)[1]
+    assert len(shades(path, seconds=2.0)) == 2  # what is read is whole
+
+
+@pytest.mark.parametrize("content", [b"", b"no film", b"\0\0\0\x18ftypmp42" + bytes(200)])
+def test_what_is_no_film_cannot_be_opened(tmp_path, content):
+    (tmp_path / "1.mp4").write_bytes(content)
+    kind, detail = problem(tmp_path / "1.mp4")
+    assert (kind, detail.startswith("it cannot be opened (")) == ("bad_array", True)
+
+
+def test_a_list_of_other_files_is_not_followed(tmp_path):
+    clips.write(tmp_path / "other.mp4")
+    (tmp_path / "1.mp4").write_text("ffconcat version 1.0\nfile other.mp4\n")
+    (tmp_path / "2.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:3,\nother.mp4\n#EXT-X-ENDLIST\n")
+    for path in (tmp_path / "1.mp4", tmp_path / "2.mp4"):
+        assert problem(path)[1].startswith("it cannot be opened")
+
+
+def test_damage_costs_that_file_and_never_the_decoder(tmp_path):
+    whole = clips.write(tmp_path / "whole.mp4", noise=1).read_bytes()
+    rng = np.random.default_rng(0)
+    for n in range(40):
+        content = bytearray(whole)
+        for at in rng.integers(0, len(content), 20):
+            content[at] = rng.integers(256)
+        (tmp_path / f"{n}.mp4").write_bytes(content)
+        for what, rate in ((decoding.frames, 1.0), (decoding.sound, 12_000)):
+            try:
+                list(what(tmp_path / f"{n}.mp4", rate, 200.0))
+            except BadContent as bad:
+                assert bad.kind in ("bad_array", "missing_video", "missing_audio")
+                assert "\n" not in str(bad)
+    assert len(decoding._waiting) == 1
+
+
+def test_a_name_may_hold_anything(tmp_path):
+    path = clips.write(tmp_path / "1.mp4").rename(tmp_path / "a:b = 'c' %d\nü.mp4")
+    assert len(shades(path)) == 3
+
+
+def test_one_decoder_serves_one_file_after_the_other(tmp_path):
+    path = clips.write(tmp_path / "1.mp4")
+    pids = set()
+    for _ in range(3):
+        shades(path)
+        pids |= {child.process.pid for child in decoding._waiting}
+    assert len(pids) == 1
+
+
+def test_who_stops_in_the_middle_leaves_no_decoder(tmp_path):
+    frames = decoding.frames(clips.write(tmp_path / "1.mp4"), 1.0, 200.0)
+    next(frames)
+    frames.close()
+    assert not decoding._waiting
+    assert len(shades(tmp_path / "1.mp4")) == 3
+
+
+@pytest.fixture
+def ill(tmp_path, monkeypatch):
+    """(what it does) -> the decoder first does that, for a file whose name holds `ill`; a mark says how often it was asked."""
+
+    def make(does: str) -> Path:
+        mark = tmp_path / "asked"
+        program = tmp_path / "ill.py"
+        program.write_text(
+            "import json, os, runpy, signal, sys, time\n"
+            "line = sys.stdin.readline()\n"
+            "if 'ill' in json.loads(line)['path']:\n"
+            f"    open({str(mark)!r}, 'a').write('x')\n"
+            f"    {does}\n"
+            "read, write = os.pipe()\n"
+            "os.write(write, line.encode())\n"
+            "os.dup2(read, 0)\n"
+            "sys.stdin = os.fdopen(0)\n"
+            f"runpy.run_path({str(decoding.PROGRAM)!r}, run_name='__main__')\n"
+        )
+        monkeypatch.setattr(decoding, "PROGRAM", program)
+        monkeypatch.setattr(decoding, "PATIENCE", 1.5)
+        return mark
+
+    return make
+
+
+def count(path: Path) -> np.ndarray:
+    return decoding.twice(lambda: np.array(shades(path)))
+
+
+@pytest.mark.parametrize(
+    ("does", "sentence"),
+    [
+        ("time.sleep(60)", r"the decoder hung for 2 s and was stopped, twice"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", r"the decoder died \(signal 11\), twice"),
+        ("os._exit(3)", r"the decoder died \(exit 3\), twice"),
+    ],
+)
+def test_a_decoder_that_hangs_or_dies_costs_that_file_only(tmp_path, ill, does, sentence):
+    mark = ill(does)
+    bad, good = clips.write(tmp_path / "ill.mp4", tone=None), clips.write(tmp_path / "well.mp4", tone=None)
+    with pytest.raises(BadContent, match=sentence):
+        count(bad)
+    assert mark.read_text() == "xx"
+    assert len(count(good)) == 3
+
+
+def test_a_file_whose_decoder_is_lost_once_is_read_again(tmp_path, ill):
+    mark = ill(f"os.path.getsize({str(tmp_path / 'asked')!r}) < 2 and os._exit(1)")
+    assert len(count(clips.write(tmp_path / "ill.mp4", tone=None))) == 3
+    assert mark.read_text() == "xx"
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_killed_parent_leaves_no_decoder(tmp_path, asked):
+    path = clips.write(tmp_path / "1.mp4", size=(480, 640), tone=None)
+    program = (
+        "import time\n"
+        "from gmu_lightning.encoders import decoding\n"
+        "child = decoding._borrowed()\n"
+        f"if {asked}:\n"
+        f"    child.ask({{'what': 'frames', 'path': {str(path)!r}, 'rate': 9.0, 'seconds': 9.0}})\n"
+        "    child.message()\n"  # more wait to be written
+        "print(child.process.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        pid = int(parent.stdout.readline())
+        assert _runs(pid)
+        parent.kill()
+    for _ in range(200):
+        if not _runs(pid):
+            return
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    raise AssertionError("the decoder outlived its parent")
+
+
+def _runs(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(") ")[2][0] != "Z"

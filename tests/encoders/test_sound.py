@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gmu_lightning.encoders.audio import MelConv
+from gmu_lightning.encoders.sequences import MeanPool
+from gmu_lightning.encoders.sound import MELS, MelPreparation, log_mel, waveform
+from gmu_lightning.movie import BadContent, UserError
+
+from . import clips
+
+MEL96 = MELS["mel96"]
+
+
+def tone(frequency: float, seconds: float = 1.0, amplitude: float = 1.0) -> np.ndarray:
+    times = np.arange(round(seconds * MEL96.rate)) / MEL96.rate
+    return (amplitude * np.sin(2 * np.pi * frequency * times)).astype(np.float32)
+
+
+def slaney(mels: np.ndarray) -> np.ndarray:
+    """Hertz of mels, as the Auditory Toolbox (Slaney 1998) has it: linear below 1 kHz, logarithmic above."""
+    return np.where(mels < 15, mels * 200 / 3, 1000 * np.exp(np.log(6.4) / 27 * (mels - 15)))
+
+
+def by_hand(samples: np.ndarray, bands: int) -> np.ndarray:
+    """A spectrogram from its definition: (T, bands) decibels, before anything is cut off below."""
+    padded = np.pad(samples, 256)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
+    frames = np.stack([padded[at : at + 512] * window for at in range(0, len(padded) - 511, 256)])
+    power = np.abs(np.fft.rfft(frames)) ** 2  # (T, 257)
+    top = 15 + 27 * np.log(6) / np.log(6.4)
+    edges = slaney(np.linspace(0, top, bands + 2))
+    hertz = np.arange(257) * 12_000 / 512
+    low, mid, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    triangles = np.clip(np.minimum((hertz - low) / (mid - low), (high - hertz) / (high - mid)), 0, None) * 2 / (high - low)
+    return 10 * np.log10(np.maximum(power @ triangles.T, 1e-10))
+
+
+@pytest.mark.parametrize("preset", ["mel96", "mel128"])
+def test_a_spectrogram_is_what_its_definition_says(preset):
+    samples = np.random.default_rng(0).normal(0, 0.1, 12_000).astype(np.float32)
+    mel = MELS[preset]
+    assert np.allclose(log_mel(samples, mel), by_hand(samples, mel.bands), atol=1e-3)
+
+
+def test_a_tone_stands_in_its_band():
+    loudest = log_mel(tone(1000.0), MEL96).mean(axis=0).argmax()
+    top = 15 + 27 * np.log(6) / np.log(6.4)
+    edges = slaney(np.linspace(0, top, 98))
+    assert edges[loudest] < 1000 < edges[loudest + 2]
+
+
+def test_half_the_amplitude_is_six_decibels_less():
+    loud, quiet = log_mel(tone(500.0), MEL96), log_mel(tone(500.0, amplitude=0.5), MEL96)
+    assert np.allclose(loud - quiet, 20 * np.log10(2), atol=1e-3)
+
+
+def test_nothing_lies_more_than_80_decibels_below_the_loudest():
+    decibels = log_mel(np.concatenate([tone(500.0), np.zeros(12_000, np.float32)]), MEL96)
+    assert decibels.max() - decibels.min() == pytest.approx(80, abs=1e-3)
+
+
+def test_a_sound_shorter_than_a_window_has_a_spectrogram():
+    decibels = log_mel(tone(500.0)[:100], MEL96)
+    assert decibels.shape == (3, 96)
+    assert np.isfinite(decibels).all()
+
+
+@pytest.mark.parametrize(("preset", "shape"), [("mel96", (141, 96)), ("mel128", (141, 128))])
+def test_a_trailer_becomes_steps_of_bands(tmp_path, preset, shape):
+    row = MelPreparation(preset).store(clips.write(tmp_path / "1.mp4", seconds=3.0, picture=False))
+    assert (row.shape, row.dtype) == ((pytest.approx(shape[0], abs=3), shape[1]), np.float32)
+
+
+def test_the_presets_read_as_much_as_was_published():
+    assert (MELS["mel96"].seconds, MELS["mel128"].seconds) == (200, 4 * 30)
+
+
+def test_no_more_than_the_first_seconds_become_steps(tmp_path):
+    path = clips.write(tmp_path / "1.mp4", picture=False)
+    assert MelPreparation("mel96", seconds=1.0).store(path).shape == (1 + 12_000 // 256, 96)
+
+
+@pytest.mark.parametrize("channels", [(0.0,), (0.0, 0.0)])
+def test_a_silent_sound_is_no_sound(tmp_path, channels):
+    with pytest.raises(BadContent, match="its sound is silent for the 3 s that are read") as bad:
+        MelPreparation("mel96").store(clips.write(tmp_path / "1.mkv", channels=channels))
+    assert bad.value.kind == "missing_audio"
+
+
+def test_a_quiet_sound_is_a_sound(tmp_path):
+    assert np.abs(waveform(clips.write(tmp_path / "1.mkv", channels=(0.01,)), 16_000, 200.0)).max() > 0.005
+
+
+def test_all_that_a_spectrogram_depends_on_is_in_the_fingerprint():
+    settings = [("mel96",), ("mel128",), ("mel96", 100.0), ("mel96", None, "float16")]
+    assert len({MelPreparation(*setting).fingerprint for setting in settings}) == len(settings)
+    assert MelPreparation("mel96", 200.0).fingerprint == MelPreparation("mel96").fingerprint
+
+
+@pytest.mark.parametrize("preset", ["mel96", "mel128"])
+def test_encoders_of_spectrograms_read_trailers_through_it(check_encoder, trailers, preset):
+    check_encoder(lambda: MeanPool("audio", preparation=MelPreparation(preset), freeze="all"), trailers)
+    check_encoder(lambda: MelConv(dim=8, tokens=4, kernel=4, preparation=MelPreparation(preset)), trailers)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [({"preset": "mel64"}, "preset=mel64"), ({"seconds": 0.0}, "seconds=0.0"), ({"dtype": "int8"}, "dtype=int8")],
+)
+def test_an_impossible_setting_is_named(arguments, words):
+    with pytest.raises(UserError, match=words):
+        MelPreparation(**{"preset": "mel96", **arguments})
+
+
+def test_an_extracted_spectrogram_is_no_trailer():
+    with pytest.raises(UserError, match=r"audio is ndarray and no trailer; choose an encoder/audio that reads extracted"):
+        MelPreparation("mel96").store(np.zeros((96, 100)))
