@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from math import floor
@@ -16,6 +16,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from gmu_lightning.encoders.preparing import Unlearned
 from gmu_lightning.files import digest
 from gmu_lightning.movie import BadContent, UserError
 
@@ -26,7 +27,7 @@ LONGEST_STRIP = 16  # times its width; the middle of a longer one is looked at
 
 
 @dataclass(frozen=True)
-class PosterPreparation:
+class PosterPreparation(Unlearned):
     """A poster is stored as uint8 (height, width, 3), resized and cropped as timm's evaluation transform does.
 
     Attributes:
@@ -40,7 +41,6 @@ class PosterPreparation:
     crop: float = 1.0
     interpolation: str = "bicubic"
     mode: str = "center"
-    learns = False
 
     def __post_init__(self) -> None:
         if self.mode not in ("center", "squash"):
@@ -52,18 +52,6 @@ class PosterPreparation:
     def fingerprint(self) -> str:
         """Size, crop and interpolation."""
         return digest(["poster", asdict(self)])
-
-    def fit(self, contents: Iterable[Any]) -> PosterPreparation:
-        """Itself."""
-        return self
-
-    def state(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def restored(self, state: Mapping[str, Any]) -> PosterPreparation:
-        """Itself."""
-        return self
 
     def store(self, content: Any) -> np.ndarray:
         """A file's path, or its bytes -> uint8 (height, width, 3). Raises BadContent."""

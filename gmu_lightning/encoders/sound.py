@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gmu_lightning.encoders import decoding
+from gmu_lightning.encoders.preparing import OfTrailers, trailer
 from gmu_lightning.encoders.sequences import DTYPES, SequenceInputs, padded_steps
 from gmu_lightning.encoders.vector import finite
 from gmu_lightning.files import digest
@@ -37,7 +38,7 @@ MELS = {"mel96": Mel(96, 12_000, 512, 256, 200.0), "mel128": Mel(128, 12_000, 51
 
 
 @dataclass(frozen=True)
-class MelPreparation:
+class MelPreparation(OfTrailers):
     """A trailer's sound is stored as (T, bands): decibels of power in each band of mel frequencies, at each hop.
 
     Slaney's mel scale and areas, a Hann window centred on its hop, 10 log10 of the power, no less than 80 dB below the loudest.
@@ -54,8 +55,6 @@ class MelPreparation:
     preset: str
     seconds: float | None = None
     dtype: str = "float32"
-    learns = False
-    costly = True
 
     def __post_init__(self) -> None:
         where = "encoder.audio.preparation"
@@ -82,18 +81,6 @@ class MelPreparation:
         """The grid and the dtype."""
         return digest(["log-mel", self.mel, FLOOR, RANGE, self.dtype])
 
-    def fit(self, contents: Iterable[Any]) -> MelPreparation:
-        """Itself."""
-        return self
-
-    def state(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def restored(self, state: Mapping[str, Any]) -> MelPreparation:
-        """Itself."""
-        return self
-
     def store(self, content: Any) -> np.ndarray:
         """One trailer -> (T, bands). Raises BadContent where it has no sound."""
         mel = self.mel
@@ -102,20 +89,6 @@ class MelPreparation:
     def batch(self, rows: Sequence[np.ndarray | None], training: bool) -> SequenceInputs:
         """Steps padded to the longest row."""
         return padded_steps(rows, (self.size,))
-
-    def close(self) -> None:
-        """End the decoders."""
-        decoding.release()
-
-
-def trailer(content: Any, modality: str) -> Path:
-    """The content, if it is a file. Raises UserError."""
-    if isinstance(content, Path):
-        return content
-    raise UserError(
-        f"this data set's {modality} is {type(content).__name__} and no trailer; "
-        f"choose an encoder/{modality} that reads extracted features, such as mean, or data.{modality}=trailers"
-    )
 
 
 def waveform(path: Path, rate: int, seconds: float) -> np.ndarray:

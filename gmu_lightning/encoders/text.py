@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gmu_lightning.encoders import weights
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.prefix import Prefix, first_position, prefixed
+from gmu_lightning.encoders.preparing import Unlearned
 from gmu_lightning.files import digest
 from gmu_lightning.movie import Features, UserError
 
@@ -178,30 +179,17 @@ class HuggingFaceText(Encoder):
 
 
 @dataclass(frozen=True)
-class TokenPreparation:
+class TokenPreparation(Unlearned):
     """A plot is stored as its token ids, special tokens included: int32 (T,)."""
 
     name: str
     max_tokens: int
-    learns = False
 
     @property
     def fingerprint(self) -> str:
         """The tokenizer's files and the length."""
         files = tokenizer_files(self._folder)
         return digest(["tokens", self.max_tokens, {file.name: weights.sha256(file) for file in files}])
-
-    def fit(self, contents: Iterable[Any]) -> TokenPreparation:
-        """Itself."""
-        return self
-
-    def state(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def restored(self, state: Mapping[str, Any]) -> TokenPreparation:
-        """Itself."""
-        return self
 
     def store(self, content: Any) -> np.ndarray:
         """One plot -> int32 (T,), T <= max_tokens."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from gmu_lightning.encoders import decoding
+from gmu_lightning.encoders.preparing import OfTrailers, trailer
 from gmu_lightning.encoders.sequences import DTYPES, SequenceInputs, padded_steps
-from gmu_lightning.encoders.sound import trailer
 from gmu_lightning.encoders.timm_network import TimmNetwork, scaled
 from gmu_lightning.encoders.vector import finite
 from gmu_lightning.files import digest
@@ -25,7 +25,7 @@ OPTION = "encoder.video.preparation"
 
 
 @dataclass(frozen=True)
-class FramePreparation:
+class FramePreparation(OfTrailers):
     """A trailer is stored as (T, size): what a network says of its frames, `rate` a second, for the first `seconds`.
 
     As the published features of Moviescope were made: a frame a second of the first 200, through VGG-16
@@ -50,8 +50,6 @@ class FramePreparation:
     dtype: str = "float32"
     device: str = "cpu"
     _loaded: list[Any] = field(default_factory=list, repr=False, compare=False)  # the network, while it is needed
-    learns = False
-    costly = True
 
     def __post_init__(self) -> None:
         _ = self.network  # its name is looked at
@@ -88,18 +86,6 @@ class FramePreparation:
                 f"{OPTION}.device={self.device} is not there ({why}): give cpu, or cuda where there is one"
             ) from error
 
-    def fit(self, contents: Iterable[Any]) -> FramePreparation:
-        """Itself."""
-        return self
-
-    def state(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def restored(self, state: Mapping[str, Any]) -> FramePreparation:
-        """Itself."""
-        return self
-
     def store(self, content: Any) -> np.ndarray:
         """One trailer -> (T, size), T >= 1. Raises BadContent where it has no picture."""
         path = trailer(content, "video")
@@ -112,7 +98,7 @@ class FramePreparation:
     def close(self) -> None:
         """Let go of the network, and end the decoders."""
         self._loaded.clear()
-        decoding.release()
+        super().close()
 
     def _vectors(self, frames: Iterator[np.ndarray]) -> np.ndarray:
         """uint8 (H, W, 3), one by one -> float32 (T, size); no more than `AT_ONCE` are in memory."""

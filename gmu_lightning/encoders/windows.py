@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gmu_lightning.encoders import decoding, weights
+from gmu_lightning.encoders import weights
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.preparing import OfTrailers, trailer
 from gmu_lightning.encoders.sequences import DTYPES, SequenceInputs, padded_steps
-from gmu_lightning.encoders.sound import trailer, waveform
+from gmu_lightning.encoders.sound import waveform
 from gmu_lightning.encoders.text import masked_mean
 from gmu_lightning.files import digest
 from gmu_lightning.movie import Features, UserError
@@ -118,33 +119,19 @@ class HuggingFaceAudio(Encoder):
 
 
 @dataclass(frozen=True)
-class WindowPreparation:
+class WindowPreparation(OfTrailers):
     """A trailer's sound is stored as what the network reads of each window: (W, *shape), W >= 1."""
 
     name: str
     window: float
     seconds: float
     dtype: str = "float32"
-    learns = False
-    costly = True
 
     @property
     def fingerprint(self) -> str:
         """The feature extractor's settings, the lengths and the dtype."""
         extractor = weights.sha256(_folder(self.name) / EXTRACTOR)
         return digest(["windows", extractor, self.window, self.seconds, self.dtype])
-
-    def fit(self, contents: Iterable[Any]) -> WindowPreparation:
-        """Itself."""
-        return self
-
-    def state(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def restored(self, state: Mapping[str, Any]) -> WindowPreparation:
-        """Itself."""
-        return self
 
     def store(self, content: Any) -> np.ndarray:
         """One trailer -> (W, *shape). Raises BadContent where it has no sound."""
@@ -156,10 +143,6 @@ class WindowPreparation:
     def batch(self, rows: Sequence[np.ndarray | None], training: bool) -> SequenceInputs:
         """Windows padded to the row that has most."""
         return padded_steps(rows, _shape(_folder(self.name), self.window))
-
-    def close(self) -> None:
-        """End the decoders."""
-        decoding.release()
 
 
 def windows(sound: np.ndarray, size: int) -> np.ndarray:
