@@ -6,6 +6,7 @@ nothing that looks finished, and two processes that start together build it once
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -67,6 +68,10 @@ class Store:
                 write_json(unfinished / "meta.json", build(unfinished))
                 shutil.rmtree(final, ignore_errors=True)
                 unfinished.rename(final)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise UserError(f"the disk of store.dir={self.root} is full: make room, or choose another") from error
+                raise
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
         return final

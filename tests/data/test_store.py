@@ -5,6 +5,7 @@ As a script (`python test_store.py STORE LOG NAME OTHER`) it is one of two proce
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -396,3 +397,13 @@ def test_a_preparation_lets_go_once_all_is_stored_or_nothing_can_be(tmp_path):
     digests = [content and content_digest(content) for content in PLOTS]
     prepared(Store(tmp_path), "text", PLOTS, digests, TRAIN, Closing())
     assert closed == [0]
+
+
+def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing_that_looks_finished(tmp_path):
+    def build(folder: Path) -> dict[str, Any]:
+        (folder / "values.bin").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"the disk of store\.dir=.* is full: make room"):
+        Store(tmp_path).folder("columns", "text-1", build)
+    assert [path.name for path in tmp_path.glob("columns/*")] in ([], [".text-1.lock"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 RATE = 24_000
 
@@ -29,16 +30,20 @@ def write(
     aspect: Fraction | None = None,
     times: Sequence[float] | None = None,
     noise: int | None = None,
+    cover: bool = False,
 ) -> Path:
     """A clip of that length; size is (height, width), `channels` the amplitude of the tone in each, `times` those of the frames.
 
-    `noise` seeds a picture of its own in the upper left quarter, so that no two clips are the same.
+    `noise` seeds a picture of its own in the upper left quarter, so that no two clips are the same; with a `cover` the picture is
+    that of a piece of music.
     """
     with av.open(str(path), "w") as file:
-        video = file.add_stream("mpeg4", rate=fps) if picture else None
+        video = file.add_stream("mjpeg" if cover else "mpeg4", rate=fps) if picture or cover else None
         sound = None if tone is None else file.add_stream("aac", rate=RATE, layout={1: "mono", 2: "stereo"}[len(channels)])
         if video is not None:
-            video.height, video.width, video.pix_fmt, video.bit_rate = *size, "yuv420p", 2_000_000
+            video.height, video.width, video.pix_fmt, video.bit_rate = *size, "yuvj420p" if cover else "yuv420p", 2_000_000
+            if cover:
+                video.disposition = Disposition.attached_pic
             video.codec_context.time_base = Fraction(1, fps)
             if aspect:
                 video.codec_context.sample_aspect_ratio = aspect

@@ -105,6 +105,18 @@ def test_a_file_without_sound_or_picture_is_told_from_a_broken_one(tmp_path):
     assert problem(clips.write(tmp_path / "2.mp4", picture=False)) == ("missing_video", "it has no picture")
 
 
+def test_the_cover_of_a_piece_of_music_is_no_picture(tmp_path):
+    path = clips.write(tmp_path / "1.mp4", times=[0.0], cover=True)
+    assert problem(path) == ("missing_video", "it has no picture")
+    assert list(decoding.sound(path, 12_000, 200.0))
+
+
+def test_an_interrupt_from_the_keyboard_does_not_reach_the_decoder(tmp_path):
+    shades(clips.write(tmp_path / "1.mp4"))
+    (child,) = decoding._waiting
+    assert os.getpgid(child.process.pid) != os.getpgid(0)
+
+
 def test_a_cut_off_file_is_told_how_far_it_goes(tmp_path):
     path = clips.write(tmp_path / "1.mkv", seconds=8.0, noise=1)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
