@@ -3,6 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
+DEMO := outputs/sweeps/$(shell date -u +%Y-%m-%dT%H-%M-%S)
+SWEEP := $(BIN)/python -m gmu_lightning.train -m hydra/launcher=processes hydra.launcher.n_jobs=2 seed=1,2,3
+GATES := gmu_original,gmu_hier,gmu_softmax
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench clean
 
@@ -14,10 +18,14 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[offline,dev]'
 	@touch $@
 
-demo: $(READY)  ## six fusions, three sets of modalities, three seeds, on generated movies whose answer is known
-	$(BIN)/python -m gmu_lightning.train -m experiment=quickstart hydra/launcher=processes hydra.launcher.n_jobs=2 \
-		fusion=none,mean,concat,gmu_original,gmu_hier,gmu_softmax modalities=text,image,text+image seed=1,2,3
-	$(BIN)/python tests/benchmarks/known_answer.py
+demo: $(READY)  ## six fusions, three seeds, on generated movies whose answer is known: of two modalities, then of three
+	$(SWEEP) experiment=quickstart hydra.sweep.dir=$(DEMO)-bimodal \
+		fusion=none,mean,concat,$(GATES) modalities=text,image,text+image
+	$(SWEEP) experiment=quickstart_trimodal hydra.sweep.dir=$(DEMO)-trimodal \
+		fusion=none,mean,concat modalities=text,video,audio,text+video+audio
+	$(SWEEP) experiment=quickstart_trimodal hydra.sweep.dir=$(DEMO)-trimodal \
+		fusion=$(GATES) modalities=text+video,text+video+audio
+	$(BIN)/python tests/benchmarks/known_answer.py $(DEMO)-bimodal $(DEMO)-trimodal
 
 test: $(READY)  ## every test, on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
