@@ -31,13 +31,15 @@ class Senseless(UserError):
 class BadContent(Exception):
     """One movie's content in one modality cannot be used; the movie stays and the modality is marked absent.
 
-    `kind` is the audit's word for it (`unreadable_image`, `bad_array`, ...), the text says what was wrong.
+    `kind` is the audit's word for it (`unreadable_image`, `bad_array`, ...), the text says what was wrong. It is not `lasting`
+    where the machine may be to blame, and another try may succeed.
     """
 
-    def __init__(self, kind: str, detail: str):
+    def __init__(self, kind: str, detail: str, lasting: bool = True):
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
+        self.lasting = lasting
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Parts:
         return cls(folder)
 
     def get(self, sha: str, make: Callable[[], np.ndarray | BadContent]) -> np.ndarray | BadContent:
-        """What was kept of that content, or what `make` gives, kept from now on; that a content cannot be used is kept too."""
+        """What was kept of that content, or what `make` gives, kept from now on; so is a lasting reason why it cannot be used."""
         path = self.folder / f"{sha}.npz"
         try:
             with np.load(path, allow_pickle=False) as kept:
@@ -40,6 +40,8 @@ class Parts:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or damaged: made again
             pass
         made = make()
+        if isinstance(made, BadContent) and not made.lasting:
+            return made
         content = {"bad": np.array([made.kind, made.detail])} if isinstance(made, BadContent) else {"row": made}
 
         def write(temporary: Path) -> None:

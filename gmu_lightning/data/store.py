@@ -12,9 +12,9 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,8 @@ def prepared(
         ready = preparation
         if not fitted:
             ready = preparation.fit(_usable(c for c, train in zip(contents, in_train, strict=True) if train and c is not None))
-        written = _write_rows(folder, _stored(store, ready, contents, digests, modality))
+        with closing(_stored(store, ready, contents, digests, modality)) as rows:
+            written = _write_rows(folder, rows)
         return {**written, "state": ready.state()}
 
     folder = store.folder("columns", key, build)
@@ -200,7 +201,7 @@ def prepared(
 
 def _stored(
     store: Store, preparation: Preparation, contents: Sequence[Any], digests: Sequence[str | None], modality: str
-) -> Iterator[np.ndarray | BadContent | None]:
+) -> Generator[np.ndarray | BadContent | None, None, None]:
     parts = Parts.of(store.root, modality, preparation)
 
     def anew(content: Any) -> np.ndarray | BadContent:
@@ -214,24 +215,25 @@ def _stored(
             return None
         return anew(content) if parts is None else parts.get(sha, lambda: anew(content))
 
-    with track(f"preparing {modality}", len(contents)) as advance, closing(preparation):
-        for row in in_threads(store.workers, one, zip(contents, digests, strict=True)):
+    close = getattr(preparation, "close", _nothing)
+    rows = in_threads(store.workers, one, zip(contents, digests, strict=True), close)
+    with track(f"preparing {modality}", len(contents)) as advance, closing(rows):
+        for row in rows:
             advance(1)
             yield row
 
 
-@contextmanager
-def closing(preparation: Preparation) -> Iterator[None]:
-    """In the end it lets go of what storing needed, if it says how."""
-    try:
-        yield
-    finally:
-        if hasattr(preparation, "close"):
-            preparation.close()
+def _nothing() -> None:
+    """There is nothing to let go of."""
 
 
-def in_threads(workers: int, work: Callable[..., Any], items: Iterable[tuple]) -> Iterator[Any]:
-    """`work(*item)` of each, in their order; what is slow holds up none but those that come `WINDOW` after it."""
+def in_threads(
+    workers: int, work: Callable[..., Any], items: Iterable[tuple], ended: Callable[[], None] = _nothing
+) -> Generator[Any, None, None]:
+    """`work(*item)` of each, in their order; what is slow holds up none but those that come `WINDOW` after it.
+
+    `ended` is called at the end, or where nobody wants the rest: then some work may still be going on, and it has to stop that.
+    """
     import torch
 
     # One thread in each: what a network computes is then the same for any number of workers.
@@ -245,7 +247,8 @@ def in_threads(workers: int, work: Callable[..., Any], items: Iterable[tuple]) -
             while started:
                 yield started.popleft().result()
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            ended()
 
 
 def _opened(content: Any) -> Any:

@@ -26,7 +26,9 @@ SIZE = struct.Struct("<II")  # height, width: before a frame's pixels
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf"}
 LONGEST_EDGE = 1920  # pixels; larger frames are scaled down before they are handed on
 MOST_MEMORY = 4 << 30  # bytes, of address space
-SLACK = 1.0  # seconds by which a track may end before it promised to
+SLACK, INEXACT = 1.0, 0.02  # seconds, and share of the whole, by which a file may end before it promised to
+MOST_BROKEN = 0.02  # of a track's packets
+ROUNDING = 1e-6  # seconds
 
 
 class Unusable(Exception):
@@ -42,56 +44,104 @@ def frames(path: str, rate: float, seconds: float) -> Iterator[np.ndarray]:
 
     Time counts from the first picture. Rotated as the file says, and in its proportions where its pixels are not square.
     """
-    from av.stream import Disposition
-
     with _opened(path) as file:
-        pictures = [s for s in file.streams.video if not s.disposition & Disposition.attached_pic]  # a cover is no trailer
-        if not pictures:
-            raise Unusable("missing_video", "it has no picture")
-        stream = pictures[0]
-        stream.thread_type = "NONE"
-        shown, end, taken, first = None, 0.0, 0, None
-        for frame in _decoded(file, stream):
-            time = end if frame.time is None else frame.time
-            first = time if first is None else first
-            time -= first
-            while shown is not None and taken / rate < min(time, seconds):
-                yield _pixels(shown, stream)
+        track = Track(file, "video")
+        shown, end, taken, origin = None, 0.0, 0, None
+        for frame in track.frames():
+            time = end
+            if frame.time is not None:
+                origin = frame.time - end if origin is None else origin
+                time = frame.time - origin
+            while shown is not None and taken / rate < min(time - ROUNDING, seconds):
+                yield _pixels(shown, track.stream)
                 taken += 1
             if taken / rate >= seconds:
-                return
-            shown, end = frame, max(end, time + _length(frame, stream))
-        if shown is None:
-            raise Unusable("bad_array", "its picture has no frame that can be decoded")
-        _refuse_truncated(end, first or 0.0, seconds, file, stream)
-        while taken / rate < min(end, seconds) or taken == 0:
-            yield _pixels(shown, stream)
+                break
+            shown, end = frame, max(end, time + _length(frame, track.stream))
+        track.check(seconds)
+        while taken / rate < min(end - ROUNDING, seconds) or taken == 0:
+            yield _pixels(shown, track.stream)
             taken += 1
 
 
 def sound(path: str, rate: int, seconds: float) -> Iterator[np.ndarray]:
     """float32 (n,): so many samples a second, the mean of the channels, the first `seconds` of it."""
-    from av import AudioResampler
-
     with _opened(path) as file:
-        if not file.streams.audio:
-            raise Unusable("missing_audio", "it has no sound")
-        stream = file.streams.audio[0]
-        resampler = AudioResampler(format="fltp", rate=rate)
-        left, end = round(rate * seconds), 0.0
-        for frame in _decoded(file, stream):
-            end += frame.samples / frame.sample_rate
-            for resampled in resampler.resample(frame):
-                piece = resampled.to_ndarray().mean(axis=0, dtype=np.float32)[:left]
-                left -= len(piece)
-                yield piece
+        track = Track(file, "audio")
+        left = round(rate * seconds)
+        for resampled in _resampled(track.frames(), rate):
+            samples = resampled.to_ndarray().reshape(-1, resampled.layout.nb_channels).mean(axis=1, dtype=np.float32)[:left]
+            left -= len(samples)
+            yield samples
             if not left:
-                return
-        if not end:
-            raise Unusable("bad_array", "its sound has no sample that can be decoded")
-        _refuse_truncated(end, 0.0, seconds, file, stream)
-        for resampled in resampler.resample(None):
-            yield resampled.to_ndarray().mean(axis=0, dtype=np.float32)[:left]
+                break
+        track.check(seconds)
+
+
+class Track:
+    """The first track of a file, `video` or `audio`, that can be decoded.
+
+    Raises:
+        Unusable: there is none.
+    """
+
+    def __init__(self, file: Any, kind: str):
+        from av.stream import Disposition
+
+        what = {"video": "picture", "audio": "sound"}[kind]
+        there = [
+            s for s in file.streams if s.type == kind and not s.disposition & Disposition.attached_pic
+        ]  # a cover is no trailer
+        known = [s for s in there if s.codec_context is not None]
+        if not there:
+            raise Unusable(f"missing_{kind}", f"it has no {what}")
+        if not known:
+            raise Unusable("bad_array", f"its {what} is in a format that cannot be decoded")
+        self.file, self.stream, self.what = file, known[0], what
+        self.stream.thread_type, self.stream.codec_context.thread_count = "NONE", 1
+        self.packets = self.broken = self.decoded = 0
+        self.end = self.end_of_all = 0.0  # seconds, on the file's clock
+
+    def frames(self) -> Iterator[Any]:
+        """Decoded one by one; what cannot be decoded is counted. Raises Unusable where the file cannot be read on."""
+        try:
+            for packet in self.file.demux():
+                end = _seconds((packet.pts or 0) + (packet.duration or 0), packet.time_base)
+                self.end_of_all = max(self.end_of_all, end)
+                if packet.stream_index == self.stream.index:
+                    self.end = max(self.end, end)
+                    yield from self._frames_of(packet)
+        except (OSError, ValueError) as error:
+            raise Unusable("bad_array", f"it cannot be read beyond {self.end_of_all:.1f} s ({_reason(error)})") from error
+
+    def _frames_of(self, packet: Any) -> list[Any]:
+        self.packets += 1
+        try:
+            frames = packet.decode()
+        except MemoryError:
+            raise
+        except Exception:  # PyAV's are of many kinds, IndexError among them
+            self.broken += 1
+            return []
+        self.decoded += len(frames)
+        return frames
+
+    def check(self, seconds: float) -> None:
+        """After the first `seconds`, or all there is, was read. Raises Unusable where that is not what the file promised."""
+        if not self.decoded:
+            raise Unusable("bad_array", f"nothing of its {self.what} can be decoded")
+        if self.broken > MOST_BROKEN * self.packets:
+            raise Unusable("bad_array", f"{self.broken} of {self.packets} packets of its {self.what} cannot be decoded")
+        end, promised = self._promised()
+        if end + SLACK < min(promised, seconds) * (1 - INEXACT):
+            raise Unusable("bad_array", f"it ends at {end:.1f} of {promised:.1f} s: the file is truncated")
+
+    def _promised(self) -> tuple[float, float]:
+        """The end that was reached, and the one that the file tells: of the track itself or, where only that is told, of all."""
+        if "mov" in self.file.format.name:
+            return self.end, _seconds((self.stream.start_time or 0) + (self.stream.duration or 0), self.stream.time_base)
+        start = 0 if "matroska" in self.file.format.name else self.file.start_time or 0  # its length counts from 0
+        return self.end_of_all, (start + (self.file.duration or 0)) / 1e6
 
 
 def _opened(path: str) -> Any:
@@ -103,33 +153,32 @@ def _opened(path: str) -> Any:
         raise Unusable("bad_array", f"it cannot be opened ({_reason(error)})") from error
 
 
-def _decoded(file: Any, stream: Any) -> Iterator[Any]:
-    """The stream's frames. A damage says how far it was read: PyAV raises exceptions of many kinds, IndexError among them."""
-    at = 0.0
-    try:
-        for packet in file.demux(stream):
-            for frame in packet.decode():
-                at = at if frame.time is None else frame.time
-                yield frame
-    except Exception as error:
-        raise Unusable("bad_array", f"it cannot be decoded beyond {at:.1f} s ({_reason(error)})") from error
+def _resampled(frames: Iterator[Any], rate: int) -> Iterator[Any]:
+    """Packed float32 at that rate. Channels, rate or format may change on the way."""
+    from av import AudioResampler
+
+    resampler: Any = None
+    reads = None
+    for frame in frames:
+        told = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if told != reads:
+            if resampler is not None:
+                yield from resampler.resample(None)
+            resampler, reads = AudioResampler(format="flt", rate=rate), told
+        yield from resampler.resample(frame)
+    if resampler is not None:
+        yield from resampler.resample(None)
 
 
 def _length(frame: Any, stream: Any) -> float:
     """Seconds that a picture is shown, where nothing follows it."""
     if frame.duration and frame.time_base:
-        return float(frame.duration * frame.time_base)
+        return _seconds(frame.duration, frame.time_base)
     return float(1 / stream.average_rate) if stream.average_rate else 0.0
 
 
-def _refuse_truncated(end: float, first: float, seconds: float, file: Any, stream: Any) -> None:
-    """What a track says of its length, or else the container, whose time does not begin with the track's `first` picture."""
-    if stream.duration and stream.time_base:
-        promised = float(stream.duration * stream.time_base)
-    else:
-        promised = (file.duration or 0) / 1e6 - first
-    if end + SLACK < min(promised, seconds) * 0.98:
-        raise Unusable("bad_array", f"it ends at {end:.1f} of {promised:.1f} s: the file is truncated")
+def _seconds(ticks: int, time_base: Any) -> float:
+    return float(ticks * time_base) if time_base else 0.0
 
 
 def _pixels(frame: Any, stream: Any) -> np.ndarray:
@@ -163,6 +212,10 @@ def main() -> None:
             _send(out, BAD, json.dumps([problem.kind, str(problem)]).encode())
         except MemoryError:
             _send(out, BAD, json.dumps(["bad_array", f"it needs more than {MOST_MEMORY >> 30} GiB to be decoded"]).encode())
+        except BrokenPipeError:
+            return
+        except Exception as error:
+            _send(out, BAD, json.dumps(["bad_array", f"it cannot be decoded ({_reason(error)})"]).encode())
 
 
 def _answer(out: BinaryIO, request: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from gmu_lightning.encoders.decoder import BAD, DONE, HEADER, SIZE
 from gmu_lightning.movie import BadContent
 
 PROGRAM = Path(__file__).with_name("decoder.py")
+VERSION = 1  # counts up when frames or sound of the same file become others
 PATIENCE = 30.0  # seconds without a word from a decoder, after which it hangs
 
 
@@ -59,27 +60,35 @@ def twice(decode: Callable[[], np.ndarray]) -> np.ndarray:
     try:
         return decode()
     except Lost as lost:
-        raise BadContent("bad_array", f"{lost}, twice") from lost
+        raise BadContent("bad_array", f"{lost}, twice", lasting=False) from lost
 
 
 def release() -> None:
-    """End the children that wait for work."""
+    """End all children of this process; whoever reads from one is told by `Released`."""
     with _LOCK:
-        waiting = list(_waiting)
+        own = [child for child in _children if child.owner == os.getpid()]
+        waiting = set(_waiting)
         _waiting.clear()
-    for child in waiting:
-        child.end()
+    for child in own:
+        child.released = True
+        child.process.kill()
+        if child in waiting:  # the others are for their readers to bury
+            child.end()
 
 
 class Lost(Exception):
     """A child hung or died; the text says which."""
 
 
+class Released(Exception):
+    """A child was ended by `release`, in the middle of its work."""
+
+
 class Child:
     """One decoder. Its session is its own: an interrupt from the keyboard is for its parent to answer."""
 
     def __init__(self) -> None:
-        self.owner = os.getpid()
+        self.owner, self.released = os.getpid(), False
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(PROGRAM)],  # -P: the modules beside it are no top-level ones
             stdin=subprocess.PIPE,
@@ -90,13 +99,15 @@ class Child:
         )
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.process.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]
+        with _LOCK:
+            _children.add(self)
 
     def ask(self, request: dict[str, object]) -> None:
         """Raises Lost."""
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")  # type: ignore[union-attr]
         except OSError as error:
-            raise Lost(self._death()) from error
+            raise self._death() from error
 
     def message(self) -> tuple[bytes, bytearray]:
         """(what, its bytes). Raises Lost."""
@@ -108,6 +119,8 @@ class Child:
         self.process.kill()
         self.process.communicate()
         self.selector.close()
+        with _LOCK:
+            _children.discard(self)
 
     def _read(self, size: int) -> bytearray:
         taken = bytearray(size)
@@ -117,16 +130,19 @@ class Child:
                 raise Lost(f"the decoder hung for {PATIENCE:.0f} s and was stopped")
             got = self.process.stdout.readinto(view[at:])  # type: ignore[union-attr]
             if not got:
-                raise Lost(self._death())
+                raise self._death()
             at += got
         return taken
 
-    def _death(self) -> str:
+    def _death(self) -> Lost | Released:
         code = self.process.wait()
-        return f"the decoder died ({f'signal {-code}' if code < 0 else f'exit {code}'})"
+        if self.released:
+            return Released()
+        return Lost(f"the decoder died ({f'signal {-code}' if code < 0 else f'exit {code}'})")
 
 
 _LOCK = threading.Lock()
+_children: set[Child] = set()
 _waiting: list[Child] = []
 atexit.register(release)
 
@@ -146,7 +162,7 @@ def _answers(path: Path, what: str, rate: float, seconds: float) -> Iterator[tup
                 return
             yield kind, payload
     finally:
-        if ended:
+        if ended and not child.released:
             with _LOCK:
                 _waiting.append(child)
         else:
@@ -154,9 +170,12 @@ def _answers(path: Path, what: str, rate: float, seconds: float) -> Iterator[tup
 
 
 def _borrowed() -> Child:
-    with _LOCK:
-        while _waiting:
-            child = _waiting.pop()
-            if child.owner == os.getpid() and child.process.poll() is None:
-                return child
-    return Child()
+    while True:
+        with _LOCK:
+            child = _waiting.pop() if _waiting else None
+        if child is None:
+            return Child()
+        if child.owner == os.getpid() and child.process.poll() is None:
+            return child
+        if child.owner == os.getpid():
+            child.end()

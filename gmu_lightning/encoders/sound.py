@@ -79,7 +79,7 @@ class MelPreparation(OfTrailers):
     @property
     def fingerprint(self) -> str:
         """The grid and the dtype."""
-        return digest(["log-mel", self.mel, FLOOR, RANGE, self.dtype])
+        return digest(["log-mel", decoding.VERSION, self.mel, FLOOR, RANGE, self.dtype])
 
     def store(self, content: Any) -> np.ndarray:
         """One trailer -> (T, bands). Raises BadContent where it has no sound."""

@@ -73,7 +73,17 @@ class FramePreparation(OfTrailers):
     def fingerprint(self) -> str:
         """The weights, what they want a frame to look like, which frames, and the dtype."""
         network = self.network
-        return digest(["frames", *network.identity, network.recipe.preparation.fingerprint, self.rate, self.seconds, self.dtype])
+        return digest(
+            [
+                "frames",
+                decoding.VERSION,
+                *network.identity,
+                network.recipe.preparation.fingerprint,
+                self.rate,
+                self.seconds,
+                self.dtype,
+            ]
+        )
 
     def check(self) -> None:
         """Whether the weights are found, and the device is there. Raises UserError."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gmu_lightning.encoders import weights
+from gmu_lightning.encoders import decoding, weights
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.preparing import OfTrailers, trailer
 from gmu_lightning.encoders.sequences import DTYPES, SequenceInputs, padded_steps
@@ -131,7 +131,7 @@ class WindowPreparation(OfTrailers):
     def fingerprint(self) -> str:
         """The feature extractor's settings, the lengths and the dtype."""
         extractor = weights.sha256(_folder(self.name) / EXTRACTOR)
-        return digest(["windows", extractor, self.window, self.seconds, self.dtype])
+        return digest(["windows", decoding.VERSION, extractor, self.window, self.seconds, self.dtype])
 
     def store(self, content: Any) -> np.ndarray:
         """One trailer -> (W, *shape). Raises BadContent where it has no sound."""

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.data.moviescope_files import write_lines
 from tests.encoders import clips
 
-SECONDS, SIZE = 4.0, (64, 64)
+SECONDS, SIZE = 2.0, (64, 64)
 TEMPLATES = 20  # so many are encoded; the others are these with a few bytes that no decoder looks at
 WORDS = ("data=moviescope", "modalities=video+audio", "data.video=trailers", "data.audio=trailers")
 ENCODERS = ("encoder/video=trailer", "encoder/audio=trailer_mel96")

@@ -53,6 +53,16 @@ def test_what_was_finished_before_a_crash_is_not_done_again(tmp_path):
     assert found.bad == ((2, "bad_array", "it is bad"),)
 
 
+def test_what_the_machine_may_be_to_blame_for_is_tried_again(tmp_path):
+    class Ill(Costly):
+        def store(self, content):
+            self.stored.append(content)
+            raise BadContent("bad_array", "the decoder died", lasting=False)
+
+    assert column(Store(tmp_path), ["a"], Ill()).bad == ((0, "bad_array", "the decoder died"),)
+    assert column(Store(tmp_path), ["a", None], Costly()).row(0) == [1.0]
+
+
 def test_another_set_of_movies_costs_only_what_is_new(tmp_path):
     column(Store(tmp_path), ["a", "bb"], Costly())
     again = Costly()

@@ -407,3 +407,18 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing_that_looks_finishe
     with pytest.raises(UserError, match=r"the disk of store\.dir=.* is full: make room"):
         Store(tmp_path).folder("columns", "text-1", build)
     assert [path.name for path in tmp_path.glob("columns/*")] in ([], [".text-1.lock"])
+
+
+def test_where_nobody_wants_the_rest_what_goes_on_is_stopped():
+    stop, begun = threading.Event(), []
+
+    def work(n):
+        begun.append(n)
+        assert n < 2 or stop.wait(10), "it was not stopped"
+        return n
+
+    results = in_threads(2, work, ((n,) for n in range(50)), stop.set)
+    assert [next(results), next(results)] == [0, 1]
+    results.close()
+    assert stop.is_set()
+    assert len(begun) <= 5

@@ -12,6 +12,7 @@ import numpy as np
 from av.stream import Disposition
 
 RATE = 24_000
+LAYOUTS = {1: "mono", 2: "stereo", 8: "7.1"}
 
 
 def shade(second: float) -> int:
@@ -31,15 +32,16 @@ def write(
     times: Sequence[float] | None = None,
     noise: int | None = None,
     cover: bool = False,
+    sound_seconds: float | None = None,
 ) -> Path:
     """A clip of that length; size is (height, width), `channels` the amplitude of the tone in each, `times` those of the frames.
 
     `noise` seeds a picture of its own in the upper left quarter, so that no two clips are the same; with a `cover` the picture is
-    that of a piece of music.
+    that of a piece of music; `sound_seconds` is the length of the sound, if it is another.
     """
     with av.open(str(path), "w") as file:
         video = file.add_stream("mjpeg" if cover else "mpeg4", rate=fps) if picture or cover else None
-        sound = None if tone is None else file.add_stream("aac", rate=RATE, layout={1: "mono", 2: "stereo"}[len(channels)])
+        sound = None if tone is None else file.add_stream("aac", rate=RATE, layout=LAYOUTS[len(channels)])
         if video is not None:
             video.height, video.width, video.pix_fmt, video.bit_rate = *size, "yuvj420p" if cover else "yuv420p", 2_000_000
             if cover:
@@ -53,11 +55,11 @@ def write(
                 file.mux(video.encode(frame))
             file.mux(video.encode())
         if sound is not None:
-            wave = np.sin(2 * np.pi * tone * np.arange(round(seconds * RATE)) / RATE)
+            wave = np.sin(2 * np.pi * tone * np.arange(round((sound_seconds or seconds) * RATE)) / RATE)
             samples = np.array(channels, dtype=np.float32)[:, None] * wave.astype(np.float32)
             for start in range(0, samples.shape[1], 1024):
-                piece = np.ascontiguousarray(samples[:, start : start + 1024])
-                audio = av.AudioFrame.from_ndarray(piece, format="fltp", layout=sound.layout.name)
+                piece = samples[:, start : start + 1024].T.reshape(1, -1)
+                audio = av.AudioFrame.from_ndarray(piece, format="flt", layout=sound.layout.name)
                 audio.sample_rate, audio.pts, audio.time_base = RATE, start, Fraction(1, RATE)
                 file.mux(sound.encode(audio))
             file.mux(sound.encode())

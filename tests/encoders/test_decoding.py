@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -115,6 +117,48 @@ def test_an_interrupt_from_the_keyboard_does_not_reach_the_decoder(tmp_path):
     shades(clips.write(tmp_path / "1.mp4"))
     (child,) = decoding._waiting
     assert os.getpgid(child.process.pid) != os.getpgid(0)
+
+
+def test_eight_channels_are_averaged_too(tmp_path):
+    path = clips.write(tmp_path / "1.mp4", channels=(0.8, 0.8, 0.8, 0.0, 0.4, 0.4, 0.4, 0.4))
+    samples = np.concatenate(list(decoding.sound(path, 12_000, 200.0)))
+    assert np.abs(samples[6000:12_000]).max() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+@pytest.mark.parametrize(("picture", "sounding"), [(2.0, 6.0), (6.0, 2.0)])
+def test_a_track_may_be_shorter_than_the_other(tmp_path, suffix, picture, sounding):
+    path = clips.write(tmp_path / f"1.{suffix}", picture, sound_seconds=sounding)
+    assert len(shades(path)) == pytest.approx(picture, abs=1)
+    assert sum(map(len, decoding.sound(path, 12_000, 200.0))) == pytest.approx(12_000 * sounding, rel=0.05)
+
+
+def test_channels_may_change_on_the_way(tmp_path):
+    path = tmp_path / "1.mp4"
+    parts = [clips.write(tmp_path / f"{len(c)}.ts", 2.0, channels=c).read_bytes() for c in ((0.5,), (0.4, 0.4), (0.5,))]
+    path.write_bytes(b"".join(parts))
+    assert sum(map(len, decoding.sound(path, 12_000, 200.0))) == pytest.approx(12_000 * 6, rel=0.05)
+
+
+def test_a_moment_is_met_in_spite_of_rounding(tmp_path):
+    path = clips.write(tmp_path / "1.mkv", times=[1.4 + n / 10 for n in range(40)], tone=None)
+    expected = [clips.shade(1.4 + second) for second in range(4)]
+    assert shades(path) == pytest.approx(expected, abs=4)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.01, True), (0.2, False)])
+def test_a_few_packets_that_cannot_be_decoded_are_left_out(tmp_path, share, kept):
+    path = clips.write(tmp_path / "1.mp4", 10.0, picture=False)
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as file:
+        packets = [packet for packet in file.demux() if packet.size]
+    for packet in packets[10 : 10 + round(share * len(packets))]:
+        content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    path.write_bytes(content)
+    if kept:
+        assert sum(map(len, decoding.sound(path, 12_000, 200.0))) == pytest.approx(120_000, rel=0.05)
+    else:
+        assert "packets of its sound cannot be decoded" in problem(path, decoding.sound, 12_000)[1]
 
 
 def test_a_cut_off_file_is_told_how_far_it_goes(tmp_path):
@@ -226,6 +270,24 @@ def test_a_decoder_that_hangs_or_dies_costs_that_file_only(tmp_path, ill, does, 
         count(bad)
     assert mark.read_text() == "xx"
     assert len(count(good)) == 3
+
+
+def test_a_decoder_that_waits_and_dies_is_replaced(tmp_path):
+    path = clips.write(tmp_path / "1.mp4", tone=None)
+    shades(path)
+    os.kill(decoding._waiting[0].process.pid, signal.SIGKILL)
+    decoding._waiting[0].process.wait()
+    assert len(shades(path)) == 3
+    assert len(decoding._children) == 1
+
+
+def test_release_ends_a_decoder_in_the_middle_of_its_work(tmp_path, ill):
+    ill("time.sleep(60)")
+    monkey = threading.Timer(0.5, decoding.release)
+    monkey.start()
+    with pytest.raises(decoding.Released):
+        count(clips.write(tmp_path / "ill.mp4", tone=None))
+    assert not decoding._children
 
 
 def test_a_file_whose_decoder_is_lost_once_is_read_again(tmp_path, ill):
