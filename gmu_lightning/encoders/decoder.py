@@ -89,9 +89,8 @@ class Track:
         from av.stream import Disposition
 
         what = {"video": "picture", "audio": "sound"}[kind]
-        there = [
-            s for s in file.streams if s.type == kind and not s.disposition & Disposition.attached_pic
-        ]  # a cover is no trailer
+        cover = Disposition.attached_pic  # of a piece of music, which is no trailer
+        there = [s for s in file.streams if s.type == kind and not s.disposition & cover]
         known = [s for s in there if s.codec_context is not None]
         if not there:
             raise Unusable(f"missing_{kind}", f"it has no {what}")

@@ -72,18 +72,8 @@ class FramePreparation(OfTrailers):
     @property
     def fingerprint(self) -> str:
         """The weights, what they want a frame to look like, which frames, and the dtype."""
-        network = self.network
-        return digest(
-            [
-                "frames",
-                decoding.VERSION,
-                *network.identity,
-                network.recipe.preparation.fingerprint,
-                self.rate,
-                self.seconds,
-                self.dtype,
-            ]
-        )
+        look = [*self.network.identity, self.network.recipe.preparation.fingerprint]
+        return digest(["frames", decoding.VERSION, *look, self.rate, self.seconds, self.dtype])
 
     def check(self) -> None:
         """Whether the weights are found, and the device is there. Raises UserError."""

@@ -24,7 +24,8 @@ from gmu_lightning.sweep.task import TYPED, register_resolvers
 
 # Values that are paths or free text: taken as typed, never as Hydra's grammar, and never swept over.
 AS_TYPED = re.compile(
-    r"^\+{0,2}(data\.root|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|output|encoder\.\w+\.(name|weights|vectors))=(.*)$",
+    r"^\+{0,2}(data\.root|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|output|"
+    r"encoder\.\w+\.(preparation\.)?(?P<weights>name|weights|vectors))=(?P<value>.*)$",
     re.S,
 )
 QUOTED = re.compile(r"""(['"])(\\.|(?!\1).)*\1""", re.S)  # one string from end to end
@@ -75,9 +76,9 @@ def escaped(argument: str) -> str:
     match = AS_TYPED.match(argument)
     if match is None:
         return argument
-    key, value = argument[: match.start(3)], match.group(3)
+    key, value = argument[: match.start("value")], match["value"]
     quoted = QUOTED.fullmatch(value) is not None
-    hub_name = match.group(2) == "name" and not value.startswith(("/", "~", ".")) and not Path(value).exists()
+    hub_name = match["weights"] == "name" and not value.startswith(("/", "~", ".")) and not Path(value).exists()
     if value in ("", "null", "???") or "${" in value or hub_name or (quoted and not Path(value).exists()):
         return argument
     path = str(_at_home(argument, value)) if value.startswith("~") else value

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,11 @@ class Processes(Launcher):
         setup_globals()
         sweep = Path(self.config.hydra.sweep.dir).absolute()
         sweep.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        context = multiprocessing.get_context("forkserver")
+        if not self.config.check:
+            context.set_forkserver_preload(STACK)
+            forkserver.ensure_running()  # it imports while the jobs are composed here
         configs = [self._composed(list(overrides), initial_job_idx + n) for n, overrides in enumerate(job_overrides)]
         jobs = [job for config in configs if (job := _job(config, sweep)) is not None]
         if self.config.check:
@@ -49,9 +55,6 @@ class Processes(Launcher):
                 Plans.add(job)
             return [_returned(config) for config in configs]
         distinct = list({job.folder: job for job in jobs}.values())  # equal jobs run once
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(STACK)
         running: set[Any] = set()
         pool = ThreadPoolExecutor(self.n_jobs)
         try:

@@ -96,6 +96,14 @@ def test_no_more_sound_than_the_first_seconds_is_read(tmp_path):
     assert len(samples) == 15_000
 
 
+def test_sound_is_whole_to_the_last_sample(tmp_path):
+    path = clips.write(tmp_path / "1.mkv", seconds=2.0, picture=False)
+    with av.open(str(path)) as file:
+        coded = sum(frame.samples for frame in file.decode(audio=0))
+    samples = sum(map(len, decoding.sound(path, 12_000, 200.0)))
+    assert samples == pytest.approx(coded * 12_000 / clips.RATE, abs=2)
+
+
 def test_channels_are_averaged(tmp_path):
     path = clips.write(tmp_path / "1.mp4", channels=(0.8, 0.2))
     samples = np.concatenate(list(decoding.sound(path, 12_000, 200.0)))
@@ -169,6 +177,37 @@ def test_a_cut_off_file_is_told_how_far_it_goes(tmp_path):
     assert "of 8.0 s: the file is truncated" in detail
     assert "of 8.0 s: the file is truncated" in problem(path, decoding.sound, 12_000)[1]
     assert len(shades(path, seconds=2.0)) == 2  # what is read is whole
+
+
+@pytest.mark.parametrize(("lost", "whole"), [(0.9, True), (1.6, False)])
+def test_a_file_may_lack_its_last_second(tmp_path, lost, whole):
+    path = clips.write(tmp_path / "1.mkv", seconds=20.0, tone=None, noise=1)
+    with av.open(str(path)) as file:
+        cut = next(packet.pos for packet in file.demux() if packet.pts is not None and packet.pts * packet.time_base >= 20 - lost)
+    path.write_bytes(path.read_bytes()[:cut])
+    if whole:
+        assert len(shades(path)) == 20
+    else:
+        assert "of 20.0 s: the file is truncated" in problem(path)[1]
+
+
+def test_a_picture_of_no_length_is_a_frame(tmp_path):
+    assert len(shades(clips.write(tmp_path / "1.mkv", times=[0.0], tone=None), rate=0.1)) == 1
+
+
+def test_a_picture_that_needs_too_much_memory_costs_that_file_only(tmp_path, monkeypatch):
+    small = clips.write(tmp_path / "2.mp4", tone=None)
+    shades(small)
+    needed = Path(f"/proc/{decoding._waiting[0].process.pid}/status").read_text().split("VmSize:")[1].split()[0]
+    decoding.release()
+    text = decoding.PROGRAM.read_text()
+    assert "MOST_MEMORY = 4 << 30" in text
+    program = tmp_path / "little.py"
+    program.write_text(text.replace("MOST_MEMORY = 4 << 30", f"MOST_MEMORY = ({needed} << 10) + (100 << 20)"))
+    monkeypatch.setattr(decoding, "PROGRAM", program)
+    kind, detail = problem(clips.write(tmp_path / "1.mp4", 0.1, size=(7600, 7600), tone=None))
+    assert kind == "bad_array", detail
+    assert len(shades(small)) == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"no film", b"\0\0\0\x18ftypmp42" + bytes(200)])

@@ -82,7 +82,9 @@ def test_so_does_any_other(path):
     assert arrives(f"run={path}") == path
 
 
-@pytest.mark.parametrize("key", [*PATH_KEYS, "+data.root", "++store.dir", "encoder.image.vectors"])
+@pytest.mark.parametrize(
+    "key", [*PATH_KEYS, "+data.root", "++store.dir", "encoder.image.vectors", "encoder.video.preparation.weights"]
+)
 def test_every_key_that_is_a_path_is_taken_as_typed(key):
     override = PARSER.parse_override(escaped(f"{key}=a (b), c=d"))
     assert override.key_or_group == key.lstrip("+")
@@ -123,11 +125,12 @@ def test_whatever_is_no_path_keeps_hydras_grammar(argument):
     assert escaped(argument) == argument
 
 
-def test_a_folder_of_weights_is_a_path_where_a_name_may_be_a_hubs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("key", ["encoder.text.name", "encoder.video.preparation.name"])
+def test_a_folder_of_weights_is_a_path_where_a_name_may_be_a_hubs(key, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert arrives(f"encoder.text.name={tmp_path}/my bert, tuned") == f"{tmp_path}/my bert, tuned"
+    assert arrives(f"{key}={tmp_path}/my bert, tuned") == f"{tmp_path}/my bert, tuned"
     (tmp_path / "my bert, tuned").mkdir()
-    assert arrives("encoder.text.name=my bert, tuned") == "my bert, tuned"
+    assert arrives(f"{key}=my bert, tuned") == "my bert, tuned"
 
 
 def test_a_folder_whose_name_has_quotes_around_it_keeps_them(tmp_path, monkeypatch):
