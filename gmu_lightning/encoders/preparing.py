@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,6 +37,13 @@ class OfTrailers(Unlearned):
     def close(self) -> None:
         """End the decoders."""
         decoding.release()
+
+
+def check_positive(where: str, **settings: Any) -> None:
+    """UserError where a setting, `where`.name, is no number above 0."""
+    for name, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < inf:
+            raise UserError(f"{where}.{name}={value}: give a number above 0")
 
 
 def trailer(content: Any, modality: str) -> Path:

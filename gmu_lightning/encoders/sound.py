@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gmu_lightning.encoders import decoding
-from gmu_lightning.encoders.preparing import OfTrailers, trailer
+from gmu_lightning.encoders.preparing import OfTrailers, check_positive, trailer
 from gmu_lightning.encoders.sequences import DTYPES, SequenceInputs, padded_steps
 from gmu_lightning.encoders.vector import finite
 from gmu_lightning.files import digest
@@ -60,8 +60,8 @@ class MelPreparation(OfTrailers):
         where = "encoder.audio.preparation"
         if self.preset not in MELS:
             raise UserError(f"{where}.preset={self.preset}: give one of {', '.join(MELS)}")
-        if self.seconds is not None and not self.seconds > 0:
-            raise UserError(f"{where}.seconds={self.seconds}: give a length above 0, or null for {MELS[self.preset].seconds:g}")
+        if self.seconds is not None:
+            check_positive(where, seconds=self.seconds)
         if self.dtype not in DTYPES:
             raise UserError(f"{where}.dtype={self.dtype}: give one of {', '.join(DTYPES)}")
 

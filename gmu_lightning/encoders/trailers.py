@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from gmu_lightning.encoders import decoding
-from gmu_lightning.encoders.preparing import OfTrailers, trailer
+from gmu_lightning.encoders.preparing import OfTrailers, check_positive, trailer
 from gmu_lightning.encoders.sequences import DTYPES, SequenceInputs, padded_steps
 from gmu_lightning.encoders.timm_network import TimmNetwork, scaled
 from gmu_lightning.encoders.vector import finite
@@ -53,9 +53,7 @@ class FramePreparation(OfTrailers):
 
     def __post_init__(self) -> None:
         _ = self.network  # its name is looked at
-        for name in ("rate", "seconds"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{OPTION}.{name}={getattr(self, name)}: give a number above 0")
+        check_positive(OPTION, rate=self.rate, seconds=self.seconds)
         if self.dtype not in DTYPES:
             raise UserError(f"{OPTION}.dtype={self.dtype}: give one of {', '.join(DTYPES)}")
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gmu_lightning.encoders import decoding, weights
 from gmu_lightning.encoders.base import Encoder
-from gmu_lightning.encoders.preparing import OfTrailers, trailer
+from gmu_lightning.encoders.preparing import OfTrailers, check_positive, trailer
 from gmu_lightning.encoders.sequences import DTYPES, SequenceInputs, padded_steps
 from gmu_lightning.encoders.sound import waveform
 from gmu_lightning.encoders.text import masked_mean
@@ -60,8 +60,9 @@ class HuggingFaceAudio(Encoder):
         super().__init__("audio", pretrained=True, **common)
         if dtype not in DTYPES:
             raise UserError(f"encoder.audio.dtype={dtype}: give one of {', '.join(DTYPES)}")
-        if not 0 < window <= seconds:
-            raise UserError(f"encoder.audio.window={window} seconds={seconds}: give a window above 0 that fits into the seconds")
+        check_positive("encoder.audio", window=window, seconds=seconds)
+        if window > seconds:
+            raise UserError(f"encoder.audio.window={window} seconds={seconds}: give a window that fits into the seconds")
         self.name = name
         self.preparation = WindowPreparation(name, window, seconds, dtype)
 

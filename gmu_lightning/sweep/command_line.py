@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import yaml
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
@@ -172,16 +173,18 @@ def _near(word: str, names: Sequence[str]) -> str:
 
 
 def known_keys() -> list[str]:
-    """Every key that the default configuration of `train` has, and every group."""
+    """Every key that the default configurations and the encoders' files have, and every group."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = OmegaConf.to_container(compose("train"), resolve=False)
+        defaults = [OmegaConf.to_container(compose(command), resolve=False) for command in ("train", "evaluate")]
+    files = (path.relative_to(conf_folder()) for path in conf_folder().glob("encoder/*/*.yaml"))
+    encoders = {f"encoder.{f.parent.name}.{key}" for f in files for key in _flat(yaml.safe_load((conf_folder() / f).read_text()))}
     groups = [str(p.relative_to(conf_folder())) for p in conf_folder().rglob("*") if p.is_dir()]
-    return sorted({*groups, *_flat(config)})
+    return sorted({*groups, *encoders, *(key for config in defaults for key in _flat(config))})
 
 
 def _flat(node: Any, prefix: str = "") -> list[str]:

@@ -116,7 +116,9 @@ def test_a_trailer_without_picture_is_told(image_folder, tmp_path):
     ("arguments", "words"),
     [
         ({"name": "resnet18"}, r"encoder\.video\.preparation\.name=resnet18: say which of its weights"),
-        ({"rate": 0.0}, "rate=0.0"),
+        ({"rate": 0.0}, r"encoder\.video\.preparation\.rate=0\.0: give a number above 0"),
+        ({"rate": "fast"}, "rate=fast: give a number above 0"),
+        ({"rate": float("inf")}, "rate=inf"),
         ({"seconds": -1.0}, "seconds=-1.0"),
         ({"dtype": "int8"}, "dtype=int8"),
     ],

@@ -74,3 +74,12 @@ def test_the_bottleneck_is_the_mean_of_what_those_present_say():
 def test_a_number_that_makes_no_sense_ends_in_a_sentence(options, sentence):
     with pytest.raises(UserError, match=sentence):
         made(**options)
+
+
+def test_positions_do_not_outweigh_what_is_said():
+    fusion, inputs = made(dim=64, heads=4), movies()
+    there = torch.ones(2, dtype=torch.bool)
+    louder = inputs["video"]._replace(sequence=2 * inputs["video"].sequence)
+    (once, _), (twice, _) = fusion._begun("video", inputs["video"], there), fusion._begun("video", louder, there)
+    said = inputs["video"].sequence @ fusion.project["video"].weight.T
+    assert torch.allclose((twice - once)[0, 1:], 8 * said[0], atol=1e-9)  # sqrt(64); the second movie is padded
