@@ -36,8 +36,8 @@ lint: $(READY)  ## style, types, and the order of the rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)  ## CPU seconds of starting up and of training, alternated, best and median
-	$(BIN)/python tests/benchmarks/start_up.py
+bench: $(READY)  ## every benchmark, quick ones first, variants by turns: make bench BENCH="fine_tuning --data PATH --rounds 5"
+	$(BIN)/python tests/benchmarks/run.py $(BENCH)
 
 clean:  ## caches and builds; .venv and outputs stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -8,49 +8,42 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gmu_lightning.data.batching import Batches
-from gmu_lightning.data.progress import track
-from gmu_lightning.data.store import Column, Store, cores
+from gmu_lightning.data.progress import QUIET, track
+from gmu_lightning.data.store import Column, Store
+from gmu_lightning.data.threads import all_threads, cores, in_threads
+from gmu_lightning.data.tokens import Sequences, SequenceWriter, rounded
+from gmu_lightning.encoders.backends import Encoding, Runner, run, runner
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.converted import Sample
 from gmu_lightning.files import digest
 from gmu_lightning.movie import Features
 
 BATCH = 32
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """The token features of every movie, memory-mapped: movie n has rows starts[n] to starts[n] + lengths[n] of `tokens`."""
-
-    tokens: np.ndarray  # (all tokens, d) float32
-    starts: np.ndarray  # (N,)
-    lengths: np.ndarray  # (N,), 0 where absent
-
-    def batch(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """(B, T, d) padded with zeros to the longest of those movies, and (B, T) bool."""
-        longest = max(1, int(self.lengths[list(rows)].max(initial=0)))
-        padded = np.zeros((len(rows), longest, self.tokens.shape[1]), dtype=np.float32)
-        mask = np.zeros((len(rows), longest), dtype=bool)
-        for i, n in enumerate(rows):
-            length = self.lengths[n]
-            padded[i, :length] = self.tokens[self.starts[n] : self.starts[n] + length]
-            mask[i, :length] = True
-        return torch.from_numpy(padded), torch.from_numpy(mask)
+SAMPLE = 16  # contents that a converted network is tried on
+# The most of a batch in the encoding pass: padded positions where lengths vary, else numbers and contents. A batch is one
+# core's on a CPU, and its activations should stay in the cache; a GPU is to be filled.
+POSITIONS, NUMBERS, CONTENTS = ({"cpu": few, "gpu": many} for few, many in ((2048, 16384), (1_300_000, 10_000_000), (256, 1024)))
 
 
 @dataclass(frozen=True)
 class FeatureColumn:
-    """Features of every movie: `vectors` (N, d) float32, resident, zeros where absent; the same face as a Column's."""
+    """Features of every movie; the same face as a Column's.
+
+    Attributes:
+        vectors: (N, d) float32 or float16, as the store keeps them; resident, zeros where absent. A batch is float32.
+    """
 
     key: str
     vectors: Tensor
@@ -58,26 +51,49 @@ class FeatureColumn:
     bad: tuple[tuple[int, str, str], ...]
     parameters: int  # of the encoder that they came from
     sequences: Sequences | None = None
+    how: Mapping[str, Any] = field(default_factory=dict)  # `backend` and `precision` that computed them, and `from_cache`
 
     @property
     def lengths(self) -> np.ndarray | None:
         """Tokens per movie, None where there are vectors alone."""
         return None if self.sequences is None else self.sequences.lengths
 
+    @property
+    def resident(self) -> str:
+        """What of it is in memory, in words; sequences are memory-mapped."""
+        return f"{self.vectors.nbytes / 1e6:.1f} MB of {str(self.vectors.dtype).removeprefix('torch.')} features"
+
     def batch(self, rows: Sequence[int], training: bool = False) -> Features:
         """Features of those movies."""
-        vector = self.vectors[torch.as_tensor(rows)]
+        vector = self.vectors[torch.as_tensor(rows)].float()
         return Features(vector) if self.sequences is None else Features(vector, *self.sequences.batch(rows))
 
 
-def feature_key(column_key: str, encoder: Encoder, sequences: bool = False) -> str:
-    """All that a column of features depends on."""
-    what = [column_key, encoder.fingerprint, "float32"]
-    return f"{encoder.modality}-{digest([*what, 'sequences'] if sequences else what)[:20]}"
+def feature_key(
+    column_key: str, encoder: Encoder, sequences: bool = False, kept_in: str = "float32", computed_in: str = "float32"
+) -> str:
+    """All that a column of features depends on.
+
+    Not the backend: in float32 all agree to 1e-4 of the features' size, or are refused. Their bytes may differ, so meta.json
+    says which it was.
+
+    Args:
+        kept_in: the precision of what is on the disk, `float32` or `float16`.
+        computed_in: the precision of the network's arithmetic, `float32` or `bfloat16`.
+    """
+    what = [column_key, encoder.fingerprint, computed_in]
+    what += ["sequences"] if sequences else []
+    what += [kept_in] if kept_in != "float32" else []
+    return f"{encoder.modality}-{digest(what)[:20]}"
 
 
 def encoded(
-    store: Store, column: Column, encoder: Encoder, device: torch.device, sequences: bool = False
+    store: Store,
+    column: Column,
+    encoder: Encoder,
+    device: torch.device,
+    sequences: bool = False,
+    encoding: Encoding | None = None,
 ) -> FeatureColumn | Column:
     """The column through the encoder, computed if the store has none.
 
@@ -86,10 +102,16 @@ def encoded(
         device: where the network runs.
         sequences: whether token features are wanted beside the vectors. An encoder without parameters then gets its own
             column back: to keep what it passes through would keep the same numbers twice.
+        encoding: what runs the network, and in which precision; None: whatever is fastest, in float32.
+
+    Raises:
+        UserError: the store keeps float16, which cannot hold the features; the chosen backend cannot run this encoder.
     """
     sequences = sequences and encoder.sequences
-    key = feature_key(column.key, encoder, sequences)
-    if not store.has("features", key):
+    encoding = encoding or Encoding()
+    key = feature_key(column.key, encoder, sequences, store.precision, encoding.precision)
+    stored = store.holds("features", key)
+    if not stored:  # from here on no other job removes it
         network = copy.deepcopy(encoder)  # let go of when it has been used
         network.build()
         if sequences and not any(True for _ in network.parameters()):
@@ -98,33 +120,34 @@ def encoded(
     def build(folder: Path) -> dict[str, Any]:
         rows = np.flatnonzero(column.present)
         vectors = np.zeros((len(column.present), encoder.dim), dtype=np.float32)
-        starts, lengths = (np.zeros(len(column.present), dtype=np.int64) for _ in range(2))
-        varied = column.lengths if np.unique(column.lengths[rows]).size > 1 else None
-        place = 0
-        with _all_threads(), track(f"encoding {encoder.modality}", len(rows)) as advance, _opened(folder, sequences) as file:
-            for batch in Batches(rows, BATCH, varied):
-                features = _features(network, column, batch, device)
+        running = _runner(network, column, rows, device, encoding, sequences)
+        whose = f"the {encoder.modality} encoder"
+        tokens = SequenceWriter(folder, len(vectors), store.precision, whose) if sequences else nullcontext()
+        with all_threads(), track(f"encoding {encoder.modality}", len(rows)) as advance, tokens as file:
+            batches = _batches(column, rows, device)
+            for batch, features in zip(batches, _computed(running, column, batches), strict=True):
                 vectors[batch] = features.vector.numpy()
                 if file:
-                    for n, tokens in zip(batch, _real_tokens(features), strict=True):
-                        starts[n], lengths[n], place = place, len(tokens), place + len(tokens)
-                        file.write(tokens.numpy().tobytes())
+                    for n, real in zip(batch, _real_tokens(features), strict=True):
+                        file.write(n, real.numpy())
                 advance(len(batch))
         broken = int((~np.isfinite(vectors)).any(axis=1).sum())
         if broken:
             raise FloatingPointError(f"the {encoder.modality} encoder gave {broken} movies features that are not finite")
         with (folder / "vectors.npy").open("wb") as kept:
-            np.save(kept, vectors)
+            np.save(kept, rounded(vectors, store.precision, whose))
             kept.flush()
             os.fsync(kept.fileno())
-        if sequences:
-            np.savez(folder / "tokens.npz", starts=starts, lengths=lengths)
-        return {"movies": len(vectors), "dim": encoder.dim, "parameters": sum(p.numel() for p in network.parameters())}
+        parameters = sum(p.numel() for p in network.parameters())
+        how = {"backend": running.backend, "precision": running.precision}
+        return {"movies": len(vectors), "dim": encoder.dim, "parameters": parameters, **how}
 
     folder = store.folder("features", key, build)
     vectors = torch.from_numpy(np.load(folder / "vectors.npy"))
-    parameters = json.loads((folder / "meta.json").read_text())["parameters"]
-    return FeatureColumn(key, vectors, column.present, column.bad, parameters, _read_sequences(folder) if sequences else None)
+    meta = json.loads((folder / "meta.json").read_text())
+    how = {"backend": meta.get("backend", "torch"), "precision": encoding.precision, "from_cache": stored}
+    kept_tokens = Sequences.read(folder, encoder.dim, store.precision) if sequences else None
+    return FeatureColumn(key, vectors, column.present, column.bad, meta["parameters"], kept_tokens, how)
 
 
 def features_of(
@@ -135,16 +158,42 @@ def features_of(
         yield _features(encoder, column, rows[start : start + BATCH], device)
 
 
-@torch.no_grad()
+def _runner(
+    network: Encoder, column: Column, rows: np.ndarray, device: torch.device, encoding: Encoding, sequences: bool
+) -> Runner:
+    """What runs the network; says on stderr what that is."""
+
+    def sample() -> Sample:
+        by_length = rows[np.argsort(column.lengths[rows], kind="stable")]
+        chosen = by_length[np.linspace(0, len(rows) - 1, SAMPLE).round().astype(int)].tolist()
+        return Sample(column.batch(chosen), column.batch(chosen[:1]))
+
+    found = runner(network, encoding, device, sample, contents=len(rows), cores=cores(), sequences=sequences)
+    if found.fell_back or not os.environ.get(QUIET):
+        print(f"{network.modality} is encoded by {found.note}", file=sys.stderr)
+    return found
+
+
+def _batches(column: Column, rows: np.ndarray, device: torch.device) -> list[list[int]]:
+    """Contents of like length together, as many as fill a batch."""
+    kind = "cpu" if device.type == "cpu" else "gpu"
+    lengths = column.lengths
+    if np.unique(lengths[rows]).size > 1:
+        return Batches(rows, CONTENTS[kind], lengths, tokens=POSITIONS[kind]).batches(0)
+    numbers = int(np.prod(column.shapes[rows[0]])) if len(rows) else 1
+    return Batches(rows, max(1, min(CONTENTS[kind], NUMBERS[kind] // max(1, numbers)))).batches(0)
+
+
+def _computed(running: Runner, column: Column, batches: Sequence[Sequence[int]]) -> Iterator[Features]:
+    """Features of each batch, in their order; a few are under way at once."""
+    work = ((batch,) for batch in batches)
+    return in_threads(running.workers, lambda rows: running(column.batch(rows)), work, window=running.workers + 1)
+
+
 def _features(encoder: Encoder, column: Column | FeatureColumn, rows: Sequence[int], device: torch.device) -> Features:
     if isinstance(column, FeatureColumn):
         return column.batch(rows)
-    encoder.to(device).eval()
-    inputs = column.batch(rows)
-    moved = inputs.to(device) if isinstance(inputs, Tensor) else type(inputs)(*(t.to(device) for t in inputs))
-    features = encoder(moved)
-    sequence, mask = (None if part is None else part.cpu() for part in features[1:])
-    return Features(features.vector.float().cpu(), None if sequence is None else sequence.float(), mask)
+    return run(encoder.to(device).eval(), column.batch(rows), device)
 
 
 def _real_tokens(features: Features) -> Iterator[Tensor]:
@@ -152,33 +201,3 @@ def _real_tokens(features: Features) -> Iterator[Tensor]:
     assert features.sequence is not None
     for n, tokens in enumerate(features.sequence):
         yield tokens if features.mask is None else tokens[features.mask[n]]
-
-
-@contextmanager
-def _opened(folder: Path, sequences: bool) -> Iterator[BinaryIO | None]:
-    if not sequences:
-        yield None
-        return
-    with (folder / "tokens.bin").open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _read_sequences(folder: Path) -> Sequences:
-    index = np.load(folder / "tokens.npz")
-    dim = json.loads((folder / "meta.json").read_text())["dim"]
-    shape = (int(index["lengths"].sum()), dim)
-    tokens = np.memmap(folder / "tokens.bin", np.float32, mode="r", shape=shape) if shape[0] else np.zeros(shape, np.float32)
-    return Sequences(tokens, index["starts"], index["lengths"])
-
-
-@contextmanager
-def _all_threads() -> Iterator[None]:
-    """Whichever job comes first encodes for all, with every core, so that the features do not depend on its thread count."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(cores())
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

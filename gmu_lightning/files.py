@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """`write(temporary)` fills a file beside `path`, which then takes its name; a failure leaves `path` as it was."""
+def write_atomically(path: Path, write: Callable[[Path], Any], lasting: bool = True) -> None:
+    """`write(temporary)` fills a file beside `path`, which then takes its name; a failure leaves `path` as it was.
+
+    Args:
+        lasting: wait for the disk, so that not even a power cut takes the file back. False for what is written again soon, or
+            can be drawn again: a killed process costs nothing there either.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if lasting:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -36,7 +42,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], lasting: bool = True) -> None:
     """A CSV with a column for every key of any row, in order of first appearance; None is an empty cell."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
 
@@ -46,7 +52,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             writer.writeheader()
             writer.writerows(rows)
 
-    write_atomically(path, write)
+    write_atomically(path, write, lasting)
 
 
 def now() -> str:

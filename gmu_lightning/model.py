@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from gmu_lightning.encoders import normalise
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.inputs import moved
 from gmu_lightning.fusion.base import Fusion
 from gmu_lightning.fusion.heads import LinearHead
+from gmu_lightning.lightning import MeanMetric, pl
 from gmu_lightning.movie import Features, Fused, MovieBatch, Prediction
 from gmu_lightning.optimisation import parameter_groups
 
@@ -98,6 +98,14 @@ class MovieGenreClassifier(pl.LightningModule):
         kept = present & (torch.rand(present.shape, device=present.device) >= rates)
         return torch.where(kept.any(dim=1, keepdim=True), kept, present)
 
+    def transfer_batch_to_device(self, batch: MovieBatch, device: torch.device, dataloader_idx: int) -> MovieBatch:
+        """The batch on `device`. Lightning's own walks through all that a batch holds, each movie's id too, in every step."""
+        if batch.present.device == device:
+            return batch
+        inputs = {m: moved(x, device) for m, x in batch.inputs.items()}
+        labels = None if batch.labels is None else moved(batch.labels, device)
+        return MovieBatch(batch.ids, inputs, moved(batch.present, device), labels)
+
     def training_step(self, batch: MovieBatch, _index: int) -> Tensor:
         """Mean loss of the batch."""
         loss = self.loss(self(batch).logits, batch.labels)
@@ -112,15 +120,28 @@ class MovieGenreClassifier(pl.LightningModule):
         """AdamW groups: no decay on biases and norms; an encoder with its own rate has its own groups."""
         if self.optimizer is None:
             return None
-        rest = [self.normalisers, self.fusion, self.head]
-        trained = [cast(Encoder, e) for e in self.encoders.values() if not e.constant]
-        rates: list[tuple[nn.Module, float]] = [(e, e.lr or self.lr) for e in trained]
-        rates += [(module, self.lr) for module in rest]
-        optimizer = self.optimizer(parameter_groups(rates, self.weight_decay), lr=self.lr)
+        optimizer = self.optimizer(self.parameter_groups(), lr=self.lr)
         if self.scheduler is None:
             return optimizer
         made = self.scheduler(optimizer, total_steps=self.total_steps())
         return [optimizer], [self._stepped(schedule) for schedule in (made if isinstance(made, list) else [made])]
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Also for a fused optimizer in bfloat16, which Lightning would not clip although nothing scaled its gradients."""
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if not gradient_clip_val or scaled or gradient_clip_algorithm not in (None, "norm"):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], gradient_clip_val)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer is given."""
+        trained = [cast(Encoder, e) for e in self.encoders.values() if not e.constant]
+        rates: list[tuple[nn.Module, float]] = [(e, e.lr or self.lr) for e in trained]
+        rates += [(module, self.lr) for module in (self.normalisers, self.fusion, self.head)]
+        return parameter_groups(rates, self.weight_decay)
 
     def _stepped(self, schedule: Any) -> dict[str, Any]:
         plateau = isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau)

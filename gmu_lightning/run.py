@@ -19,7 +19,10 @@ from gmu_lightning.movie import UserError
 NOT_IDENTITY = (
     "hydra",
     "logger",
-    "store",
+    "store.dir",
+    "store.workers",
+    "store.max_gb",
+    "encode.backend",
     "check",
     "choices",
     "data.root",
@@ -27,6 +30,8 @@ NOT_IDENTITY = (
     "trainer.threads",
     "trainer.progress",
 )
+# What runs may say and older ones do not: said so, it changes nothing, and a run's identity is what it was.
+AS_BEFORE = {"store.precision": "float32", "store.blocks": True, "encode.precision": "float32"}
 
 
 def identity(config: Mapping[str, Any]) -> str:
@@ -43,8 +48,11 @@ def _essence(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     kept = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if name not in NOT_IDENTITY:
-            kept[key] = _essence(value, f"{name}.") if isinstance(value, Mapping) else value
+        if name in NOT_IDENTITY or (name in AS_BEFORE and value == AS_BEFORE[name]):
+            continue
+        essence = _essence(value, f"{name}.") if isinstance(value, Mapping) else value
+        if essence != {} or value == {}:  # a node of which nothing is left was never there
+            kept[key] = essence
     return kept
 
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from gmu_lightning import features
 from gmu_lightning.data.store import Store, content_digest, prepared
+from gmu_lightning.encoders.backends import Encoding
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.features import FeatureColumn, encoded, feature_key, features_of
-from gmu_lightning.movie import Features
+from gmu_lightning.movie import Features, UserError
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -94,5 +96,79 @@ def test_vectors_alone_are_kept_where_nobody_reads_sequences(tmp_path, column):
     assert feature_key(column.key, encoder) != feature_key(column.key, encoder, sequences=True)
 
 
+def test_features_do_not_depend_on_how_many_cores_there_are(tmp_path, column, monkeypatch):
+    encoder, found = Frames(torch.nn.Linear(3, 3)), []
+    for cores in (1, 3):
+        monkeypatch.setattr(features, "cores", lambda cores=cores: cores)
+        found.append(encoded(Store(tmp_path / str(cores)), column, encoder, CPU, sequences=True))
+    assert torch.equal(found[0].vectors, found[1].vectors)
+    assert np.array_equal(found[0].sequences.batch([7, 0])[0], found[1].sequences.batch([7, 0])[0])
+
+
+def test_features_of_another_arithmetic_are_another_column_and_say_so(tmp_path, column, capsys):
+    encoder, store = Frames(torch.nn.Linear(3, 3)), Store(tmp_path)
+    exact, near = (encoded(store, column, encoder, CPU, encoding=Encoding("torch", p)) for p in ("float32", "bfloat16"))
+    assert exact.key == feature_key(column.key, encoder)
+    assert near.key == feature_key(column.key, encoder, computed_in="bfloat16") != exact.key
+    assert not torch.equal(near.vectors, exact.vectors) and torch.allclose(near.vectors, exact.vectors, atol=0.05)
+    assert near.how == {"backend": "torch", "precision": "bfloat16", "from_cache": False}
+    assert "video is encoded by torch" in capsys.readouterr().err
+    again = encoded(store, column, encoder, CPU, encoding=Encoding("openvino"))  # in float32 all backends' are the same
+    assert again.key == exact.key and again.how == {"backend": "torch", "precision": "float32", "from_cache": True}
+    assert not capsys.readouterr().err
+
+
 def test_what_an_encoder_without_parameters_passes_through_is_not_kept_twice(tmp_path, column):
     assert encoded(Store(tmp_path), column, Frames(torch.nn.Identity()), CPU, sequences=True) is column
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_half_precision_takes_half_the_room_and_comes_back_as_float32(tmp_path, column, sequences):
+    encoder = Frames(torch.nn.Linear(3, 3))
+    full = encoded(Store(tmp_path), column, encoder, CPU, sequences)
+    half = encoded(Store(tmp_path, precision="float16"), column, encoder, CPU, sequences)
+    assert full.key != half.key
+    for name in ("vectors.npy", "tokens.bin")[: 1 + sequences]:
+        sizes = [np.fromfile(tmp_path / "features" / kept.key / name, np.uint8).nbytes for kept in (full, half)]
+        assert sizes[1] - 128 * (name == "vectors.npy") == (sizes[0] - 128 * (name == "vectors.npy")) / 2
+    assert "float16" in half.resident
+    for found, expected in zip(half.batch([7, 0, 4]), full.batch([7, 0, 4]), strict=True):
+        if expected is not None and expected.dtype != torch.bool:
+            assert found.dtype == torch.float32
+            assert not torch.equal(found, expected), "nothing was rounded"
+            assert torch.allclose(found, expected, rtol=2**-11, atol=2**-24)
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_what_half_precision_cannot_hold_is_refused_in_a_sentence_and_never_infinite(tmp_path, column, sequences):
+    layer = torch.nn.Linear(3, 3)
+    with torch.no_grad():
+        layer.bias.fill_(70_000)
+    store = Store(tmp_path, precision="float16")
+    with pytest.raises(UserError, match=r"store\.precision=float16 ends at 65504, and the video encoder reaches 7e\+04: give"):
+        encoded(store, column, Frames(layer), CPU, sequences)
+    assert not list(tmp_path.glob("features/*/meta.json"))
+    assert encoded(Store(tmp_path), column, Frames(layer), CPU, sequences).vectors.max() > 65504
+
+
+def test_a_precision_that_is_none_is_refused(tmp_path):
+    for refuse in (lambda: Store(tmp_path, precision="float64"), lambda: Store(tmp_path).keeping("float64")):
+        with pytest.raises(UserError, match=r"store\.precision=float64 is not known: give one of float32, float16"):
+            refuse()
+
+
+def test_features_that_another_jobs_bound_removes_as_they_are_asked_for_are_computed_again(tmp_path, column, monkeypatch):
+    encoder = Frames(torch.nn.Linear(3, 3))
+    first = encoded(Store(tmp_path), column, encoder, CPU)
+    bounded = Store(tmp_path, max_gb=1e-9)
+    use = Store.use
+
+    def too_late(store, folder):
+        if "features" in folder.parts:
+            monkeypatch.undo()
+            bounded.folder("columns", "other", lambda _: {})
+        use(store, folder)
+
+    monkeypatch.setattr(Store, "use", too_late)
+    again = encoded(Store(tmp_path), column, encoder, CPU)
+    assert torch.equal(again.vectors, first.vectors)

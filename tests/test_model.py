@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -351,3 +353,40 @@ def test_batch_statistics_of_tokens_are_those_of_real_ones():
     vector = torch.full((B, 4), 100.0)  # whose statistics would show
     model(seen._replace(inputs={"text": Features(seen.inputs["text"]), "image": Features(vector, tokens, mask)}))
     assert torch.allclose(model.normalisers["image"].running_mean, 0.1 * tokens[:, :2].mean((0, 1)), atol=1e-6)
+
+
+class Read(NamedTuple):
+    """As an encoder's inputs may be: tensors, and a number per row."""
+
+    values: Tensor
+    lengths: tuple[int, ...]
+    mask: Tensor | None = None
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_batch_moves_whole_to_another_device_and_is_itself_where_it_stays(labelled):
+    whole = batch()
+    whole = whole._replace(inputs={**whole.inputs, "text": Read(whole.inputs["text"], (3, 1, 2, 1, 1, 1))})
+    if not labelled:
+        whole = whole._replace(labels=None)
+    model = made()
+    assert model.transfer_batch_to_device(whole, torch.device("cpu"), 0) is whole
+    away = model.transfer_batch_to_device(whole, torch.device("meta"), 0)
+    tensors = [away.present, away.inputs["image"], away.inputs["text"].values]
+    assert {t.device.type for t in (*tensors, *([away.labels] if labelled else []))} == {"meta"}
+    assert (away.labels is None) is not labelled
+    assert (away.ids, away.inputs["text"].lengths, away.inputs["text"].mask) == (whole.ids, (3, 1, 2, 1, 1, 1), None)
+    assert [t.shape for t in tensors] == [whole.present.shape, whole.inputs["image"].shape, whole.inputs["text"].values.shape]
+
+
+def test_gradients_are_clipped_to_their_norm_over_all_parameters():
+    model = made(optimizer=adamw)
+    optimizer = model.configure_optimizers()
+    model.trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=None))
+    for scale, expected in ((100.0, 0.5), (1e-9, None)):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, scale)
+        before = sum(p.grad.square().sum() for p in model.parameters()) ** 0.5
+        model.configure_gradient_clipping(optimizer, 0.5, "norm")
+        after = sum(p.grad.square().sum() for p in model.parameters()) ** 0.5
+        assert after == pytest.approx(expected or float(before), rel=1e-4)

@@ -39,7 +39,7 @@ def changed(key: str, value: Any) -> dict[str, Any]:
     *path, last = key.split(".")
     node = config
     for name in path:
-        node = node[name]
+        node = node.setdefault(name, {})
     node[last] = value
     return config
 
@@ -78,6 +78,15 @@ def test_the_old_file_is_whole_until_the_new_one_is(tmp_path):
     assert path.read_text() == "new"
 
 
+@pytest.mark.parametrize("lasting", [True, False])
+def test_only_what_has_to_last_waits_for_the_disk(tmp_path, lasting, monkeypatch):
+    waited = []
+    monkeypatch.setattr("gmu_lightning.files.os.fsync", waited.append)
+    write_rows(tmp_path / "a.csv", [{"epoch": 0}], lasting)
+    assert bool(waited) is lasting
+    assert (tmp_path / "a.csv").read_text().split() == ["epoch", "0"] and files_of(tmp_path) == {"a.csv"}
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_json_that_only_python_reads_is_refused(tmp_path, number):
     path = tmp_path / "metrics.json"
@@ -108,6 +117,11 @@ def test_a_digest_does_not_depend_on_the_order_of_keys():
         ("data.root", "/elsewhere"),
         ("data.workers", 4),
         ("store.dir", "/elsewhere"),
+        ("store.workers", 3),
+        ("store.max_gb", 2.5),
+        ("store.precision", "float32"),  # as it was before one could choose
+        ("encode.backend", "openvino"),
+        ("encode.precision", "float32"),
         ("logger", {"wandb": {"mode": "online"}}),
         ("trainer.threads", 2),
         ("trainer.progress", "none"),
@@ -131,6 +145,8 @@ def test_where_things_lie_and_how_a_job_is_started_are_no_part_of_a_runs_identit
         ("encoder.image.freeze", 3),
         ("fusion.dim", 128),
         ("trainer.max_epochs", 24),
+        ("store.precision", "float16"),
+        ("encode.precision", "bfloat16"),
     ],
 )
 def test_whatever_a_result_depends_on_makes_another_run_of_another_setting(key, value):

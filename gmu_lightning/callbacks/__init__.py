@@ -2,8 +2,17 @@
 
 from gmu_lightning.callbacks.checkpoints import AtomicCheckpointIO, best_and_last
 from gmu_lightning.callbacks.determinism import Determinism
-from gmu_lightning.callbacks.history import History
+from gmu_lightning.callbacks.history import Epochs, History, val_scores
 from gmu_lightning.callbacks.predictions import SplitPredictions
 from gmu_lightning.callbacks.progress import EpochLines
 
-__all__ = ["AtomicCheckpointIO", "Determinism", "EpochLines", "History", "SplitPredictions", "best_and_last"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "Determinism",
+    "EpochLines",
+    "Epochs",
+    "History",
+    "SplitPredictions",
+    "best_and_last",
+    "val_scores",
+]

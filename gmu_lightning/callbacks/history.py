@@ -7,17 +7,75 @@ import math
 import time
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
 from gmu_lightning.callbacks.predictions import SplitPredictions
 from gmu_lightning.files import write_rows
+from gmu_lightning.lightning import pl
 from gmu_lightning.metrics import scores
 from gmu_lightning.movie import UserError
-from gmu_lightning.run import Run
+from gmu_lightning.run import Predictions, Run
 
 FLAT = 0.97  # a run whose last epoch's train loss exceeds this share of the first's has not trained
 FEWEST_EPOCHS = 3
+SHOWN = ("loss", "f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro", "ap_samples")
+
+
+class Epochs:
+    """The rows of history.csv.
+
+    Attributes:
+        rows: one per epoch.
+        scores: of each epoch, every score of the val split, by name.
+    """
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.rows: list[dict[str, Any]] = []
+        self.scores: list[dict[str, float]] = []
+
+    def add(self, epoch: int, step: int, seconds: float, lr: float, loss: float, found: dict[str, float]) -> None:
+        """An epoch that has ended. Raises UserError where its mean training loss is no number."""
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the training loss became {loss} in epoch {epoch}: "
+                "lower optimizer.lr, clip the gradient with trainer.gradient_clip_val=1.0, or use trainer.precision=32-true"
+            )
+        row = {"epoch": epoch, "step": step, "seconds": round(seconds, 4), "lr": lr, "train/loss": loss}
+        self.rows.append(row | {f"val/{name}": found[f"val/{name}"] for name in SHOWN})
+        self.scores.append(found)
+
+    def write(self, lasting: bool = True) -> None:
+        """history.csv; `lasting`: also through a loss of power."""
+        if self.rows:
+            write_rows(self.run / "history.csv", self.rows, lasting=lasting)
+
+    @property
+    def flat_loss(self) -> str | None:
+        """The warning of a run whose loss stayed flat; None where it fell, or where there were too few epochs to tell."""
+        if len(self.rows) < FEWEST_EPOCHS:
+            return None
+        first, last = self.rows[0]["train/loss"], self.rows[-1]["train/loss"]
+        if last <= FLAT * first:
+            return None
+        return (
+            f"flat_loss: the train loss went from {first:.4f} to {last:.4f} in {len(self.rows)} epochs: this run has not learned"
+        )
+
+
+def val_scores(model: Any, split: Predictions) -> dict[str, float]:
+    """`val/loss` and every score of the val split. Raises UserError where the monitored one is not among them."""
+    logits, labels = (torch.from_numpy(array).float().to(model.device) for array in (split.logits, split.labels))
+    with torch.no_grad():
+        loss = float(model.loss(logits, labels))
+    found = {"val/loss": loss}
+    found |= {f"val/{name}": value for name, value in scores(split.labels, split.probabilities, split.genres).items()}
+    if model.monitor not in found:
+        close = difflib.get_close_matches(model.monitor, found, n=3)
+        raise UserError(
+            f"monitor={model.monitor} is no score of the val split: choose one like {', '.join(close or ['val/ap_micro'])}"
+        )
+    return found
 
 
 class History(pl.Callback):
@@ -27,8 +85,8 @@ class History(pl.Callback):
     """
 
     def __init__(self, run: Run, predictions: SplitPredictions):
-        self.run, self.predictions = run, predictions
-        self.rows: list[dict[str, Any]] = []
+        self.predictions = predictions
+        self.epochs = Epochs(run)
         self.fitting = False
         self._started = 0.0
         self._rate = 0.0
@@ -41,6 +99,8 @@ class History(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, model: Any) -> None:
         """Later passes over a split are not epochs."""
         self.fitting = False
+        if trainer.is_global_zero:
+            self.epochs.write()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, model: Any) -> None:
         """The epoch's clock, and its mean loss from zero."""
@@ -55,51 +115,20 @@ class History(pl.Callback):
         """The whole split's scores."""
         if not self.fitting or self.predictions.latest is None:
             return
-        split = self.predictions.latest
-        logits, labels = (torch.from_numpy(array).float().to(model.device) for array in (split.logits, split.labels))
-        loss = model.loss(logits, labels)
-        found = scores(split.labels, split.probabilities, split.genres)
-        self._scores = {"val/loss": float(loss)} | {f"val/{name}": value for name, value in found.items()}
-        if model.monitor not in self._scores:
-            close = difflib.get_close_matches(model.monitor, self._scores, n=3)
-            raise UserError(
-                f"monitor={model.monitor} is no score of the val split: choose one like {', '.join(close or ['val/ap_micro'])}"
-            )
+        self._scores = val_scores(model, self.predictions.latest)
         on_bar = {"val/loss", model.monitor}
         model.log_dict({name: value for name, value in self._scores.items() if name in on_bar}, prog_bar=True)
-        model.log_dict({name: value for name, value in self._scores.items() if name not in on_bar})
+        others = {name: value for name, value in self._scores.items() if name not in on_bar}
+        if trainer.loggers:
+            model.log_dict(others)
+        else:  # for callbacks that monitor one of them; `log_dict` takes longer than a small epoch's steps to say the same
+            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in others.items()})
 
     def on_train_epoch_end(self, trainer: pl.Trainer, model: Any) -> None:
         """The epoch's row."""
         loss = float(model.train_loss.compute())
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the training loss became {loss} in epoch {trainer.current_epoch}: "
-                "lower optimizer.lr, clip the gradient with trainer.gradient_clip_val=1.0, or use trainer.precision=32-true"
-            )
-        shown = ("loss", "f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro", "ap_samples")
-        self.rows.append(
-            {
-                "epoch": trainer.current_epoch,
-                "step": trainer.global_step,
-                "seconds": round(time.perf_counter() - self._started, 4),
-                "lr": self._rate,
-                "train/loss": loss,
-                **{f"val/{name}": self._scores[f"val/{name}"] for name in shown},
-            }
-        )
+        seconds = time.perf_counter() - self._started
+        self.epochs.add(trainer.current_epoch, trainer.global_step, seconds, self._rate, loss, self._scores)
         model.log("train/loss", loss, prog_bar=True)
         if trainer.is_global_zero:
-            write_rows(self.run / "history.csv", self.rows)
-
-    @property
-    def flat_loss(self) -> str | None:
-        """The warning of a run whose loss stayed flat; None where it fell, or where there were too few epochs to tell."""
-        if len(self.rows) < FEWEST_EPOCHS:
-            return None
-        first, last = self.rows[0]["train/loss"], self.rows[-1]["train/loss"]
-        if last <= FLAT * first:
-            return None
-        return (
-            f"flat_loss: the train loss went from {first:.4f} to {last:.4f} in {len(self.rows)} epochs: this run has not learned"
-        )
+            self.epochs.write(lasting=False)

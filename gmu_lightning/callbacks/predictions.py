@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from gmu_lightning.lightning import pl
 from gmu_lightning.movie import MovieBatch, Prediction
 from gmu_lightning.run import Predictions
 
@@ -51,6 +52,15 @@ class SplitPredictions(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, model: Any) -> None:
         """The whole split's Predictions."""
+        self.latest = self._whole(self.split, model)
+
+    @torch.no_grad()
+    def collect(self, model: Any, batches: Iterable[MovieBatch]) -> None:
+        """The same without a trainer: `latest` becomes what the model says of these batches of `split`."""
+        model.eval()
+        for index, batch in enumerate(batches):
+            moved = model.transfer_batch_to_device(batch, model.device, 0)
+            self.rows.append(_rows(model, model.validation_step(moved, index), moved))
         self.latest = self._whole(self.split, model)
 
     def _whole(self, split: str, model: Any) -> Predictions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import pytorch_lightning as pl
+from gmu_lightning.lightning import pl
 
 
 class EpochLines(pl.Callback):

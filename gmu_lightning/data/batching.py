@@ -19,6 +19,7 @@ class Batches(Sampler[list[int]]):
         size: movies in a batch.
         lengths: tokens per row of the whole data set (N,), where batches of like length save padding.
         tokens: instead of `size`, the most tokens a padded batch may hold (a longer movie stands alone).
+        mixed: padding costs nothing, so training batches are drawn whatever the lengths, and `tokens` counts real ones.
         seed: None keeps evaluation's fixed order, shortest first where there are lengths.
         rank, world: this process's share. Training repeats a batch rather than leave a process without one.
     """
@@ -32,9 +33,10 @@ class Batches(Sampler[list[int]]):
         seed: int | None = None,
         rank: int = 0,
         world: int = 1,
+        mixed: bool = False,
     ):
         self.rows, self.size, self.lengths, self.tokens, self.seed = rows, size, lengths, tokens, seed
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.mixed = rank, world, mixed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -48,7 +50,7 @@ class Batches(Sampler[list[int]]):
             return self._cut(rows)[self.rank :: self.world]
         random = np.random.default_rng((self.seed, epoch))
         order = self.rows[random.permutation(len(self.rows))]
-        if self.lengths is None:
+        if self.lengths is None or self.mixed:
             batches = self._cut(order)
         else:
             wide = self.size * max(1, min(BUCKET, len(order) // (FEWEST_BUCKETS * self.size)))
@@ -62,9 +64,14 @@ class Batches(Sampler[list[int]]):
         if self.tokens is None or self.lengths is None:
             return [[int(r) for r in rows[i : i + self.size]] for i in range(0, len(rows), self.size)]
         batches: list[list[int]] = []
-        for row in rows:  # shortest first, so whoever comes is the longest of its batch
-            if not batches or (len(batches[-1]) + 1) * self.lengths[row] > self.tokens:
+        held = 0
+        for row in rows:
+            length = int(self.lengths[row])
+            # Padded, whoever comes is the longest of its batch: they come shortest first.
+            held = held + length if self.mixed else (len(batches[-1]) + 1 if batches else 1) * length
+            if not batches or held > self.tokens:
                 batches.append([])
+                held = length
             batches[-1].append(int(row))
         return batches
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -19,6 +18,7 @@ from gmu_lightning.data.labels import order_genres
 from gmu_lightning.data.limit import draw
 from gmu_lightning.data.store import Store
 from gmu_lightning.files import digest
+from gmu_lightning.lightning import pl
 from gmu_lightning.movie import SPLITS, ArrayFile, Movie, MovieBatch, UserError
 
 
@@ -34,7 +34,8 @@ class MovieData(pl.LightningDataModule):
         strict: any problem of the data is an error.
         absent: `keep` movies that lack a chosen modality (it is marked absent), or `drop` them.
         batch_size: movies in a batch.
-        token_budget: instead, where a text encoder is trained: the most tokens a padded training batch may hold.
+        token_budget: instead, where a text encoder is trained: the most tokens a training batch may hold, padding among them
+            where the encoder computes it.
         workers: loader processes; 0 batches in the job itself.
 
     Attributes (after `load`): `movies` in the order train, val, test; `split_of` (N,) str; `vocabulary`; `labels` (N, C) bool;
@@ -66,6 +67,7 @@ class MovieData(pl.LightningDataModule):
         self.warnings: list[str] = []
         self.columns: Mapping[str, Any] = {}
         self.order_seed = 0
+        self.mixed = False
         self._unusable: set[int] = set()
 
     @classmethod
@@ -190,8 +192,13 @@ class MovieData(pl.LightningDataModule):
     def use(self, columns: Mapping[str, Any]) -> None:
         """The columns that batches are made of, one per modality, in order."""
         self.columns = dict(columns)
+        self.names = [movie.id for movie in self.movies]
         self.present = torch.from_numpy(np.stack([column.present for column in columns.values()], axis=1))
         self.targets = torch.from_numpy(self.labels).float()
+
+    def mix_lengths(self) -> None:
+        """From now on training batches are drawn whatever the texts' lengths: their encoder computes nothing for padding."""
+        self.mixed = True
 
     def seed_order(self, seed: int) -> None:
         """The order of training batches is a function of this seed and the epoch."""
@@ -199,9 +206,16 @@ class MovieData(pl.LightningDataModule):
 
     def loader(self, split: str, training: bool = False, epoch: int = 0) -> DataLoader:
         """Batches of a split: all of it, once; in training shuffled, elsewhere in a fixed order."""
-        batches = self._batches(split, training)
+        batches = self.batches(split, training)
         batches.set_epoch(epoch)
-        return DataLoader(_Movies(self, training), sampler=batches, batch_size=None, collate_fn=_as_is, num_workers=self.workers)
+        return DataLoader(
+            _Movies(self, training),
+            sampler=batches,
+            batch_size=None,
+            collate_fn=_as_is,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+        )
 
     def train_dataloader(self) -> DataLoader:
         """The epoch's batches."""
@@ -213,11 +227,12 @@ class MovieData(pl.LightningDataModule):
 
     def total_steps(self, epochs: int, accumulate: int) -> int:
         """Updates of a whole run."""
-        batches = self._batches("train", training=True)
+        batches = self.batches("train", training=True)
         per_epoch = [len(batches.batches(epoch)) for epoch in range(epochs)] if self.token_budget else [len(batches)] * epochs
         return sum(-(-n // accumulate) for n in per_epoch)
 
-    def _batches(self, split: str, training: bool) -> Batches:
+    def batches(self, split: str, training: bool) -> Batches:
+        """Which rows stand in which batch."""
         text_first = sorted(self.columns, key=lambda m: m != "text")  # a budget of tokens is one of text
         columns = [self.columns[m] for m in text_first]
         lengths = next((c.lengths for c in columns if c.lengths is not None and np.unique(c.lengths[c.present]).size > 1), None)
@@ -230,6 +245,7 @@ class MovieData(pl.LightningDataModule):
             self.order_seed if training else None,
             torch.distributed.get_rank() if distributed else 0,
             torch.distributed.get_world_size() if distributed else 1,
+            self.mixed and training,
         )
 
     def _limited(self, movies: dict[str, list[Movie]]) -> dict[str, list[Movie]]:
@@ -289,9 +305,9 @@ class _Movies(Dataset[MovieBatch]):
         self.data, self.training = data, training
 
     def __getitem__(self, rows: list[int]) -> MovieBatch:
-        data = self.data
+        data, chosen = self.data, torch.tensor(rows)
         inputs = {m: column.batch(rows, self.training) for m, column in data.columns.items()}
-        return MovieBatch(tuple(data.movies[n].id for n in rows), inputs, data.present[rows], data.targets[rows])
+        return MovieBatch(tuple([data.names[n] for n in rows]), inputs, data.present[chosen], data.targets[chosen])
 
 
 def _as_is(batch: Any) -> Any:

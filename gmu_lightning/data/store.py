@@ -6,62 +6,114 @@ nothing that looks finished, and two processes that start together build it once
 
 from __future__ import annotations
 
+import copy
 import errno
 import hashlib
 import json
-import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from gmu_lightning.data import bound
 from gmu_lightning.data.parts import Parts
 from gmu_lightning.data.progress import track
+from gmu_lightning.data.ragged import write_ragged
+from gmu_lightning.data.threads import cores, in_threads, nothing
 from gmu_lightning.files import digest, write_json
 from gmu_lightning.movie import ArrayFile, BadContent, Preparation, UserError
 
-WINDOW = 64  # contents in flight between the reader, the threads and the disk
+PRECISIONS = ("float32", "float16")
 
 
 class Store:
     """A folder of finished things; `read_only` looks, and writes nothing.
 
+    What was asked for through a Store is in use for as long as that Store lives: no other job's bound removes it.
+
     Args:
         workers: how many contents are prepared at once; None for as many as there are cores.
+        precision: in which features of frozen encoders are kept, `float32` or `float16`.
+        max_gb: gigabytes (10^9 bytes) that columns, features, parts and unpacked archives may hold together. After something
+            new is stored, what no job uses goes, the least recently used first. None for no bound.
+        blocks: whether what the frozen first blocks of a network give is kept, where the others are trained.
 
     Raises:
-        UserError: `workers` is no such number.
+        UserError: `workers` or `max_gb` is no such number, `blocks` no truth value, or there is no such `precision`.
     """
 
-    def __init__(self, folder: Path | str, read_only: bool = False, workers: int | None = None):
+    def __init__(
+        self,
+        folder: Path | str,
+        read_only: bool = False,
+        workers: int | None = None,
+        precision: str = "float32",
+        max_gb: float | None = None,
+        blocks: bool = True,
+    ):
         if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
             raise UserError(f"store.workers={workers} is no such number: give a whole number from 1 on, or null for all cores")
         self.root = Path(folder).expanduser()
         self.read_only = read_only
         self.workers = workers or cores()
+        self.bound = bound.checked_bound(max_gb)
+        self._keep(precision, blocks)
+        self._used: dict[Path, IO[bytes] | None] = {}
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any], read_only: bool = False) -> Store:
+        """The store that a configuration's `store:` describes. Raises UserError."""
+        options = {key: node[key] for key in ("workers", "precision", "max_gb", "blocks") if key in node}
+        return cls(node["dir"], read_only, **options)
+
+    def keeping(self, precision: str = "float32", blocks: bool = True) -> Store:
+        """The same store, in which features are kept otherwise. Raises UserError."""
+        other = copy.copy(self)
+        other._keep(precision, blocks)
+        return other
+
+    def _keep(self, precision: str, blocks: bool) -> None:
+        if precision not in PRECISIONS:
+            raise UserError(f"store.precision={precision} is not known: give one of {', '.join(PRECISIONS)}")
+        if not isinstance(blocks, bool):
+            raise UserError(f"store.blocks={blocks} is neither true nor false: give one of them")
+        self.precision, self.blocks = precision, blocks
 
     def has(self, kind: str, key: str) -> bool:
         """Whether `folder` would return at once."""
         return (self.root / kind / key / "meta.json").exists()
 
+    def holds(self, kind: str, key: str) -> bool:
+        """The same, and what is there stays for as long as this Store lives."""
+        self.use(self.root / kind / key)
+        return self.has(kind, key)
+
+    def use(self, folder: Path) -> None:
+        """Keep a folder of the store, there or not yet, from being removed for as long as this Store lives."""
+        if not self.read_only and folder not in self._used:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._used[folder] = bound.in_use(folder)
+
     def folder(self, kind: str, key: str, build: Callable[[Path], dict[str, Any]]) -> Path:
         """The finished folder of that key; `build(folder)` fills it the first time and returns its meta.json."""
+        final = self.root / kind / key
+        if not self.holds(kind, key):
+            self._fill(final, build)
+            if self.bound is not None:
+                bound.keep_within(self.root, self.bound)
+        return final
+
+    def _fill(self, final: Path, build: Callable[[Path], dict[str, Any]]) -> None:
         from filelock import FileLock
 
-        final = self.root / kind / key
-        if self.has(kind, key):
-            return final
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(final.with_name(f".{key}.lock")):
-            if self.has(kind, key):
-                return final
-            unfinished = final.with_name(f".{key}.unfinished")
+        with FileLock(final.with_name(f".{final.name}.lock")):
+            if (final / "meta.json").exists():
+                return
+            unfinished = final.with_name(f".{final.name}{bound.UNFINISHED}")
             shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
             unfinished.mkdir()
             try:
@@ -74,7 +126,6 @@ class Store:
                 raise
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
-        return final
 
     def digests(self, contents: Sequence[Any], files_of: str) -> list[str | None]:
         """SHA-256 of each raw content (None where absent).
@@ -101,11 +152,6 @@ class Store:
         if not self.read_only and any(known.get(name) != entry for name, entry in fresh.items()):
             write_json(path, {**known, **fresh})
         return digests
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def content_digest(content: Any) -> str:
@@ -187,7 +233,7 @@ def prepared(
         if not fitted:
             ready = preparation.fit(_usable(c for c, train in zip(contents, in_train, strict=True) if train and c is not None))
         with closing(_stored(store, ready, contents, digests, modality)) as rows:
-            written = _write_rows(folder, rows)
+            written = write_ragged(folder, rows)
         return {**written, "state": ready.state()}
 
     folder = store.folder("columns", key, build)
@@ -203,6 +249,8 @@ def _stored(
     store: Store, preparation: Preparation, contents: Sequence[Any], digests: Sequence[str | None], modality: str
 ) -> Generator[np.ndarray | BadContent | None, None, None]:
     parts = Parts.of(store.root, modality, preparation)
+    if parts is not None:
+        store.use(parts.folder)
 
     def anew(content: Any) -> np.ndarray | BadContent:
         try:
@@ -215,40 +263,12 @@ def _stored(
             return None
         return anew(content) if parts is None else parts.get(sha, lambda: anew(content))
 
-    close = getattr(preparation, "close", _nothing)
+    close = getattr(preparation, "close", nothing)
     rows = in_threads(store.workers, one, zip(contents, digests, strict=True), close)
     with track(f"preparing {modality}", len(contents)) as advance, closing(rows):
         for row in rows:
             advance(1)
             yield row
-
-
-def _nothing() -> None:
-    """There is nothing to let go of."""
-
-
-def in_threads(
-    workers: int, work: Callable[..., Any], items: Iterable[tuple], ended: Callable[[], None] = _nothing
-) -> Generator[Any, None, None]:
-    """`work(*item)` of each, in their order; what is slow holds up none but those that come `WINDOW` after it.
-
-    `ended` is called at the end, or where nobody wants the rest: then some work may still be going on, and it has to stop that.
-    """
-    import torch
-
-    # One thread in each: what a network computes is then the same for any number of workers.
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            started: deque[Future] = deque()
-            for item in items:
-                started.append(pool.submit(work, *item))
-                if len(started) == WINDOW:
-                    yield started.popleft().result()
-            while started:
-                yield started.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            ended()
 
 
 def _opened(content: Any) -> Any:
@@ -260,33 +280,3 @@ def _usable(contents: Iterable[Any]) -> Iterator[Any]:
     for content in contents:
         with suppress(BadContent):
             yield _opened(content)
-
-
-def _write_rows(folder: Path, rows: Iterable[np.ndarray | BadContent | None]) -> dict[str, Any]:
-    bad: list[tuple[int, str, str]] = []
-    sizes: list[int] = []
-    shapes: list[tuple[int, ...]] = []
-    dtype = None
-    with (folder / "values.bin").open("wb") as file:
-        for n, row in enumerate(rows):
-            if isinstance(row, BadContent):
-                bad.append((n, row.kind, row.detail))
-            if isinstance(row, np.ndarray):
-                if dtype not in (None, row.dtype):
-                    raise TypeError(f"a preparation stored rows of {dtype} and of {row.dtype}: all have to be of one dtype")
-                dtype = row.dtype
-                file.write(np.ascontiguousarray(row).tobytes())
-                sizes.append(row.size)
-                shapes.append(row.shape)
-            else:
-                sizes.append(0)
-                shapes.append(())
-        file.flush()
-        os.fsync(file.fileno())
-    present = np.array([shape != () for shape in shapes], dtype=bool)
-    axes = max((len(shape) for shape in shapes), default=1) or 1
-    filled = np.array([shape or (0,) * axes for shape in shapes], dtype=np.int64).reshape(len(shapes), axes)
-    np.savez(
-        folder / "index.npz", offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), shapes=filled, present=present
-    )
-    return {"dtype": np.dtype(dtype or np.float32).name, "bad": bad}

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from gmu_lightning.encoders.inputs import Partial
 from gmu_lightning.encoders.normalise import KINDS
 from gmu_lightning.movie import Features, Preparation, UserError
 
@@ -40,6 +41,8 @@ class Encoder(nn.Module):
 
     sequences: ClassVar[bool] = False  # whether Features.sequence is filled
     takes_prefix: ClassVar[bool] = False  # whether other modalities' tokens may stand before its own
+    rowwise: ClassVar[bool] = False  # whether a row's features depend on that row alone, in training too
+    splits: ClassVar[bool] = False  # whether there is a `stem`, and `forward` takes what it gives
 
     def __init__(
         self,
@@ -90,8 +93,20 @@ class Encoder(nn.Module):
         """Inputs of `preparation.batch`, all rows present -> Features of as many rows."""
         raise NotImplementedError
 
+    def stem(self, inputs: Any) -> Partial:
+        """What the frozen first blocks make of inputs, where `splits`; given that, `forward` goes on from there.
+
+        Errors of any kind where a network cannot be cut there.
+        """
+        raise NotImplementedError
+
     def check(self) -> None:
         """Whether `build()` will find what it needs, without loading it. Raises UserError where it will not."""
+
+    @property
+    def wastes_padding(self) -> bool:
+        """Whether, once built, it computes something for what only fills a batch, so that batches of like length save time."""
+        return True
 
     @property
     def constant(self) -> bool:
@@ -108,6 +123,15 @@ class Encoder(nn.Module):
         if self.unfreeze_at_epoch is not None:
             return f"encoder.{self.modality}.unfreeze_at_epoch={self.unfreeze_at_epoch} trains it from that epoch on"
         return None
+
+    @property
+    def constant_in_part(self) -> bool:
+        """Whether its first blocks, but not all of it, give the same in every epoch, and what they give may be kept.
+
+        Embeddings alone (`freeze: 0`) are not worth it: to look them up costs no more than to read what they gave.
+        """
+        some = isinstance(self.freeze, int) and self.freeze > 0
+        return self.splits and some and not self.augment and self.unfreeze_at_epoch is None
 
     def build(self) -> None:
         """Load or create the network and freeze what is to be frozen; nothing the second time.

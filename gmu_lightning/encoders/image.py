@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.inputs import Partial
+from gmu_lightning.encoders.splitting import entered_with, entering
 from gmu_lightning.encoders.timm_network import TimmNetwork, scaled
 from gmu_lightning.files import digest
 from gmu_lightning.movie import Features, Preparation, UserError
@@ -31,6 +34,7 @@ class TimmImage(Encoder):
         UserError: the name has no tag and no weights; in `check` and `build`, weights are missing or do not fit.
     """
 
+    splits = True
     mean: Tensor
     deviation: Tensor
 
@@ -43,6 +47,7 @@ class TimmImage(Encoder):
         self.source = TimmNetwork(name, weights, "encoder.image")
         self.num_tokens = num_tokens
         self.augment = augment
+        self._entrance: str | None = None  # the name of the module that what frozen blocks gave enters
         self._preparation: Preparation | None = None
 
     @property
@@ -73,24 +78,58 @@ class TimmImage(Encoder):
 
     def blocks(self) -> list[nn.Module]:
         """Stem, then blocks, as timm groups the layers for layer-wise learning rates."""
-        from timm.models import group_parameters
-
-        network = self.network
-        grouped = group_parameters(network, network.group_matcher(coarse=False))
         blocks: list[nn.Module] = []
-        for _, names in sorted(grouped.items()):
-            owners = {name.rpartition(".")[0] for name in names}
-            loose = nn.ParameterList(network.get_parameter(name) for name in names if "." not in name)
-            blocks.append(nn.ModuleList([*(network.get_submodule(owner) for owner in sorted(owners - {""})), loose]))
+        for names in self._groups():
+            loose = nn.ParameterList(self.network.get_parameter(name) for name in names if "." not in name)
+            blocks.append(nn.ModuleList([*(self.network.get_submodule(owner) for owner in _owners(names)), loose]))
         return blocks
 
-    def forward(self, inputs: Tensor) -> Features:
+    def _groups(self) -> list[list[str]]:
+        """The names of each block's parameters."""
+        from timm.models import group_parameters
+
+        grouped = group_parameters(self.network, self.network.group_matcher(coarse=False))
+        return [names for _, names in sorted(grouped.items())]
+
+    def forward(self, inputs: Tensor | Partial) -> Features:
         """uint8 (B, 3, H, W) -> `Features`."""
-        network = self.network
-        pixels = network_inputs(inputs, self.mean, self.deviation, self.augment and self.training)
-        maps = network.forward_features(pixels)
-        vector = network.forward_head(maps, pre_logits=True)  # (B, d)
+        if isinstance(inputs, Partial):
+            maps = self._rest(inputs.hidden)
+        else:
+            pixels = network_inputs(inputs, self.mean, self.deviation, self.augment and self.training)
+            maps = self.network.forward_features(pixels)
+        vector = self.network.forward_head(maps, pre_logits=True)  # (B, d)
         return Features(vector, self._tokens(maps, vector) if self.num_tokens else None)
+
+    def stem(self, inputs: Tensor) -> Partial:
+        """What stem and frozen blocks give."""
+        pixels = network_inputs(inputs, self.mean, self.deviation, augment=False)
+        return Partial(entering(self._first_trained(), lambda: self.network.forward_features(pixels)))
+
+    def _rest(self, hidden: Tensor) -> Tensor:
+        """The feature map that the blocks make which are trained."""
+        layout = torch.channels_last if hidden.ndim == 4 else torch.contiguous_format
+        # A black poster goes the same way up to the first of them, where what is known of the B takes its place: whatever
+        # else a network does on its way (flatten, add positions) is done as ever, at the price of one poster.
+        size = self.source.recipe.preparation.size
+        black = torch.zeros(1, 3, *size, device=hidden.device).contiguous(memory_format=torch.channels_last)
+        with entered_with(self._first_trained(), hidden.contiguous(memory_format=layout)):
+            return self.network.forward_features(black)
+
+    def _first_trained(self) -> nn.Module:
+        """The largest module that holds the first of what is trained, and nothing of what is frozen."""
+        network = self.network
+        if self._entrance is None:
+            trained = set(self._groups()[int(self.freeze) + 1])
+            known = [name for name, _ in network.named_modules()]
+            place = min(_owners(trained), key=known.index).split(".")
+            for depth in range(1, len(place) + 1):
+                self._entrance = ".".join(place[:depth])
+                module = network.get_submodule(self._entrance)
+                names = {f"{self._entrance}.{name}" for name, _ in module.named_parameters()}
+                if names <= trained and not isinstance(module, nn.ModuleList):
+                    break
+        return network.get_submodule(self._entrance or "")
 
     def _tokens(self, maps: Tensor, vector: Tensor) -> Tensor:
         """The feature map -> (B, num_tokens, d)."""
@@ -112,6 +151,11 @@ class TimmImage(Encoder):
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("deviation", deviation, persistent=False)
         return self.source.load()
+
+
+def _owners(names: Iterable[str]) -> list[str]:
+    """The modules that hold these parameters, but not the network itself, by name."""
+    return sorted({name.rpartition(".")[0] for name in names} - {""})
 
 
 def network_inputs(pixels: Tensor, mean: Tensor, deviation: Tensor, augment: bool) -> Tensor:

@@ -49,7 +49,10 @@ class Batch(nn.BatchNorm1d):
 
 
 class Standardise(nn.Module):
-    """Each feature minus its mean over its standard deviation, both over train; a feature that never varies is only centred."""
+    """Each feature minus its mean over its standard deviation, both over train.
+
+    A feature that never varies, or by less than 1e-7 of what half of the others do, is only centred.
+    """
 
     mean: Tensor
     std: Tensor
@@ -85,7 +88,8 @@ class Standardise(nn.Module):
         if not count or broken:
             raise ValueError(f"cannot standardise on {count} rows, {broken} of them not finite")
         std = (squares / count).sqrt()
-        constant = std <= 1e-7 * largest  # what rounding leaves of a feature that never varies
+        # What rounding leaves of a feature that never varies; and of one that is dead, beside others that are not.
+        constant = std <= 1e-7 * torch.maximum(largest, std.median())
         self.mean.copy_(mean)
         self.std.copy_(std.masked_fill(constant, 1.0))
         self.fitted.fill_(True)
@@ -93,7 +97,11 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         if not self._known:
-            self._known = bool(self.fitted)
+            self.look()
+        return (x - self.mean) / self.std
+
+    def look(self) -> None:
+        """RuntimeError where there is nothing to scale by; a device is asked for it once."""
+        self._known = bool(self.fitted)
         if not self._known:
             raise RuntimeError("standardise was not fitted on train")
-        return (x - self.mean) / self.std

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gmu_lightning.encoders.sequences import SequenceEncoder, SequenceInputs
-from gmu_lightning.encoders.text import masked_mean
+from gmu_lightning.encoders.tokens import masked_mean
 from gmu_lightning.movie import Features, UserError
 
 

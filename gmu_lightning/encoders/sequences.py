@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gmu_lightning.encoders.base import Encoder
-from gmu_lightning.encoders.text import masked_mean
+from gmu_lightning.encoders.tokens import masked_mean
 from gmu_lightning.encoders.vector import ArrayPreparation, finite
 from gmu_lightning.files import digest
 from gmu_lightning.movie import BadContent, Features, Preparation, UserError

@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import inspect
-import json
-import os
-import threading
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gmu_lightning.encoders import weights
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.dropout import with_cheap_dropout
+from gmu_lightning.encoders.inputs import Partial
+from gmu_lightning.encoders.packed import Packed, Packing, pack, packable, packed_mean, unpacked
 from gmu_lightning.encoders.prefix import Prefix, first_position, prefixed
-from gmu_lightning.encoders.preparing import Unlearned
+from gmu_lightning.encoders.splitting import entered_with, entering, skipped
+from gmu_lightning.encoders.tokens import (
+    OPTION,
+    TokenInputs,
+    TokenPreparation,
+    config_of,
+    masked_mean,
+    tokenizer_files,
+    tokenizer_of,
+)
 from gmu_lightning.files import digest
 from gmu_lightning.movie import Features, UserError
 
 POOLS = ("mean", "cls", "pooler")
-OPTION = "encoder.text.name"
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json"),
-    *("merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
-)
-SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")  # no vocabulary of their own
-
-
-class TokenInputs(NamedTuple):
-    """B texts, padded to the longest."""
-
-    ids: Tensor  # (B, T) int64
-    mask: Tensor  # (B, T) bool, True where a token is
 
 
 class HuggingFaceText(Encoder):
@@ -55,6 +48,8 @@ class HuggingFaceText(Encoder):
 
     sequences = True
     takes_prefix = True
+    rowwise = True
+    splits = True
 
     def __init__(self, name: str, pool: str = "mean", max_tokens: int = 256, **common: Any):
         super().__init__("text", pretrained=True, **common)
@@ -66,16 +61,21 @@ class HuggingFaceText(Encoder):
             )
         self.name, self.pool, self.max_tokens = name, pool, max_tokens
         self.preparation = TokenPreparation(name, max_tokens)
+        self.packed: Packed | None = None  # after `build()`: how the network runs without padding, where it can
 
     @property
     def dim(self) -> int:
-        config = _config(weights.find(self.name, OPTION).fetched())
+        config = config_of(weights.find(self.name, OPTION).fetched())
         return int(config.get("hidden_size") or config.get("dim") or config["d_model"])
 
     @property
     def fingerprint(self) -> str:
         found = weights.find(self.name, OPTION)
         return digest(["transformers", weights.sha256(found.file), weights.sha256(found.fetched() / "config.json"), self.pool])
+
+    @property
+    def wastes_padding(self) -> bool:
+        return self.packed is None
 
     def check(self) -> None:
         """Whether weights and tokenizer are found, and can read `max_tokens`."""
@@ -85,7 +85,7 @@ class HuggingFaceText(Encoder):
         if folder.is_file():
             raise UserError(f"{OPTION}={self.name}: this is a file; give the folder that holds it, config.json and the tokenizer")
         tokenizer_files(folder)
-        limit = _most_tokens(_config(folder))
+        limit = _most_tokens(config_of(folder))
         if limit and self.max_tokens > limit:
             raise UserError(f"encoder.text.max_tokens={self.max_tokens}: {self.name} reads at most {limit}; give {limit} or less")
 
@@ -94,21 +94,65 @@ class HuggingFaceText(Encoder):
         layers = max((m for m in self.network.modules() if isinstance(m, nn.ModuleList)), key=len)
         return [embeddings, *layers]
 
-    def forward(self, inputs: TokenInputs, prefix: Prefix | None = None) -> Features:
+    def forward(self, inputs: TokenInputs | Partial, prefix: Prefix | None = None) -> Features:
         """Features of the text, which a prefix may have been read beside. Raises UserError where the network takes none."""
+        if isinstance(inputs, Partial):
+            return self._rest(inputs)
+        if prefix is None and self.packed is not None and inputs.lengths is not None:
+            return self._without_padding(inputs, self.packed, inputs.lengths)
         if prefix is None:
             out = self.network(input_ids=inputs.ids, attention_mask=inputs.mask.long())
             sequence = out.last_hidden_state  # (B, T, d)
         else:
             out = self.network(**prefixed(self.network, inputs.ids, inputs.mask, prefix))
             sequence = out.last_hidden_state[:, prefix.mask.shape[1] :]
+        return self._pooled(sequence, inputs.mask)
+
+    def stem(self, inputs: TokenInputs) -> Partial:
+        """What embeddings and frozen layers give."""
+        frozen = int(self.freeze)
+        if self.packed is not None and inputs.lengths is not None:
+            packing = pack(inputs.lengths, inputs.ids.shape[1], inputs.ids.device)
+            hidden = unpacked(self.packed.hidden(inputs.ids, packing, frozen), packing, inputs.ids.shape)
+        else:
+            first = self.blocks()[frozen + 1]
+            hidden = entering(first, lambda: self.network(input_ids=inputs.ids, attention_mask=inputs.mask.long()))
+        return Partial(hidden, inputs.mask, inputs.lengths)
+
+    def _rest(self, partial: Partial) -> Features:
+        """What the layers that are trained make of it."""
+        hidden, mask, frozen = partial.hidden, partial.mask, int(self.freeze)
+        assert mask is not None
+        if self.packed is not None and partial.lengths is not None:
+            packing = pack(partial.lengths, hidden.shape[1], hidden.device)
+            return self._pooled_packed(self.packed.onwards(hidden.flatten(0, 1)[packing.flat], packing, frozen), packing, mask)
+        layers = self.blocks()[1:]
+        with skipped(layers[:frozen]), entered_with(layers[frozen], hidden):
+            # Which ids these are does not matter: what is made of them is replaced before it meets a layer.
+            out = self.network(input_ids=mask.long(), attention_mask=mask.long())
+        return self._pooled(out.last_hidden_state, mask)
+
+    def _pooled(self, sequence: Tensor, mask: Tensor) -> Features:
         if self.pool == "pooler":
-            vector = out.pooler_output if prefix is None else self.network.pooler(sequence)
+            vector = self.network.pooler(sequence)
         elif self.pool == "cls":
             vector = sequence[:, 0]
         else:
-            vector = masked_mean(sequence, inputs.mask)
-        return Features(vector, sequence, inputs.mask)
+            vector = masked_mean(sequence, mask)
+        return Features(vector, sequence, mask)
+
+    def _without_padding(self, inputs: TokenInputs, packed: Packed, lengths: Sequence[int]) -> Features:
+        packing = pack(lengths, inputs.ids.shape[1], inputs.ids.device)
+        return self._pooled_packed(packed.hidden(inputs.ids, packing), packing, inputs.mask)
+
+    def _pooled_packed(self, hidden: Tensor, packing: Packing, mask: Tensor) -> Features:
+        """Of packed tokens (N, d)."""
+        if self.pool == "mean":
+            vector = packed_mean(hidden, packing)
+        else:
+            first = hidden[packing.starts]
+            vector = first if self.pool == "cls" else self.network.pooler(first[:, None])
+        return Features(vector, unpacked(hidden, packing, mask.shape), mask)
 
     def separator(self) -> Tensor:
         """The embedding of the token that ends a text, (d,)."""
@@ -124,7 +168,7 @@ class HuggingFaceText(Encoder):
         return TokenInputs(torch.where(rows[:, None], ends, ids), torch.where(rows[:, None], real, mask))
 
     def _empty(self) -> list[int]:
-        return _tokenizer(weights.find(self.name, OPTION).fetched(), self.max_tokens)("")["input_ids"]
+        return tokenizer_of(weights.find(self.name, OPTION).fetched(), self.max_tokens)("")["input_ids"]
 
     def _load(self) -> nn.Module:
         from transformers import MODEL_MAPPING, AutoConfig, AutoModel
@@ -149,7 +193,6 @@ class HuggingFaceText(Encoder):
                     folder,
                     config=config,
                     dtype=torch.float32,
-                    attn_implementation="sdpa",
                     local_files_only=True,
                     output_loading_info=True,
                     **({"add_pooling_layer": self.pool == "pooler"} if poolable else {}),
@@ -158,6 +201,14 @@ class HuggingFaceText(Encoder):
         finally:
             logging.set_verbosity(verbosity)
         self._check_complete(network, report)
+        with_cheap_dropout(network)
+        self.network = network
+        self.packed = packable(network, self.blocks(), first_position(config.to_dict()))
+        if self.packed is None:
+            print(
+                f"{OPTION}={self.name}: {config.model_type} cannot be run without padding, so its batches are padded",
+                file=sys.stderr,
+            )
         return network
 
     def _check_complete(self, network: nn.Module, report: Mapping[str, Iterable[str]]) -> None:
@@ -176,99 +227,6 @@ class HuggingFaceText(Encoder):
             )
         for key, parameter in network.named_parameters():
             assert parameter.dtype == torch.float32, f"{key} is {parameter.dtype}"
-
-
-@dataclass(frozen=True)
-class TokenPreparation(Unlearned):
-    """A plot is stored as its token ids, special tokens included: int32 (T,)."""
-
-    name: str
-    max_tokens: int
-
-    @property
-    def fingerprint(self) -> str:
-        """The tokenizer's files and the length."""
-        files = tokenizer_files(self._folder)
-        return digest(["tokens", self.max_tokens, {file.name: weights.sha256(file) for file in files}])
-
-    def store(self, content: Any) -> np.ndarray:
-        """One plot -> int32 (T,), T <= max_tokens."""
-        tokenizer = _tokenizer(self._folder, self.max_tokens)
-        encoded = tokenizer(plot(content), truncation=True, max_length=self.max_tokens)
-        return np.asarray(encoded["input_ids"], dtype=np.int32)
-
-    def batch(self, rows: Sequence[np.ndarray | None], training: bool) -> TokenInputs:
-        """Ids padded to the longest row."""
-        return padded(rows, _padding(self._folder, self.max_tokens))
-
-    @property
-    def _folder(self) -> Path:
-        return weights.find(self.name, OPTION).fetched()
-
-
-def plot(content: Any) -> str:
-    """The text itself, as valid Unicode; a data set's vectors are not text. Raises UserError."""
-    if not isinstance(content, str):
-        raise UserError(
-            f"this data set's text is {type(content).__name__} and no words; "
-            "choose encoder/text=vector, or a data.layout with raw plots"
-        )
-    return content.encode("utf-8", "replace").decode("utf-8")
-
-
-def padded(rows: Sequence[np.ndarray | None], padding: int) -> TokenInputs:
-    """Rows of ids -> `TokenInputs`; an absent one becomes a single padding id, so that no row is all masked."""
-    ids = torch.full((len(rows), max((len(row) for row in rows if row is not None), default=1)), padding, dtype=torch.int64)
-    mask = torch.zeros(ids.shape, dtype=torch.bool)
-    for n, row in enumerate(rows):
-        length = 1 if row is None else len(row)
-        mask[n, :length] = True
-        if row is not None:
-            ids[n, :length] = torch.from_numpy(np.array(row, dtype=np.int64))
-    return TokenInputs(ids, mask)
-
-
-def masked_mean(sequence: Tensor, mask: Tensor) -> Tensor:
-    """(B, T, d), (B, T) -> (B, d): the mean over what the mask keeps."""
-    kept = mask[..., None].to(sequence.dtype)
-    return (sequence * kept).sum(dim=1) / kept.sum(dim=1)
-
-
-def tokenizer_files(folder: Path) -> list[Path]:
-    """What defines the tokenizer of a folder. Raises UserError where there is none."""
-    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    if all(file.name in SETTINGS_FILES for file in files):
-        raise UserError(f"{OPTION}={folder}: this folder holds no tokenizer; save it beside the weights (save_pretrained)")
-    return files
-
-
-_LOADING = threading.Lock()
-
-
-def _tokenizer(folder: Path, max_tokens: int) -> Any:
-    with _LOADING:  # preparing runs in threads; truncation is set by the first call and must not be by two at once
-        return _loaded_tokenizer(folder, max_tokens)
-
-
-@lru_cache(maxsize=8)
-def _loaded_tokenizer(folder: Path, max_tokens: int) -> Any:
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive a fork
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    tokenizer("", truncation=True, max_length=max_tokens)
-    return tokenizer
-
-
-@lru_cache(maxsize=8)
-def _padding(folder: Path, max_tokens: int) -> int:
-    padding = _config(folder).get("pad_token_id")
-    return int(_tokenizer(folder, max_tokens).pad_token_id or 0) if padding is None else int(padding)
-
-
-@lru_cache(maxsize=8)
-def _config(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def _most_tokens(config: Mapping[str, Any]) -> int | None:

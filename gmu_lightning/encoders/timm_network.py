@@ -7,12 +7,14 @@ import json
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gmu_lightning.encoders.memory import remembered
 from gmu_lightning.encoders.posters import PosterPreparation
 from gmu_lightning.encoders.weights import Found, find, loading, sha256
 from gmu_lightning.movie import UserError
@@ -107,10 +109,24 @@ def scaled(pixels: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
 @lru_cache(maxsize=32)
 def _recipe(path: Path, name: str | None, option: str) -> Recipe:
     """What the weights at `path` say of themselves or, where they say nothing, what timm says of `name`."""
+    config = json.loads((path / "config.json").read_text(encoding="utf-8")) if path.is_dir() else {}
+    said = remembered(["recipe", metadata.version("timm"), name, config], lambda: _said(path, name, config, option))
+    posters = said["preparation"]
+    return Recipe(
+        architecture=said["architecture"],
+        arguments=said["arguments"],
+        classifier=tuple(said["classifier"]),
+        mean=tuple(said["mean"]),
+        std=tuple(said["std"]),
+        preparation=PosterPreparation(tuple(posters["size"]), posters["crop"], posters["interpolation"], posters["mode"]),
+    )
+
+
+def _said(path: Path, name: str | None, config: dict[str, Any], option: str) -> dict[str, Any]:
+    """A recipe as plain JSON. To ask timm takes as long as importing it does, a second or two."""
     from timm import get_pretrained_cfg
     from timm.data import resolve_data_config
 
-    config = json.loads((path / "config.json").read_text(encoding="utf-8")) if path.is_dir() else {}
     architecture = config.get("architecture") or (name or "").split(".")[0]
     if not architecture:
         raise UserError(
@@ -122,14 +138,19 @@ def _recipe(path: Path, name: str | None, option: str) -> Recipe:
     known = config.get("pretrained_cfg") or _known(get_pretrained_cfg(name or architecture), name or architecture, option)
     data = resolve_data_config(pretrained_cfg=known)
     classifier = known.get("classifier") or ()
-    return Recipe(
-        architecture=architecture,
-        arguments=config.get("model_args") or {},
-        classifier=(classifier,) if isinstance(classifier, str) else tuple(classifier),
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
-        preparation=PosterPreparation(tuple(data["input_size"][1:]), data["crop_pct"], data["interpolation"], data["crop_mode"]),
-    )
+    return {
+        "architecture": architecture,
+        "arguments": config.get("model_args") or {},
+        "classifier": [classifier] if isinstance(classifier, str) else list(classifier),
+        "mean": list(data["mean"]),
+        "std": list(data["std"]),
+        "preparation": {
+            "size": list(data["input_size"][1:]),
+            "crop": data["crop_pct"],
+            "interpolation": data["interpolation"],
+            "mode": data["crop_mode"],
+        },
+    }
 
 
 def _known(config: Any, name: str, option: str) -> dict[str, Any]:
@@ -154,9 +175,13 @@ def _created(architecture: str, arguments: dict[str, Any], option: str) -> nn.Mo
 @lru_cache(maxsize=32)
 def _width(architecture: str, arguments: str, option: str) -> int:
     """Size of the vector before the classifier; the network is made without memory for its weights."""
-    with torch.device("meta"):
-        network: Any = _created(architecture, json.loads(arguments), option)
-    return int(network.head_hidden_size)
+
+    def made() -> int:
+        with torch.device("meta"):
+            network: Any = _created(architecture, json.loads(arguments), option)
+        return int(network.head_hidden_size)
+
+    return int(remembered(["width", metadata.version("timm"), architecture, arguments], made))
 
 
 def _load_into(network: nn.Module, found: Found, recipe: Recipe, where: str) -> None:

@@ -14,11 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from gmu_lightning.encoders.memory import remembered
 from gmu_lightning.movie import UserError
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 HUB_FILES = ["*.json", "*.txt", "*.model"]
 PROBE_SECONDS = 3.0
+WORTH_REMEMBERING = 2**20  # bytes: a smaller file is hashed in less time than its hash is looked up
 
 
 @dataclass(frozen=True)
@@ -90,15 +92,18 @@ def describe(name: str, option: str) -> str:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file; read once per process while its size and time of change stay the same."""
+    """SHA-256 of a file; read once while its size, inode and times stay the same."""
     stat = path.stat()
-    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+    return _sha256(path.absolute(), (stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns))
 
 
 @lru_cache(maxsize=256)
-def _sha256(path: Path, _size: int, _changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(path: Path, state: tuple[int, ...]) -> str:
+    def read() -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return remembered(["sha256", str(path), *state], read) if state[0] > WORTH_REMEMBERING else read()
 
 
 def _in_folder(name: str, option: str) -> Found | None:

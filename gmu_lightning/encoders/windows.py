@@ -20,7 +20,7 @@ from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.preparing import OfTrailers, check_positive, trailer
 from gmu_lightning.encoders.sequences import DTYPES, SequenceInputs, padded_steps
 from gmu_lightning.encoders.sound import waveform
-from gmu_lightning.encoders.text import masked_mean
+from gmu_lightning.encoders.tokens import masked_mean
 from gmu_lightning.files import digest
 from gmu_lightning.movie import Features, UserError
 

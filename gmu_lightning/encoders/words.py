@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gmu_lightning.encoders import weights
 from gmu_lightning.encoders.base import Encoder
-from gmu_lightning.encoders.text import TokenInputs, masked_mean, padded, plot
+from gmu_lightning.encoders.tokens import TokenInputs, masked_mean, padded, plot
 from gmu_lightning.files import digest
 from gmu_lightning.movie import Features, UserError
 

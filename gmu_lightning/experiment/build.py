@@ -13,10 +13,13 @@ from hydra.utils import get_object, instantiate
 
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.store import Column, Store, prepared
+from gmu_lightning.encoders.backends import Encoding
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.memory import remember_in
 from gmu_lightning.experiment.conf import choices_of, conf_folder
 from gmu_lightning.experiment.settle import modalities_of
 from gmu_lightning.features import FeatureColumn, encoded, features_of
+from gmu_lightning.frozen_blocks import PartialColumn, partly_encoded
 from gmu_lightning.fusion import Fusion
 from gmu_lightning.fusion.base import mismatch, prefix_mismatch
 from gmu_lightning.model import MovieGenreClassifier
@@ -67,7 +70,11 @@ def _fusions_of(modalities: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def build_data(config: Mapping[str, Any], store: Store) -> MovieData:
-    """The data set, read: every movie of every split, its genres and its audit."""
+    """The data set, read: every movie of every split, its genres and its audit.
+
+    From here on, what pretrained weights say of themselves is remembered in the store.
+    """
+    remember_in(store.root / "weights", store.read_only)
     data: MovieData = make(config["data"])
     data.load(modalities_of(config["modalities"]), store)
     return data
@@ -82,15 +89,22 @@ def build_encoders(config: Mapping[str, Any]) -> dict[str, Encoder]:
 
 
 def build_columns(
-    data: MovieData, encoders: Mapping[str, Encoder], needs: str, store: Store, device: torch.device, fitted: bool = False
-) -> tuple[dict[str, Column | FeatureColumn], dict[str, float]]:
-    """What each encoder reads, or what it says where it is constant; and the seconds each of the two took.
+    data: MovieData,
+    encoders: Mapping[str, Encoder],
+    needs: str,
+    store: Store,
+    device: torch.device,
+    encoding: Encoding | None = None,
+    fitted: bool = False,
+) -> tuple[dict[str, Column | PartialColumn | FeatureColumn], dict[str, float]]:
+    """What each encoder reads, or what it (or its frozen part) says where that is constant; and the seconds each of the two took.
 
     Args:
         needs: what the fusion reads: vectors, sequences, or (`tokens`) a text encoder that is at work in every step.
-        fitted: the preparations have learned already, and do not learn from this data's train.
+        encoding: what runs the constant ones; None: whatever is fastest, in float32.
+        fitted: a trained model reads the data, once: the preparations have learned already, and not from this data's train.
     """
-    columns: dict[str, Column | FeatureColumn] = {}
+    columns: dict[str, Column | PartialColumn | FeatureColumn] = {}
     seconds = {"prepare": 0.0, "encode": 0.0}
     for modality, encoder in encoders.items():
         start = time.perf_counter()
@@ -98,16 +112,31 @@ def build_columns(
         encoder.preparation = column.preparation
         seconds["prepare"] += time.perf_counter() - start
         start = time.perf_counter()
-        columns[modality] = encoded(store, column, encoder, device, needs != "vector") if kept(encoder, needs) else column
+        if kept(encoder, needs):
+            columns[modality] = encoded(store, column, encoder, device, needs != "vector", encoding)
+        elif store.blocks and kept_in_part(encoder, needs):
+            columns[modality] = partly_encoded(store, column, encoder, device, once=fitted)
+        else:
+            columns[modality] = column
         seconds["encode"] += time.perf_counter() - start
     data.leave_out_unusable()
     data.use(columns)
     return columns, seconds
 
 
+def encoding_of(config: Mapping[str, Any]) -> Encoding:
+    """What the configuration's `encode` says; runs of before there was one say nothing. Raises UserError."""
+    return Encoding(**(config.get("encode") or {}))
+
+
 def kept(encoder: Encoder, needs: str) -> bool:
     """Whether an encoder's features are computed once: not those of a text that is read together with other modalities."""
     return encoder.constant and not (needs == "tokens" and encoder.modality == "text")
+
+
+def kept_in_part(encoder: Encoder, needs: str) -> bool:
+    """Whether what an encoder's frozen first blocks give is computed once, with the same exception."""
+    return encoder.constant_in_part and not (needs == "tokens" and encoder.modality == "text")
 
 
 def prepare_column(data: MovieData, modality: str, encoder: Encoder, store: Store, fitted: bool = False) -> Column:
@@ -124,6 +153,8 @@ def build_model(config: Mapping[str, Any], data: MovieData, encoders: Mapping[st
     for modality, encoder in encoders.items():
         if not isinstance(data.columns[modality], FeatureColumn):
             encoder.build()
+    if "text" in encoders and not encoders["text"].wastes_padding:
+        data.mix_lengths()
     fusion = build_fusion(config, encoders)
     optimizer = dict(config["optimizer"])
     trainer = config["trainer"]
@@ -184,7 +215,9 @@ def summary(model: MovieGenreClassifier, columns: Mapping[str, Any]) -> list[str
         encoder = cast(Encoder, module)
         cached = getattr(columns[modality], "parameters", None)
         how = "trained" if encoder.freeze == "none" else f"freeze={encoder.freeze}"
-        size = count(encoder) if cached is None else f"{cached:,} parameters, features from the store"
+        if isinstance(columns[modality], PartialColumn):
+            how += " (what these blocks give comes from the store)"
+        size = count(encoder) if cached is None else f"{cached:,} parameters, {columns[modality].resident} from the store"
         lines.append(f"{modality}: {type(encoder).__name__}, {how}, {size}, {encoder.dim} numbers, normalise={encoder.normalise}")
     fusion = f"fusion: {type(model.fusion).__name__}, {count(model.fusion)}, {model.fusion.size} numbers"
     return [*lines, fusion, f"head: {type(model.head).__name__}, {count(model.head)}"]

@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 
-from gmu_lightning.data.store import cores
+from gmu_lightning.data.threads import cores
 
 PACKAGES = (
     "gmu-lightning",
     "torch",
+    "openvino",
+    "onnxruntime",
     "pytorch-lightning",
     "transformers",
     "timm",
@@ -30,8 +32,14 @@ PACKAGES = (
 )
 
 
-def environment(device: torch.device, seed: int, data_fingerprint: Mapping[str, str]) -> dict[str, Any]:
-    """What a reader needs to judge whether two runs should agree."""
+def environment(
+    device: torch.device, seed: int, data_fingerprint: Mapping[str, str], encode: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """What a reader needs to judge whether two runs should agree.
+
+    Args:
+        encode: {modality: backend, precision and whether from the cache} of features that were computed once.
+    """
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -42,6 +50,7 @@ def environment(device: torch.device, seed: int, data_fingerprint: Mapping[str, 
         "git_commit": _git_commit(),
         "seed": seed,
         "data_fingerprint": dict(data_fingerprint),
+        "encode": {modality: dict(how) for modality, how in (encode or {}).items()},
     }
 
 

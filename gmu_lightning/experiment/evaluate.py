@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 
 from gmu_lightning import callbacks
@@ -16,10 +15,12 @@ from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.store import Store
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.experiment import build, robustness
+from gmu_lightning.experiment.allocator import keep_pages
 from gmu_lightning.experiment.conf import checked_as_data
 from gmu_lightning.experiment.results import predict, split_scores
 from gmu_lightning.experiment.train import device_of, quiet_libraries
 from gmu_lightning.files import write_json
+from gmu_lightning.lightning import pl
 from gmu_lightning.metrics import tune_per_genre, tune_threshold
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import SPLITS, GenreVocabulary, UserError
@@ -28,13 +29,22 @@ from gmu_lightning.report.robustness import write as write_robustness
 from gmu_lightning.run import Run
 
 
-def evaluate(run: Run, split: str, root: str | None, threshold: str, store: Store, robustness_seed: int | None = None) -> Path:
+def evaluate(
+    run: Run,
+    split: str,
+    root: str | None,
+    threshold: str,
+    store: Store,
+    robustness_seed: int | None = None,
+    backend: str | None = None,
+) -> Path:
     """Predictions and scores of one split into RUN/evaluate/<time>/; the run's own files stay as they are.
 
     Args:
         root: other raw data than the run's; None for the same.
         threshold: a number, `val` or `val_per_genre` (tuned on the run's own val predictions).
         robustness_seed: also what the scores become without some modalities, the movies that lose one being drawn with this seed.
+        backend: what runs frozen networks; None for what the run's configuration says.
 
     Returns:
         The folder.
@@ -46,6 +56,9 @@ def evaluate(run: Run, split: str, root: str | None, threshold: str, store: Stor
     checked_as_data(config, run / "config.yaml")
     if root is not None:
         config["data"] = {**config["data"], "root": root}
+    if backend is not None:
+        config["encode"] = {**(config.get("encode") or {}), "backend": backend}
+    keep_pages()
     quiet_libraries()
     checkpoint = _checkpoint(run / "checkpoints/best.ckpt")
     data, model = restored(config, checkpoint, store)
@@ -69,13 +82,15 @@ def evaluate(run: Run, split: str, root: str | None, threshold: str, store: Stor
 def restored(config: Mapping[str, Any], checkpoint: Mapping[str, Any], store: Store) -> tuple[MovieData, MovieGenreClassifier]:
     """The data under the checkpoint's genres, and the model with the checkpoint's weights."""
     about = checkpoint["gmu_lightning"]
+    said = config.get("store") or {}
+    store = store.keeping(**{key: said[key] for key in ("precision", "blocks") if key in said})  # older runs say nothing of it
     encoders = build.build_encoders(config)
     for modality, encoder in encoders.items():
         encoder.preparation = encoder.preparation.restored(about["preparations"][modality])
     data = build.build_data(config, store)
     data.vocabulary = GenreVocabulary(tuple(about["genres"]))
     data.labels = data.vocabulary.encode(movie.genres for movie in data.movies)
-    build.build_columns(data, encoders, build.needs_of(config), store, device_of(config), fitted=True)
+    build.build_columns(data, encoders, build.needs_of(config), store, device_of(config), build.encoding_of(config), fitted=True)
     _same_sizes(encoders, about["sizes"])
     model = build.build_model(config, data, encoders)
     model.load_state_dict(checkpoint["state_dict"])

@@ -9,6 +9,7 @@ from typing import Any
 
 from gmu_lightning.data.store import Store
 from gmu_lightning.experiment import build
+from gmu_lightning.experiment.allocator import keep_pages
 from gmu_lightning.experiment.settle import modalities_of
 from gmu_lightning.experiment.train import quiet_libraries, say_audit
 from gmu_lightning.files import write_json
@@ -17,8 +18,9 @@ from gmu_lightning.report.figures import genre_distribution, save
 
 def prepare(config: Mapping[str, Any], folder: Path) -> None:
     """Prepare every chosen modality; leaves audit.json and the genre distribution, as PNG and SVG, in `folder`."""
+    keep_pages()
     quiet_libraries()
-    store = Store(config["store"]["dir"], workers=config["store"]["workers"])
+    store = Store.of(config["store"])
     data = build.build_data(config, store)
     for sentence in data.warnings:
         print(f"warning: {sentence}", file=sys.stderr)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 
 from gmu_lightning.callbacks import SplitPredictions
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.files import write_table
+from gmu_lightning.lightning import pl
 from gmu_lightning.metrics import scores, tune_per_genre, tune_threshold
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.report.figures import gate_figure, genre_bars, save
@@ -22,9 +22,9 @@ from gmu_lightning.run import Predictions, Run
 
 @dataclass(frozen=True)
 class Fitted:
-    """What is left of a fit, the best epoch's weights being in the model."""
+    """What is left of a fit, the best epoch's weights being in the model; `trainer` is None where there was none."""
 
-    trainer: pl.Trainer
+    trainer: pl.Trainer | None
     predictions: SplitPredictions
     device: torch.device
     best_epoch: int
@@ -33,11 +33,14 @@ class Fitted:
 
 
 def predict(
-    trainer: pl.Trainer, collector: SplitPredictions, data: MovieData, model: pl.LightningModule, split: str
+    trainer: pl.Trainer | None, collector: SplitPredictions, data: MovieData, model: pl.LightningModule, split: str
 ) -> Predictions:
-    """Predictions of a whole split, in its order."""
+    """Predictions of a whole split, in its order; without a trainer where the model stands."""
     collector.split = split
-    trainer.validate(model, dataloaders=data.loader(split), verbose=False)
+    if trainer is None:
+        collector.collect(model, data.loader(split))
+    else:
+        trainer.validate(model, dataloaders=data.loader(split), verbose=False)
     assert collector.latest is not None
     return collector.latest
 

@@ -8,12 +8,12 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.experiment.results import split_scores
 from gmu_lightning.fusion.base import encoded
+from gmu_lightning.lightning import pl
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import MODALITIES, MovieBatch, Prediction, UserError
 from gmu_lightning.report.robustness import ALL, SCORES, Robustness, Row

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
+from gmu_lightning.data.store import Store
 from gmu_lightning.movie import MODALITIES, Senseless, UserError
 
 FROZEN_EPOCHS, FINE_TUNING_EPOCHS = 25, 5
@@ -27,7 +28,8 @@ def settle(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict
         choices: {config group: choice}.
 
     Raises:
-        UserError: a modality is unknown or named twice, or what counts something (the seed, epochs, ...) is no such number.
+        UserError: a modality is unknown or named twice, what counts something (the seed, epochs, ...) is no such number, or
+            the store is asked for what there is not.
         Senseless: a modality has no encoder.
     """
     settled = deepcopy(dict(config))
@@ -43,15 +45,14 @@ def settle(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict
                 f"modalities={settled['modalities']} names {modality}, which has no encoder: choose among {', '.join(encoders)}"
             )
     settled["encoder"] = {m: _settled_encoder(dict(encoders[m]), m) for m in chosen}
-    # A pretrained encoder brings a rate of its own, for when it is trained.
-    fine_tuned = [m for m, e in settled["encoder"].items() if _is_trained(e) and e.get("lr") is not None]
-    _fill(settled["scheduler"], share=WARM_UP if fine_tuned else 0.0, decay="linear" if fine_tuned else "constant")
+    tuned = fine_tuned(settled)
+    _fill(settled["scheduler"], share=WARM_UP if tuned else 0.0, decay="linear" if tuned else "constant")
     _fill(
         settled["trainer"],
-        max_epochs=FINE_TUNING_EPOCHS if fine_tuned else FROZEN_EPOCHS,
-        gradient_clip_val=1.0 if fine_tuned else None,
+        max_epochs=FINE_TUNING_EPOCHS if tuned else FROZEN_EPOCHS,
+        gradient_clip_val=1.0 if tuned else None,
     )
-    _fill(settled["data"], token_budget=FINE_TUNING_TOKENS if "text" in fine_tuned else None)
+    _fill(settled["data"], token_budget=FINE_TUNING_TOKENS if "text" in tuned else None)
     _check_numbers(settled)
     keep = [f"encoder/{m}" for m in chosen]
     settled["choices"] = {
@@ -105,9 +106,16 @@ def _check_numbers(settled: Mapping[str, Any]) -> None:
     for option in ("bias", "hidden"):
         if not isinstance(settled.get("fusion", {}).get(option, False), bool):
             raise UserError(f"fusion.{option}={settled['fusion'][option]} is neither true nor false: give one of them")
+    if "store" in settled:
+        Store.of(settled["store"], read_only=True)
     rate = settled["optimizer"]["lr"]
     if not isinstance(rate, int | float):
         raise UserError(f"optimizer.lr={rate} is no learning rate: give a number, such as optimizer.lr=1e-3")
+
+
+def fine_tuned(settled: Mapping[str, Any]) -> list[str]:
+    """The modalities whose pretrained encoder is trained in any part: it brings a rate of its own for that."""
+    return [m for m, e in settled["encoder"].items() if _is_trained(e) and e.get("lr") is not None]
 
 
 def _is_trained(encoder: Mapping[str, Any]) -> bool:

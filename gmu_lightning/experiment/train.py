@@ -9,83 +9,119 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import pytorch_lightning as pl
 import torch
 
 from gmu_lightning import callbacks
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.progress import QUIET
 from gmu_lightning.data.store import Store
+from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.experiment import build
+from gmu_lightning.experiment.allocator import keep_pages
 from gmu_lightning.experiment.environment import environment, peak_memory_mb, use_threads
 from gmu_lightning.experiment.loggers import close_loggers, open_loggers
+from gmu_lightning.experiment.resident import Resident
 from gmu_lightning.experiment.results import Fitted, final_scores, write_gates
 from gmu_lightning.experiment.settle import modalities_of
 from gmu_lightning.files import write_json
+from gmu_lightning.lightning import pl
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
 
 
-def train(config: Mapping[str, Any], run: Run, group: str | None = None) -> dict[str, Any]:
+class Opened(NamedTuple):
+    """A run that is ready to be fitted."""
+
+    config: Mapping[str, Any]
+    run: Run
+    data: MovieData
+    columns: Mapping[str, Any]
+    model: MovieGenreClassifier
+    seconds: dict[str, float]
+    started: float
+    ready: float
+
+
+def train(config: Mapping[str, Any], run: Run, group: str | None = None, resident: Resident | None = None) -> dict[str, Any]:
     """Fit, choose the best epoch on val, score val and test, write the run's files.
 
     Args:
         config: settled.
         run: begun already; its status is the caller's to end.
         group: the sweep's name, for loggers that group runs.
+        resident: what it shares with other runs of this process.
 
     Returns:
         metrics.json.
     """
-    started = time.perf_counter()
+    opened = open_run(config, run, resident or Resident())
+    if not os.environ.get(QUIET):
+        print("\n".join(build.summary(opened.model, opened.columns)), file=sys.stderr)
+    return complete(opened, group)
+
+
+def complete(opened: Opened, group: str | None) -> dict[str, Any]:
+    """Fit a run that is ready, under Lightning's Trainer, and write what it leaves; metrics.json."""
+    loggers = open_loggers(opened.config, opened.run, group)
+    metrics: dict[str, Any] | None = None
+    figures: list[Path] = []
+    try:
+        fitted = fit(opened.config, opened.run, opened.data, opened.model, loggers)
+        metrics, figures = close_run(opened, fitted)
+    finally:
+        close_loggers(loggers, metrics, figures)
+    return metrics
+
+
+def load(config: Mapping[str, Any], resident: Resident) -> tuple[dict[str, Encoder], MovieData, dict[str, Any], dict[str, float]]:
+    """Encoders, data, columns and the seconds they took: all that a run needs of the disk. Raises UserError."""
+    keep_pages()
     quiet_libraries()
     build.check_sense(config)
     use_threads(config["trainer"]["threads"])
-    store = Store(config["store"]["dir"], workers=config["store"]["workers"])
     encoders = build.build_encoders(config)
-    data = build.build_data(config, store)
+    return encoders, *resident.load(config, encoders, Store.of(config["store"]), device_of(config))
+
+
+def open_run(config: Mapping[str, Any], run: Run, resident: Resident) -> Opened:
+    """Everything before the first step. Raises UserError."""
+    started = time.perf_counter()
+    encoders, data, columns, seconds = load(config, resident)
     for sentence in data.warnings:
         run.warn(sentence)
-    device = device_of(config)
     for encoder in encoders.values():
         if encoder.why_not_constant:
             print(encoder.why_not_constant, file=sys.stderr)
-    reading = time.perf_counter() - started
-    columns, seconds = build.build_columns(data, encoders, build.needs_of(config), store, device)
-    seconds["prepare"] += reading
     write_json(run / "audit.json", data.audit_report())
     data.raise_if_strict()
     say_audit(data)
     model = build.build_model(config, data, encoders)
-    build.fit_normalisers(model, data, device)
-    if not os.environ.get(QUIET):
-        print("\n".join(build.summary(model, columns)), file=sys.stderr)
+    build.fit_normalisers(model, data, device_of(config))
+    return Opened(config, run, data, columns, model, seconds, started, time.perf_counter())
 
-    loggers = open_loggers(config, run, group)
-    metrics: dict[str, Any] | None = None
-    figures: list[Path] = []
-    try:
-        fitted = fit(config, run, data, model, loggers)
-        write_json(run / "environment.json", environment(fitted.device, int(config["seed"]), data.fingerprint))
-        metrics = final_scores(fitted, run, data, model)
-        metrics |= {f"seconds/{name}": value for name, value in {**seconds, "fit": fitted.seconds}.items()}
-        cached = sum(getattr(column, "parameters", 0) for column in columns.values())
-        metrics |= {
-            "seconds/total": time.perf_counter() - started,
-            "movies_per_second": len(data.rows("train")) * fitted.epochs / fitted.seconds,
-            "peak_memory_mb": peak_memory_mb(fitted.device),
-            "parameters/total": cached + sum(p.numel() for p in model.parameters()),
-            "parameters/trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
-            "parameters/fusion": sum(p.numel() for p in model.fusion.parameters()),
-        }
-        figures = write_gates(run)
-        write_json(run / "metrics.json", metrics)
-    finally:
-        close_loggers(loggers, metrics, figures)
-    return metrics
+
+def close_run(opened: Opened, fitted: Fitted) -> tuple[dict[str, Any], list[Path]]:
+    """Everything after the last step, the best epoch's weights being in the model: metrics.json, and which figures were drawn."""
+    run, data, model = opened.run, opened.data, opened.model
+    encode = {modality: column.how for modality, column in opened.columns.items() if getattr(column, "how", None)}
+    write_json(run / "environment.json", environment(fitted.device, int(opened.config["seed"]), data.fingerprint, encode))
+    metrics = final_scores(fitted, run, data, model)
+    metrics |= {f"seconds/{name}": value for name, value in {**opened.seconds, "fit": fitted.seconds}.items()}
+    cached = sum(getattr(column, "parameters", 0) for column in opened.columns.values())
+    metrics |= {
+        "seconds/total": time.perf_counter() - opened.started,
+        "movies_per_second": len(data.rows("train")) * fitted.epochs / fitted.seconds,
+        "peak_memory_mb": peak_memory_mb(fitted.device),
+        "parameters/total": cached + sum(p.numel() for p in model.parameters()),
+        "parameters/trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "parameters/fusion": sum(p.numel() for p in model.fusion.parameters()),
+    }
+    figures = write_gates(run)
+    write_json(run / "metrics.json", metrics)
+    return metrics, figures
 
 
 def fit(config: Mapping[str, Any], run: Run, data: MovieData, model: MovieGenreClassifier, loggers: list[Any]) -> Fitted:
@@ -93,13 +129,7 @@ def fit(config: Mapping[str, Any], run: Run, data: MovieData, model: MovieGenreC
     modalities = modalities_of(config["modalities"])
     predictions = callbacks.SplitPredictions(data.vocabulary.names, modalities, data.ids, data.fingerprint)
     history = callbacks.History(run, predictions)
-    model.about = {
-        "genres": list(data.vocabulary.names),
-        "modalities": list(modalities),
-        "config": dict(config),
-        "preparations": {m: e.preparation.state() for m, e in model.encoders.items()},  # type: ignore[union-attr,operator]
-        "sizes": {m: e.dim for m, e in model.encoders.items()},
-    }
+    model.about = about(config, data, model)
     best, last = callbacks.best_and_last(run / "checkpoints", config["monitor"])
     own = [callbacks.Determinism(int(config["seed"])), predictions, history, best, last]
     data.seed_order(int(config["seed"]))
@@ -120,16 +150,31 @@ def fit(config: Mapping[str, Any], run: Run, data: MovieData, model: MovieGenreC
         raise UserError(f"monitor={config['monitor']} was never recorded: choose a score of history.csv, such as val/ap_micro")
     checkpoint = torch.load(best.best_model_path, weights_only=True, map_location="cpu")
     model.load_state_dict(checkpoint["state_dict"])
-    if history.flat_loss:
-        run.warn(history.flat_loss)
-        print(f"warning: {history.flat_loss}", file=sys.stderr)
-    return Fitted(trainer, predictions, trainer.strategy.root_device, int(checkpoint["epoch"]), len(history.rows), seconds)
+    warn_if_flat(run, history.epochs)
+    epochs = len(history.epochs.rows)
+    return Fitted(trainer, predictions, trainer.strategy.root_device, int(checkpoint["epoch"]), epochs, seconds)
+
+
+def warn_if_flat(run: Run, epochs: callbacks.Epochs) -> None:
+    """A loss that never fell is a warning that stays with the run."""
+    if epochs.flat_loss:
+        run.warn(epochs.flat_loss)
+        print(f"warning: {epochs.flat_loss}", file=sys.stderr)
+
+
+def about(config: Mapping[str, Any], data: MovieData, model: MovieGenreClassifier) -> dict[str, Any]:
+    """What a checkpoint says of its weights, as plain containers."""
+    return {
+        "genres": list(data.vocabulary.names),
+        "modalities": list(modalities_of(config["modalities"])),
+        "config": dict(config),
+        "preparations": {m: e.preparation.state() for m, e in model.encoders.items()},  # type: ignore[union-attr,operator]
+        "sizes": {m: e.dim for m, e in model.encoders.items()},
+    }
 
 
 def make_trainer(config: Mapping[str, Any], loggers: list[Any], own: list[pl.Callback], run: Run) -> pl.Trainer:
     """Lightning's Trainer from `trainer` and `callbacks`."""
-    from hydra.utils import instantiate
-
     options = dict(config["trainer"])
     options.pop("threads"), options.pop("compile")
     shown = options.pop("progress")
@@ -141,7 +186,7 @@ def make_trainer(config: Mapping[str, Any], loggers: list[Any], own: list[pl.Cal
         from pytorch_lightning.callbacks import RichProgressBar
 
         own = [*own, RichProgressBar()]
-    extra = [instantiate(dict(node), _convert_="all") for node in (config.get("callbacks") or {}).values() if node]
+    extra = [build.make(node) for node in (config.get("callbacks") or {}).values() if node]
     try:
         return pl.Trainer(
             **options,
@@ -188,6 +233,7 @@ def quiet_libraries() -> None:
         ".*smaller than the logging interval.*",
         ".*Checkpoint directory.*",
         ".*LeafSpec.*",
+        ".*overridden `transfer_batch_to_device`.*",
         ".*sync_dist=True.*",
         ".*in eval mode at the start of training.*",
     ):

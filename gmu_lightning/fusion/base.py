@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.inputs import selected
 from gmu_lightning.fusion.heads import LinearHead, MaxoutHead
 from gmu_lightning.movie import Features, Fused, MovieBatch, UserError
 
@@ -166,13 +167,13 @@ def encoded(encoder: Any, inputs: Any, present: Tensor) -> Features:
     """Inputs of B rows -> Features, those not present (B,) zeros and never encoded; Features pass through."""
     if isinstance(inputs, Features):
         return inputs
-    if bool(present.all()):
+    # Where rows know nothing of each other, a GPU is not asked which are there: what is absent is blanked afterwards.
+    if (present.is_cuda and encoder.rowwise) or bool(present.all()):
         return encoder(inputs)
     rows = present.nonzero().squeeze(1)
     if not len(rows):
         return Features(torch.zeros(len(present), encoder.dim, device=present.device))
-    chosen = inputs[rows] if isinstance(inputs, Tensor) else type(inputs)(*(t[rows] for t in inputs))
-    vector, sequence, mask = encoder(chosen)
+    vector, sequence, mask = encoder(selected(inputs, rows))
 
     def scattered(tensor: Tensor) -> Tensor:
         return tensor.new_zeros(len(present), *tensor.shape[1:]).index_copy(0, rows, tensor)

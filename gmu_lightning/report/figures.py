@@ -124,7 +124,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
             figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
 
         with matplotlib.rc_context({"svg.hashsalt": "gmu_lightning", "svg.fonttype": "none"}):
-            write_atomically(file, write)
+            write_atomically(file, write, lasting=False)
         files.append(file)
     return files
 

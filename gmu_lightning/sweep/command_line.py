@@ -47,7 +47,7 @@ def call(command: Callable[[], Any]) -> None:
             scratch = tempfile.mkdtemp()
             arguments += [f"hydra.sweep.dir={scratch}", f"hydra.run.dir={scratch}"]
         sys.argv[1:] = arguments
-        register_launcher()
+        register_plugins()
         command()
     except KeyboardInterrupt:
         SweepFiles.end(interrupted=True)
@@ -113,11 +113,13 @@ def refuse_dot_for_slash(arguments: Sequence[str]) -> None:
             raise UserError(f"{argument} sets a value where a group is chosen: write {group}={value} (slash, not dot)")
 
 
-def register_launcher() -> None:
-    """Hydra takes launchers from modules named hydra_plugins alone: give ours that name."""
+def register_plugins() -> None:
+    """Hydra takes launchers and sweepers from modules named hydra_plugins alone: give ours that name."""
     from hydra.core.plugins import Plugins
 
+    from gmu_lightning.sweep.composition import Cartesian
     from gmu_lightning.sweep.launcher import Processes
+    from gmu_lightning.sweep.stacked import Stacked
 
     try:
         import hydra_plugins  # noqa: F401
@@ -126,9 +128,10 @@ def register_launcher() -> None:
         parent.__path__ = []
         sys.modules["hydra_plugins"] = parent
     module = sys.modules.setdefault("hydra_plugins.gmu_lightning", ModuleType("hydra_plugins.gmu_lightning"))
-    module.Processes = Processes  # type: ignore[attr-defined]
-    Processes.__module__ = module.__name__
-    Plugins.instance().register(Processes)
+    for plugin in (Processes, Stacked, Cartesian):
+        setattr(module, plugin.__name__, plugin)
+        plugin.__module__ = module.__name__
+        Plugins.instance().register(plugin)
     register_resolvers()
 
 

@@ -6,15 +6,18 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gmu_lightning.data.progress import QUIET
 from gmu_lightning.files import write_text
 from gmu_lightning.movie import Senseless, UserError
 from gmu_lightning.run import Run, identity
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -63,23 +66,44 @@ def perform_in_sweep(job: Job) -> None:
     A job that an equal one did, or is doing, is not done again.
     """
     os.environ[QUIET] = "1"
+    with begun(job) as mine:
+        if mine:
+            ended(job, lambda: _train(job))
+
+
+@contextmanager
+def begun(job: Job) -> Iterator[bool]:
+    """Hold a job's folder and begin its run; False where an equal job did it, or is doing it."""
     run = job.run
     with run.held() as mine:
         if not mine or done_before(job):
+            yield False
             return
         run.begin(job.config, job.overrides)
-        try:
-            metrics = _train(job)
-        except KeyboardInterrupt:
-            run.end("failed", "interrupted")
-            raise
-        except (Exception, SystemExit) as error:
-            end_unfinished(run, error)
-        else:
-            run.end("finished")
-            warned = " ".join(f"[{w.split(':')[0]}]" for w in run.status["warnings"])
-            scores = f"test micro F1 {metrics['test/f1_micro']:.4f}  micro AP {metrics['test/ap_micro']:.4f}"
-            print(f"{run.folder.name}  {scores}  {metrics['seconds/total']:.1f} s {warned}".rstrip(), flush=True)
+        yield True
+
+
+def ended(job: Job, work: Callable[[], dict[str, Any]]) -> None:
+    """The last of a begun job's work, which gives its metrics; how that ended is in status.json and on the console."""
+    run = job.run
+    metrics = attempted(job, work)
+    if metrics is not None:
+        run.end("finished")
+        warned = " ".join(f"[{w.split(':')[0]}]" for w in run.status["warnings"])
+        scores = f"test micro F1 {metrics['test/f1_micro']:.4f}  micro AP {metrics['test/ap_micro']:.4f}"
+        print(f"{run.folder.name}  {scores}  {metrics['seconds/total']:.1f} s {warned}".rstrip(), flush=True)
+
+
+def attempted(job: Job, work: Callable[[], Made]) -> Made | None:
+    """What some of a begun job's work made; None where it failed, which is in status.json then."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        job.run.end("failed", "interrupted")
+        raise
+    except (Exception, SystemExit) as error:
+        end_unfinished(job.run, error)
+        return None
 
 
 def done_before(job: Job) -> bool:
@@ -122,6 +146,7 @@ def sentence_of(error: BaseException) -> str:
 
 
 def _train(job: Job) -> dict[str, Any]:
+    import gmu_lightning.lightning  # noqa: F401  # first, because it imports torch in less time
     from gmu_lightning.experiment.train import train
 
     return train(job.config, job.run, job.sweep)

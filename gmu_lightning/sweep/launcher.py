@@ -1,4 +1,4 @@
-"""hydra/launcher=processes: jobs in parallel, a process each, forked from a server that has imported the stack once.
+"""Launchers that run jobs side by side, in processes forked from a server that has imported the stack once.
 
 A job that is killed by a signal costs that job alone.
 """
@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import forkserver
@@ -20,23 +21,26 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict
 
 from gmu_lightning.movie import UserError
+from gmu_lightning.sweep.composition import Composer
 from gmu_lightning.sweep.job import Job, end_unfinished, perform_in_sweep, record_failure
 from gmu_lightning.sweep.plan import Plans
 from gmu_lightning.sweep.task import job_of, one_device, overrides_of, unsettled
 
-STACK = ["gmu_lightning.experiment.train", "gmu_lightning.sweep.job"]
+STACK = [
+    *("gmu_lightning.lightning", "gmu_lightning.experiment.train", "gmu_lightning.sweep.job"),
+    *("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "pyarrow.parquet", "pandas"),
+]
 
 
-class Processes(Launcher):
-    """At most `n_jobs` jobs at a time, each with `threads` CPU threads; with CUDA they take the devices in turn."""
+class Parallel(Launcher):
+    """What the launchers share: jobs are composed while the stack is imported, and equal jobs run once."""
 
-    def __init__(self, n_jobs: int = 2, threads: int | None = None):
-        self.n_jobs = max(1, int(n_jobs))
-        self.threads = threads or max(1, (os.cpu_count() or 1) // self.n_jobs)
+    threads: int
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
         """Called by Hydra."""
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        self.config = config
+        self.composer = Composer(hydra_context.config_loader, config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Called by Hydra with the overrides of every job."""
@@ -53,28 +57,44 @@ class Processes(Launcher):
         if self.config.check:
             for job in jobs:
                 Plans.add(job)
-            return [_returned(config) for config in configs]
-        distinct = list({job.folder: job for job in jobs}.values())  # equal jobs run once
+        else:
+            self.run(context, list({job.folder: job for job in jobs}.values()))
+        return [_returned(config) for config in configs]
+
+    def run(self, context: Any, jobs: Sequence[Job]) -> None:
+        """Do them, each in whatever process."""
+        raise NotImplementedError
+
+    def _composed(self, overrides: list[str], number: int) -> DictConfig:
+        config = self.composer.compose(overrides, number)
+        with open_dict(config):
+            if config.trainer.threads is None:
+                config.trainer.threads = self.threads
+        return config
+
+
+class Processes(Parallel):
+    """At most `n_jobs` jobs at a time, a process each, with `threads` CPU threads; with CUDA they take the devices in turn."""
+
+    def __init__(self, n_jobs: int = 2, threads: int | None = None):
+        self.n_jobs = max(1, int(n_jobs))
+        self.threads = threads or max(1, (os.cpu_count() or 1) // self.n_jobs)
+
+    def run(self, context: Any, jobs: Sequence[Job]) -> None:
+        """A process per job."""
         running: set[Any] = set()
+        stopping = threading.Event()
         pool = ThreadPoolExecutor(self.n_jobs)
         try:
-            list(pool.map(lambda numbered: _in_a_process(context, running, *numbered), enumerate(distinct)))
+            list(pool.map(lambda numbered: _in_a_process(context, running, stopping, *numbered), enumerate(jobs)))
         except BaseException:
+            stopping.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(running):
                 process.terminate()
             raise
         finally:
             pool.shutdown()
-        return [_returned(config) for config in configs]
-
-    def _composed(self, overrides: list[str], number: int) -> DictConfig:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-            if config.trainer.threads is None:
-                config.trainer.threads = self.threads
-        return config
 
 
 def _job(config: DictConfig, sweep: Path) -> Job | None:
@@ -86,19 +106,25 @@ def _job(config: DictConfig, sweep: Path) -> Job | None:
         return None
 
 
-def _in_a_process(context: Any, running: set[Any], number: int, job: Job) -> None:
+def _in_a_process(context: Any, running: set[Any], stopping: threading.Event, number: int, job: Job) -> None:
     process = context.Process(target=_child, args=(job, number), daemon=False)
     process.start()
     running.add(process)
     process.join()
     running.discard(process)
-    code = process.exitcode
-    if code and job.run.status.get("state") in (None, "running"):
-        if not job.run.status:
-            job.run.begin(job.config, job.overrides)
-        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
-        end_unfinished(job.run, UserError(f"its process was ended by {name}{hint}"))
+    if not stopping.is_set():  # else it was we who ended it, and the sweep's end says why
+        end_killed(job, process.exitcode)
+
+
+def end_killed(job: Job, code: int | None) -> None:
+    """A job whose process ended with `code` before the job did, told so in its status."""
+    if not code or job.run.status.get("state") not in (None, "running"):
+        return
+    if not job.run.status:
+        job.run.begin(job.config, job.overrides)
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    end_unfinished(job.run, UserError(f"its process was ended by {name}{hint}"))
 
 
 def _child(job: Job, number: int) -> None:

@@ -23,6 +23,7 @@ SECONDS_PER_JOB, SECONDS_PER_STEP = 2.0, 0.006
 SECONDS_PER_MOVIE = {"prepare": 0.003, "encode": 0.03, "train": 0.05}
 BYTES_PER_MOVIE = {"text": 1_000, "image": 150_000, "video": 3_300_000, "audio": 1_500_000, "metadata": 1_300}
 LEARNED_WIDTH = 4096  # numbers, where only train will tell
+BYTES_PER_NUMBER = {"float32": 4, "float16": 2}
 JOB_BYTES, STACK_BYTES = 6e6, 900e6
 
 
@@ -109,19 +110,26 @@ def _keys(config: Mapping[str, Any]) -> dict[str, str]:
     from gmu_lightning.experiment.build import needs_of
 
     needs = needs_of(config)
-    return {m: f"{config['data']}{m}{config['encoder'][m]}{needs}" for m in modalities_of(config["modalities"])}
+    kept_in = config["store"].get("precision")
+    also = f"{needs}{kept_in}{config.get('encode')}"
+    return {m: f"{config['data']}{m}{config['encoder'][m]}{also}" for m in modalities_of(config["modalities"])}
 
 
 def _part(config: Mapping[str, Any], modality: str) -> _Part:
-    from gmu_lightning.data.store import Store
-    from gmu_lightning.experiment.build import kept, make, needs_of
+    from gmu_lightning.data.store import Store, column_key
+    from gmu_lightning.encoders.memory import remember_in
+    from gmu_lightning.experiment.build import encoding_of, kept, kept_in_part, make, needs_of
+    from gmu_lightning.features import feature_key
+    from gmu_lightning.frozen_blocks import partial_key
 
     name = f"{modality}={config['choices'].get(f'encoder/{modality}', '')}"
     try:
         encoder = make(config["encoder"][modality])
         encoder.check()
+        precision = encoding_of(config).precision
         data: MovieData = make(config["data"])
-        store = Store(config["store"]["dir"], read_only=True)
+        store = Store.of(config["store"], read_only=True)
+        remember_in(store.root / "weights", read_only=True)
         pending = data.pending(store)
         if pending:
             return _Part(f"data  {config['choices'].get('data')}: {pending}; {name}: {_weights(encoder)}")
@@ -130,26 +138,32 @@ def _part(config: Mapping[str, Any], modality: str) -> _Part:
         return _Part(f"stop  {name}: {error}")
     needs = needs_of(config)
     cacheable = kept(encoder, needs)
-    return _look(data, encoder, cacheable, needs != "vector", store, f"{config['choices'].get('data')}", name)
-
-
-def _look(data: MovieData, encoder: Any, cacheable: bool, sequences: bool, store: Store, data_name: str, name: str) -> _Part:
-    from gmu_lightning.data.store import column_key
-    from gmu_lightning.features import feature_key
-
-    movies, modality = len(data.movies), encoder.modality
     column = column_key(modality, data.digests[modality], data.in_train, encoder.preparation)
-    prepared = store.has("columns", column)
-    cached = cacheable and store.has("features", feature_key(column, encoder, sequences and encoder.sequences))
+    features = feature_key(column, encoder, needs != "vector" and encoder.sequences, store.precision, precision)
+    prepared, cached = store.has("columns", column), cacheable and store.has("features", features)
     state = "computed in every step" if not cacheable else "features cached" if cached else "features to be computed once"
+    if store.blocks and kept_in_part(encoder, needs):
+        blocks = store.has("features", partial_key(column, encoder, store.precision))
+        state += f", what its frozen blocks give {'cached' if blocks else 'to be computed once, where there is room'}"
+    line = f"{_weights(encoder)}, {'prepared' if prepared else 'to be prepared'}, {state}"
+    return _look(data, encoder, cacheable, prepared, cached, store, f"{config['choices'].get('data')}", f"{name}: {line}")
+
+
+def _look(
+    data: MovieData, encoder: Any, cacheable: bool, prepared: bool, cached: bool, store: Store, data_name: str, said: str
+) -> _Part:
+    movies, modality = len(data.movies), encoder.modality
     sizes = "/".join(str(len(data.rows(split))) for split in SPLITS)
     train = len(data.rows("train"))
     return _Part(
-        f"data  {data_name} {sizes} movies, {name}: {_weights(encoder)}, {'prepared' if prepared else 'to be prepared'}, {state}",
+        f"data  {data_name} {sizes} movies, {said}",
         seconds=movies
         * (SECONDS_PER_MOVIE["prepare"] * (not prepared) + SECONDS_PER_MOVIE["encode"] * (cacheable and not cached)),
         bytes=movies
-        * (BYTES_PER_MOVIE.get(modality, 10_000) * (not prepared) + 4 * _width(encoder) * (cacheable and not cached)),
+        * (
+            BYTES_PER_MOVIE.get(modality, 10_000) * (not prepared)
+            + BYTES_PER_NUMBER[store.precision] * _width(encoder) * (cacheable and not cached)
+        ),
         seconds_per_epoch=0.0 if cacheable or not encoder.pretrained else train * SECONDS_PER_MOVIE["train"],
         train_movies=train,
     )

@@ -67,8 +67,10 @@ def evaluate(config: DictConfig) -> None:
     from gmu_lightning.experiment.robustness import seed_of_draw
 
     seed = seed_of_draw(config.robustness, config.robustness_seed)
-    store = Store(str(config.store.dir))
-    evaluate_run(Run(str(config.run)), str(config.split), config.data.root, str(config.threshold), store, seed)
+    store = Store(str(config.store.dir), max_gb=config.store.max_gb)
+    evaluate_run(
+        Run(str(config.run)), str(config.split), config.data.root, str(config.threshold), store, seed, config.encode.backend
+    )
 
 
 def job_of(config: DictConfig, hydra: DictConfig, folder: str | Path, sweep: str | None) -> Job:

@@ -1,49 +1,49 @@
-"""make bench: CPU seconds of looking at a command and of one quickstart job. Variants alternate, so that load hits all alike."""
+"""CPU seconds of looking at a command, and of one quickstart job.
+
+python tests/benchmarks/start_up.py [--rounds N] [--out FOLDER]
+"""
 
 from __future__ import annotations
 
-import os
-import platform
-import resource
-import statistics
-import subprocess
+import shutil
 import sys
-import tempfile
+from functools import partial
+from pathlib import Path
 
-ROUNDS = 3
-JOB = ["experiment=quickstart", "trainer.threads=1", "trainer.progress=none"]
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.benchmarks.harness import Asked, Report, alternated, parser, perform, spread
+from tests.benchmarks.workers import Cost, cost
+
 VARIANTS = {
     "train --help": ["--help"],
     "train --cfg job": ["--cfg", "job"],
-    "a job, mean": [*JOB, "fusion=mean"],
-    "a job, concat": [*JOB, "fusion=concat"],
-    "a job, gmu_original": [*JOB, "fusion=gmu_original"],
-    "a job, gmu_softmax": [*JOB, "fusion=gmu_softmax"],
+    "a job, mean": ["fusion=mean"],
+    "a job, concat": ["fusion=concat"],
+    "a job, gmu_original": ["fusion=gmu_original"],
+    "a job, gmu_softmax": ["fusion=gmu_softmax"],
 }
 
 
-def cpu_seconds(arguments: list[str], folder: str) -> float:
-    """CPU seconds, user and system, of one command."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "gmu_lightning.train", *arguments]
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+def measure(asked: Asked) -> Report:
+    """A row per command."""
+    command(asked, VARIANTS["a job, mean"])  # generates and prepares the movies that all jobs read
+    found = alternated({name: partial(command, asked, words) for name, words in VARIANTS.items()}, asked.rounds)
+    rows = [
+        {"command": name, "CPU s": spread([took.cpu for took in taken]), "peak MB": max(took.peak_mb for took in taken)}
+        for name, taken in found.items()
+    ]
+    return Report("Starting up", rows, [f"Jobs of experiment=quickstart, {asked.threads} thread(s)."], found)
 
 
-def main() -> None:
-    """One line per variant."""
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
-    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    with tempfile.TemporaryDirectory() as folder:
-        cpu_seconds(VARIANTS["a job, mean"], folder)  # generates and prepares the movies that all jobs read
-        for _ in range(ROUNDS):
-            for name, arguments in VARIANTS.items():
-                seconds[name].append(cpu_seconds(arguments, folder))
-    print(f"{'CPU seconds':24}{'best':>8}{'median':>8}   of {ROUNDS}")
-    for name, found in seconds.items():
-        print(f"{name:24}{min(found):8.2f}{statistics.median(found):8.2f}")
+def command(asked: Asked, words: list[str]) -> Cost:
+    """One `train`."""
+    run = asked.scratch / "runs/start-up"
+    shutil.rmtree(run, ignore_errors=True)
+    shared = ["experiment=quickstart", "trainer.progress=none", f"hydra.run.dir={run}"]
+    ours = ["-m", "gmu_lightning.train", *shared, *asked.run_words(limited=False), *words]
+    return cost(ours, asked.scratch / "logs/start-up.txt", asked.threads)
 
 
 if __name__ == "__main__":
-    main()
+    perform({"start_up": measure}, parser(__doc__).parse_args())

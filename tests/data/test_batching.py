@@ -13,6 +13,7 @@ ORDERS = {
     "random": {"seed": 1},
     "buckets": {"seed": 1, "lengths": LENGTHS},
     "budget": {"seed": 1, "lengths": LENGTHS, "tokens": 500},
+    "mixed": {"seed": 1, "lengths": LENGTHS, "tokens": 500, "mixed": True},
     "fixed": {},
     "fixed by length": {"lengths": LENGTHS},
 }
@@ -137,3 +138,19 @@ def test_iterating_gives_the_epoch_that_was_set():
 
 def test_a_split_without_movies_has_no_batches():
     assert batches(ROWS[:0], seed=1, world=2) == []
+
+
+def test_where_padding_costs_nothing_the_budget_counts_real_tokens_and_lengths_are_mixed():
+    found = batches(seed=1, lengths=LENGTHS, tokens=1000, mixed=True)
+    held = [int(LENGTHS[batch].sum()) for batch in found]
+    assert max(held) <= 1000
+    assert all(h + LENGTHS[after[0]] > 1000 for h, after in zip(held, found[1:], strict=False))  # filled as they come
+    bucketed = batches(seed=1, lengths=LENGTHS, tokens=1000)
+    assert np.mean([np.std(LENGTHS[b]) for b in found]) > 3 * np.mean([np.std(LENGTHS[b]) for b in bucketed])
+    assert rows_of(found) == rows_of(batches(seed=1))  # the order of a plain shuffle
+
+
+def test_a_text_longer_than_the_budget_stands_alone_among_mixed_ones_too():
+    lengths = np.array([5, 40, 5, 5, 40])
+    found = batches(np.arange(5), seed=1, lengths=lengths, tokens=30, mixed=True)
+    assert all(len(batch) == 1 for batch in found if 40 in lengths[batch])

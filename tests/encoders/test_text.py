@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from gmu_lightning.encoders import weights
-from gmu_lightning.encoders.text import HuggingFaceText, TokenPreparation
+from gmu_lightning.encoders.text import HuggingFaceText
+from gmu_lightning.encoders.tokens import TokenPreparation
 from gmu_lightning.movie import UserError
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -38,7 +39,8 @@ def test_rows_are_padded_to_the_longest_with_the_tokenizers_own_padding(text_fol
     for family, padding in (("bert", 0), ("roberta", 1)):
         preparation = TokenPreparation(str(text_folder(family)), max_tokens=64)
         rows = [preparation.store(text) for text in plots]
-        ids, mask = preparation.batch([*rows, None], training=True)
+        ids, mask, lengths = preparation.batch([*rows, None], training=True)
+        assert lengths == (*map(len, rows), 1)
         assert ids.dtype == torch.int64 and mask.dtype == torch.bool
         assert ids.shape == mask.shape == (4, max(map(len, rows)))
         assert mask.sum(1).tolist() == [*map(len, rows), 1]
@@ -56,10 +58,11 @@ def test_padding_changes_no_feature(text_folder, plots, pool):
 def test_attention_reads_the_mask_and_not_the_padding_ids(text_folder, plots):
     encoder = HuggingFaceText(str(text_folder()))
     expected = encode(encoder, *plots).vector
-    ids, mask = encoder.preparation.batch([encoder.preparation.store(text) for text in plots], training=False)
-    ids[~mask] = 9
+    inputs = encoder.preparation.batch([encoder.preparation.store(text) for text in plots], training=False)
+    inputs.ids[~inputs.mask] = 9
     with torch.no_grad():
-        assert torch.allclose(encoder(type(encoder.preparation.batch([None], False))(ids, mask)).vector, expected, atol=1e-6)
+        for lengths in (inputs.lengths, None):
+            assert torch.allclose(encoder(inputs._replace(lengths=lengths)).vector, expected, atol=1e-6)
 
 
 def test_pools_are_what_their_names_say(text_folder, plots):

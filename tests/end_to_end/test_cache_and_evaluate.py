@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,9 +31,10 @@ from gmu_lightning.experiment.prepare import prepare
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
 from gmu_lightning.sweep.job import perform
+from gmu_lightning.sweep.plan import plan
 
 from ..data.moviescope_files import write
-from .shell import last_line, typed
+from .shell import SMOKE, environment, last_line, typed
 
 NARROW = {"layers": [1, 1, 1, 1], "channels": [4, 4, 8, 8]}
 
@@ -101,6 +105,35 @@ def cached(train, pretrained) -> Cached:
         return Cached(train(*pretrained), loaded)
 
 
+AT_THE_FIRST_STEP = """
+import sys
+from gmu_lightning.callbacks import Determinism
+
+begin = Determinism.on_train_batch_start
+
+
+def look(self, *given):
+    Determinism.on_train_batch_start = begin
+    heavy = {"transformers", "timm", "torchvision", "scipy", "matplotlib", "wandb", "pandas"}
+    print("imported:", *sorted(heavy & set(sys.modules)))
+    begin(self, *given)
+
+
+Determinism.on_train_batch_start = look
+from gmu_lightning.train import cli
+
+cli()
+"""
+
+
+def test_a_run_on_cached_features_imports_no_library_of_encoders(cached, pretrained, tmp_path, store):
+    command = [sys.executable, "-c", AT_THE_FIRST_STEP, *SMOKE, *pretrained, "seed=2", "hydra.run.dir=run"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(store), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "imported:"
+    assert Run(tmp_path / "run").status["state"] == "finished"
+
+
 @pytest.fixture(scope="module")
 def first(train, raw) -> Run:
     """A finished run on raw files, never changed."""
@@ -142,7 +175,67 @@ def test_a_frozen_encoder_is_loaded_once_and_read_ever_after(cached, train, pret
         train(*pretrained, "fusion=gmu_softmax", "seed=2", "encoder.text.normalise=layer")
     assert not +loaded
     assert columns_in(store) == before
+    how = {"backend": "torch", "precision": "float32"}
+    for run, from_cache in ((cached.run, False), (again, True)):
+        told = json.loads((run / "environment.json").read_text())["encode"]
+        assert told == {modality: how | {"from_cache": from_cache} for modality in ("text", "image")}
     assert np.array_equal(again.predictions("test").logits, cached.run.predictions("test").logits)
+
+
+def test_features_in_half_precision_are_another_run_and_are_read_again_by_evaluate(cached, train, pretrained, store):
+    with counted() as loaded:
+        half = train(*pretrained, "store.precision=float16")
+    assert +loaded == {"text": 1, "image": 1}
+    assert half.status["identity"] != cached.run.status["identity"]
+    logits = half.predictions("test").logits
+    assert not np.array_equal(logits, cached.run.predictions("test").logits)
+    assert logits == pytest.approx(cached.run.predictions("test").logits, abs=0.05)
+    with counted() as loaded:
+        again = Run(evaluate(half, "test", None, "0.5", Store(store)))
+    assert not +loaded
+    assert np.array_equal(again.predictions("test").logits, logits)
+
+
+@pytest.fixture(scope="module")
+def in_parts(train, pretrained, store) -> tuple[Run, Run]:
+    """A run that trains the last blocks of both networks from what the first gave once, and one that runs all in each step."""
+    how = ("encoder.text.freeze=1", "encoder.image.freeze=1", "encoder.text.lr=1e-3", "scheduler=constant")
+    before = columns_in(store)
+    kept = train(*pretrained, *how)
+    assert {"features/image", "features/text"} <= {name.split("-")[0] for name in columns_in(store) - before}
+    return kept, train(*pretrained, *how, "store.blocks=false")
+
+
+def test_what_frozen_blocks_give_is_computed_once_and_changes_no_score(in_parts):
+    kept, whole = in_parts
+    for split in ("val", "test"):
+        assert kept.predictions(split).logits == pytest.approx(whole.predictions(split).logits, abs=1e-4)
+    losses = [[float(row["train/loss"]) for row in csv.DictReader((run / "history.csv").open())] for run in in_parts]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    states = [checkpoint(run)["state_dict"] for run in in_parts]
+    assert states[0].keys() == states[1].keys()
+    assert any(name.startswith("encoders.text.network.embeddings.") for name in states[0]), "the whole network is in a checkpoint"
+
+
+def test_a_run_in_parts_is_scored_again_from_what_its_blocks_gave_and_from_raw_files(in_parts, store, tmp_path):
+    kept, _ = in_parts
+    logits = kept.predictions("test").logits
+    for place in (store, tmp_path):
+        before = columns_in(place)
+        again = Run(evaluate(kept, "test", None, "0.5", Store(place)))
+        assert again.predictions("test").logits == pytest.approx(logits, abs=1e-5)
+        assert not [name for name in columns_in(place) - before if name.startswith("features/")], "a single pass keeps nothing"
+
+
+def test_a_plan_says_whether_what_frozen_blocks_give_is_there(in_parts, job, pretrained):
+    def said(*how: str) -> str:
+        (line,) = [line for line in plan([job(*pretrained, *how)]) if line.startswith("data ") and "text=" in line]
+        return line
+
+    assert said("encoder.text.freeze=1").endswith("computed in every step, what its frozen blocks give cached")
+    assert "to be computed once, where there is room" in said("encoder.text.freeze=1", "store.precision=float16")
+    assert said("encoder.text.freeze=1", "store.blocks=false").endswith("computed in every step")
+    assert said("encoder.text.freeze=0").endswith("computed in every step")
 
 
 def test_other_weights_and_another_pooling_are_other_features(cached, train, pretrained, tmp_path):

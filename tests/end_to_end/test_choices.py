@@ -86,6 +86,13 @@ def test_early_stopping_ends_a_run_that_does_not_improve(train):
     assert (run.metrics["best_epoch"], run.metrics["epochs"]) == (0, 3)
 
 
+@pytest.mark.parametrize("logger", ["csv", "tensorboard"])
+def test_callbacks_may_monitor_any_score_of_val_with_a_logger_and_without(logger, train):
+    score = "callbacks.early_stopping.monitor=val/ap_samples"
+    run = train("callbacks=early_stopping", score, "callbacks.early_stopping.patience=1", "optimizer.lr=0", f"logger={logger}")
+    assert [row["epoch"] for row in history(run)] == [0, 1]
+
+
 @pytest.mark.parametrize("choice", ["data.workers=2", "trainer.progress=lines", "logger=tensorboard"])
 def test_what_is_no_part_of_a_runs_identity_changes_nothing(choice, plain, train):
     other = train(SMALL_BATCHES, choice)
@@ -169,3 +176,13 @@ def test_a_job_that_was_done_is_not_done_again_and_one_that_failed_is(job, monke
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Every file: when it was written, and what it holds."""
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_in_bfloat16_gradients_are_clipped_and_weights_stay_float32(train):
+    """AdamW is fused, and Lightning would refuse to clip for it."""
+    clipped = (SMALL_BATCHES, "trainer.gradient_clip_val=0.01")
+    whole, narrow = train(*clipped), train(*clipped, "trainer.precision=bf16-mixed")
+    assert all(tensor.dtype == torch.float32 for tensor in weights(narrow).values() if tensor.is_floating_point())
+    losses = [[row["train/loss"] for row in history(run)] for run in (whole, narrow)]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)

@@ -28,7 +28,7 @@ from gmu_lightning.fusion import Fusion
 from gmu_lightning.movie import MODALITIES
 from gmu_lightning.run import Run
 from gmu_lightning.sweep.callback import SweepFiles
-from gmu_lightning.sweep.command_line import register_launcher
+from gmu_lightning.sweep.command_line import register_plugins
 from gmu_lightning.sweep.task import plain
 
 TESTED = {
@@ -37,6 +37,7 @@ TESTED = {
     "experiment",
     "fusion",
     "hydra/launcher",
+    "hydra/sweeper",
     "logger",
     "loss",
     "optimizer",
@@ -53,7 +54,7 @@ def each(*groups: str) -> pytest.MarkDecorator:
 
 @pytest.fixture(autouse=True)
 def hydra() -> Iterator[None]:
-    register_launcher()
+    register_plugins()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         yield

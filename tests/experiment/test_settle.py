@@ -179,6 +179,10 @@ def test_a_seed_is_a_whole_number_from_0_on(seed):
         ("data", {"workers": -1}, r"data\.workers=-1 .* from 0 on"),
         ("optimizer", {"lr": "fast"}, r"optimizer\.lr=fast is no learning rate: give a number"),
         ("trainer", {"threads": 0}, r"trainer\.threads=0 .* from 1 on, or null for all cores"),
+        ("store", {"dir": "s", "max_gb": 0}, r"store\.max_gb=0 is no size"),
+        ("store", {"dir": "s", "precision": "half"}, r"store\.precision=half is not known"),
+        ("store", {"dir": "s", "workers": 0}, r"store\.workers=0 is no such number"),
+        ("store", {"dir": "s", "blocks": "some"}, r"store\.blocks=some is neither true nor false"),
         ("fusion", {"bias": "maybe"}, r"fusion\.bias=maybe is neither true nor false"),
     ],
 )

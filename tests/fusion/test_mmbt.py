@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from gmu_lightning.encoders.prefix import Prefix
-from gmu_lightning.encoders.text import HuggingFaceText, TokenInputs
+from gmu_lightning.encoders.text import HuggingFaceText
+from gmu_lightning.encoders.tokens import TokenInputs
 from gmu_lightning.encoders.vector import Vector
 from gmu_lightning.fusion import GMU, MMBT
 from gmu_lightning.fusion.mmbt import shortened

@@ -21,7 +21,7 @@ from gmu_lightning.experiment.conf import conf_folder
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep import command_line
 from gmu_lightning.sweep.callback import SweepFiles
-from gmu_lightning.sweep.command_line import call, escaped, refuse_dot_for_slash, register_launcher, sentence
+from gmu_lightning.sweep.command_line import call, escaped, refuse_dot_for_slash, register_plugins, sentence
 
 PARSER = OverridesParser.create()
 PATH_KEYS = ("data.root", "store.dir", "hydra.run.dir", "hydra.sweep.dir", "run", "runs", "output", "encoder.text.weights")
@@ -156,7 +156,7 @@ def test_dots_and_slashes_in_their_places_are_accepted():
 @pytest.fixture(scope="module")
 def said() -> Iterator[Callable[..., str]]:
     """`said(overrides)`: the sentence that composing `train` with them ends in."""
-    register_launcher()
+    register_plugins()
 
     def say(*overrides: str) -> str:
         GlobalHydra.instance().clear()
@@ -179,8 +179,8 @@ def said() -> Iterator[Callable[..., str]]:
         ("hydra/launcher=processess", "hydra/launcher=processess is no choice: did you mean processes?", ""),
         ("fusion.dimm=3", "fusion.dimm is no key of the configuration: did you mean fusion.dim ", ""),
         ("loss.pos_wieght=none", "loss.pos_wieght is no key of the configuration: did you mean loss.pos_weight ", ""),
-        ("encoder/txt=minilm", "encoder/txt is no key of the configuration: did you mean encoder/text ", ""),
-        ("encoder=minilm", "encoder is no key of the configuration: did you mean encoder/text ", ""),
+        ("encoder/txt=minilm", "encoder/txt is no key of the configuration: did you mean encoder/text", ""),
+        ("encoder=minilm", "encoder is no key of the configuration: did you mean encode or encoder/text", ""),
         ("zzzzzzzzz=1", "zzzzzzzzz is no key of the configuration: see --cfg job for all keys", ""),
         ("seed==3(", "an argument does not follow key=value: Error parsing override 'seed==3('", ""),
         ("seed", "an argument does not follow key=value: Error parsing override 'seed'", ""),

@@ -1,0 +1,197 @@
+"""hydra/launcher=stacked: one start-up, one reading and one encoding for all jobs of a sweep, then nothing but their arithmetic.
+
+On a CPU the jobs go to as many workers of one thread as there are cores, each bound to a core of its own: heads are too small to
+share one, and a worker keeps data and features from job to job. With CUDA one worker trains jobs that differ by their seed as a
+single model with one axis more (`experiment.stack`). Heads over resident features need no Trainer (`experiment.heads`); what
+trains more than that gets one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+from gmu_lightning.data.progress import QUIET
+from gmu_lightning.experiment.settle import fine_tuned
+from gmu_lightning.movie import UserError
+from gmu_lightning.sweep.job import Job
+from gmu_lightning.sweep.launcher import Parallel, end_killed
+
+CUDA = "cuda"  # what a worker answers whose jobs are trained there
+
+
+class Stacked(Parallel):
+    """Jobs in workers that last.
+
+    Args:
+        how: `workers`, `stacks`, or `auto`: stacks where CUDA is used, workers elsewhere.
+        workers: how many; None for as many as there are cores.
+
+    Raises:
+        UserError: `how` is none of these.
+    """
+
+    threads = 1
+
+    def __init__(self, how: str = "auto", workers: int | None = None):
+        if how not in ("auto", "workers", "stacks"):
+            raise UserError(f"hydra.launcher.how={how} is none of auto, workers and stacks: choose one of them")
+        self.how = how
+        self.workers = None if workers is None else max(1, int(workers))
+
+    def run(self, context: Any, jobs: Sequence[Job]) -> None:
+        """Read and encode once; then all jobs whose encoders are frozen or small; then the others, each with every core."""
+        small = [job for job in jobs if not fine_tuned(job.config)]
+        large = [job for job in jobs if fine_tuned(job.config)]
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+        workers = [_Worker(context)]
+        try:
+            if small:
+                cuda = workers[0].ask(("warm", small)) == CUDA
+                stacks = cuda if self.how == "auto" else self.how == "stacks"
+                count = 1 if stacks else min(self.workers or len(cores), len(small))
+                print(_said(len(small), count, stacks), file=sys.stderr)
+                workers += [_Worker(context) for _ in range(count - 1)]
+                if stacks:
+                    _share_out(workers, deque([tuple(small)]), None)
+                else:
+                    _share_out(workers, deque((job,) for job in small), cores)
+            if large:
+                which = "1 job trains" if len(large) == 1 else f"{len(large)} jobs train"
+                print(f"stacked: {which} a pretrained encoder: one by one, with every core", file=sys.stderr)
+                alone = [replace(job, config=with_threads(job.config, len(cores))) for job in large]
+                _share_out(workers[:1], deque((job,) for job in alone), None)
+        finally:
+            for worker in workers:
+                worker.end()
+
+
+class _Worker:
+    """A process that does what it is asked until it is told to end, or dies."""
+
+    def __init__(self, context: Any):
+        self.context = context
+        self.ended = False
+        self._start()
+
+    def _start(self) -> None:
+        self.connection, theirs = self.context.Pipe()
+        self.process = self.context.Process(target=_work, args=(theirs,), daemon=False)
+        self.process.start()
+        theirs.close()
+
+    def ask(self, request: tuple[str, Any]) -> Any:
+        """Its answer. Raises EOFError where it died."""
+        self.connection.send(request)
+        return self.connection.recv()
+
+    def do(self, jobs: Sequence[Job], core: int | None) -> None:
+        """Some jobs; where the worker dies of them they are told so, and another takes its place."""
+        try:
+            self.ask(("jobs", (jobs, core)))
+        except (EOFError, OSError):
+            self.process.join()
+            if self.ended:  # it was we who ended it, and the sweep's end says why
+                return
+            for job in jobs:
+                end_killed(job, self.process.exitcode)
+            self._start()
+
+    def end(self) -> None:
+        """Let go of the process, at once if it is at work."""
+        self.ended = True
+        self.connection.close()
+        self.process.join(timeout=1)
+        if self.process.is_alive():
+            self.process.terminate()
+            self.process.join()
+
+
+def _share_out(workers: Sequence[_Worker], queue: deque[tuple[Job, ...]], cores: Sequence[int] | None) -> None:
+    """Every worker takes from the queue until it is empty, on a core of its own where there are `cores`."""
+    problems: list[BaseException] = []
+
+    def drain(worker: _Worker, core: int | None) -> None:
+        try:
+            while not worker.ended:
+                worker.do(queue.popleft(), core)
+        except IndexError:  # nothing is left
+            pass
+        except BaseException as problem:
+            problems.append(problem)
+
+    threads = [
+        threading.Thread(target=drain, args=(worker, cores[n % len(cores)] if cores else None), daemon=True)
+        for n, worker in enumerate(workers)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():  # so that Ctrl-C is heard
+            thread.join(timeout=0.2)
+    if problems:
+        raise problems[0]
+
+
+def _said(jobs: int, workers: int, stacks: bool) -> str:
+    if stacks:
+        return f"stacked: {jobs} jobs on one device; those that differ by their seed alone are trained as one"
+    return f"stacked: {jobs} jobs in {workers} workers of one thread; data and features are read once in each"
+
+
+def with_threads(config: Any, threads: int) -> dict[str, Any]:
+    return {**config, "trainer": {**config["trainer"], "threads": threads}}
+
+
+def _work(connection: Connection) -> None:
+    """A worker's life."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.environ[QUIET] = "1"
+    from gmu_lightning.experiment.resident import Resident
+
+    resident = Resident()
+    try:
+        while True:
+            what, content = connection.recv()
+            if what == "warm":
+                connection.send(_warm(content, resident))
+            else:
+                jobs, core = content
+                _do(jobs, core, resident)
+                connection.send(None)
+    except (EOFError, ConnectionError):  # the sweep has ended, or was ended
+        pass
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _do(jobs: Sequence[Job], core: int | None, resident: Any) -> None:
+    if core is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+    from gmu_lightning.sweep.stacks import perform_stacked
+
+    perform_stacked(jobs, resident)
+
+
+def _warm(jobs: Sequence[Job], resident: Any) -> str | None:
+    """Read, prepare and encode all that the jobs need, with every core; what goes wrong is for the job to say."""
+    from gmu_lightning.experiment.resident import key_of
+    from gmu_lightning.experiment.train import device_of, load
+
+    cuda = False
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quiet = os.environ.pop(QUIET, "")
+    for job in {key_of(job.config): job for job in reversed(jobs)}.values():
+        cuda = cuda or device_of(job.config).type == "cuda"
+        with suppress(Exception):
+            load(with_threads(job.config, threads), resident)
+    os.environ[QUIET] = quiet
+    return CUDA if cuda else None

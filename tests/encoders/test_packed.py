@@ -1,0 +1,169 @@
+"""Without padding a network computes what it computes with it, value and gradient; and its dropout is dropout."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gmu_lightning.encoders.dropout import Dropout, gain, kept_of
+from gmu_lightning.encoders.packed import MOST_GROUPS, _cuts, _GroupAttention, pack
+from gmu_lightning.encoders.text import HuggingFaceText
+from gmu_lightning.encoders.tokens import padded
+
+LENGTHS = {
+    "one text": (5,),
+    "one token": (1, 4, 1),
+    "all alike": (6, 6, 6),
+    "no two alike": tuple(range(2, 20)),
+    "mixed": (20, 3, 3, 11, 20, 7),
+}
+
+
+def texts(lengths, seed=0):
+    random = np.random.default_rng(seed)
+    return padded([random.integers(5, 20, length) for length in lengths], 0)
+
+
+def built(folder, **arguments):
+    encoder = HuggingFaceText(str(folder), freeze="none", **arguments)
+    encoder.build()
+    for module in encoder.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return encoder
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+@pytest.mark.parametrize(("family", "pool"), [("bert", "mean"), ("bert", "pooler"), ("roberta", "cls"), ("distilbert", "mean")])
+def test_features_and_gradients_are_those_of_the_padded_network(text_folder, family, pool, lengths):
+    encoder, inputs = built(text_folder(family), pool=pool), texts(lengths)
+    assert encoder.packed is not None
+    weights = torch.randn(encoder.dim, generator=torch.Generator().manual_seed(1))
+    found = []
+    for given in (inputs, inputs._replace(lengths=None)):
+        encoder.zero_grad()
+        features = encoder(given)
+        (torch.tanh(features.vector) @ weights).square().sum().backward()
+        gradients = {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
+        found.append((features, gradients))
+    (packed, steep), (plain, expected) = found
+    assert torch.allclose(packed.vector, plain.vector, atol=1e-5)
+    assert torch.allclose(packed.sequence[inputs.mask], plain.sequence[inputs.mask], atol=1e-5)
+    assert not packed.sequence[~inputs.mask].any()
+    assert steep.keys() == expected.keys() and any(g.abs().max() > 1e-3 for g in steep.values())
+    for name, gradient in expected.items():
+        assert torch.allclose(steep[name], gradient, atol=1e-5, rtol=1e-4), name
+
+
+def test_a_text_does_not_depend_on_its_batch_mates(text_folder):
+    encoder = built(text_folder()).eval()
+    lengths = (9, 4, 9, 2)
+    inputs = texts(lengths)
+    together = encoder(inputs).vector
+    for n, length in enumerate(lengths):
+        alone = inputs._replace(ids=inputs.ids[n : n + 1, :length], mask=inputs.mask[n : n + 1, :length], lengths=(length,))
+        assert torch.allclose(encoder(alone).vector[0], together[n], atol=1e-6)
+
+
+def test_under_autocast_values_stay_near_and_weights_get_float32_gradients(text_folder):
+    encoder, inputs = built(text_folder()), texts((8, 3, 5))
+    exact = encoder(inputs).vector
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = encoder(inputs).vector
+    rounded.sum().backward()
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).abs().max() < 0.05
+    assert all(p.grad.dtype == torch.float32 for p in encoder.parameters() if p.grad is not None)
+
+
+def test_a_network_that_attends_in_its_own_way_is_padded_and_says_so(text_folder, tmp_path, capsys):
+    import shutil
+
+    import transformers
+
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
+    shutil.copytree(text_folder(), tmp_path / "mpnet")
+    vocabulary = len(transformers.AutoTokenizer.from_pretrained(text_folder()))
+    transformers.MPNetModel(transformers.MPNetConfig(vocab_size=vocabulary, **shape)).save_pretrained(tmp_path / "mpnet")
+    encoder = built(tmp_path / "mpnet")
+    assert encoder.packed is None
+    assert "mpnet cannot be run without padding" in capsys.readouterr().err
+    assert torch.isfinite(encoder(texts((4, 2))).vector).all()
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3])
+def test_the_attentions_own_backward_is_its_derivative(p):
+    packing = pack((3, 1, 4, 4, 2), 4, torch.device("cpu"))
+    q, k, v = (torch.randn(14, 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
+
+    def attend(*inputs):
+        torch.manual_seed(7)
+        return _GroupAttention.apply(*inputs, packing, 0.5, p)
+
+    assert torch.autograd.gradcheck(attend, (q, k, v))
+
+
+def test_dropout_on_attention_keeps_its_expectation():
+    packing = pack((12,), 12, torch.device("cpu"))
+    q, k, v = torch.randn(3, 12, 1, 4, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    whole = _GroupAttention.apply(q, k, v, packing, 0.5, 0.0)
+    drawn = torch.stack([_GroupAttention.apply(q, k, v, packing, 0.5, 0.4) for _ in range(4000)])
+    assert (drawn.std(0) > 0.01).all()
+    assert torch.allclose(drawn.mean(0), whole, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_masks_drop_the_share_that_was_asked_for_and_follow_the_seed(dtype):
+    x = torch.empty(1000, 1001, dtype=dtype)
+    torch.manual_seed(3)
+    first, second = kept_of(x, 0.1), kept_of(x, 0.1)
+    torch.manual_seed(3)
+    assert torch.equal(kept_of(x, 0.1), first) and not torch.equal(first, second)
+    assert first.dtype == dtype and set(first.unique().tolist()) == {0.0, 1.0}
+    share = 1 - first.float().mean()
+    assert abs(share - 0.1) < 0.0015  # five standard deviations
+    assert abs(first.float().mean(0).std() - (0.09 / 1000) ** 0.5) < 0.001  # no column is favoured
+    assert abs(gain(0.1) - 1 / 0.9) < 1e-4
+
+
+def test_dropout_is_a_modules_dropout():
+    x = torch.randn(500, 40, requires_grad=True)
+    layer = Dropout(0.25)
+    y = layer(x)
+    y.sum().backward()
+    kept = y != 0
+    assert abs(kept.float().mean() - 0.75) < 0.02
+    assert torch.allclose(y[kept], x[kept] / 0.75, rtol=1e-3)
+    assert torch.equal(x.grad != 0, kept)
+    assert torch.equal(layer.eval()(x), x)
+
+
+def test_groups_cover_every_text_once_and_are_few():
+    random = np.random.default_rng(0)
+    for count in (1, 2, 7, 64):
+        ranked = sorted(random.integers(1, 257, count).tolist())
+        cuts = _cuts(ranked)
+        assert cuts[0] == 0 and cuts[-1] == count and cuts == sorted(set(cuts))
+        assert len(cuts) - 1 <= MOST_GROUPS
+    assert _cuts([10] * 5 + [250] * 5) == [0, 5, 10]  # these are never worth joining
+    assert _cuts([250, 251]) == [0, 2]  # and these always
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("narrow", "near"), [(None, 1e-4), (torch.bfloat16, 0.05)])
+def test_on_a_gpu_features_and_gradients_are_those_of_the_padded_network(text_folder, narrow, near):
+    encoder, inputs = built(text_folder()).cuda(), texts((40, 3, 17))
+    inputs = inputs._replace(ids=inputs.ids.cuda(), mask=inputs.mask.cuda())
+    found = []
+    for given, precision in ((inputs, narrow), (inputs._replace(lengths=None), None)):
+        encoder.zero_grad()
+        with torch.autocast("cuda", precision or torch.bfloat16, enabled=precision is not None):
+            vector = encoder(given).vector
+        vector.float().square().sum().backward()
+        found.append((vector, {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}))
+    (packed, steep), (plain, expected) = found
+    assert torch.allclose(packed, plain, atol=near)
+    for name, gradient in expected.items():
+        assert steep[name].dtype == torch.float32
+        assert (steep[name] - gradient).norm() <= near * (gradient.norm() + 1), name

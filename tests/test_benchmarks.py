@@ -1,0 +1,208 @@
+"""The yardsticks measure what they say: the same numbers as the framework's, and statistics and counts that are right."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.tokens import TokenInputs, masked_mean
+from gmu_lightning.encoders.vector import Vector
+from gmu_lightning.fusion import GMU, Concat, Mean
+from gmu_lightning.losses import WeightedBCE
+from gmu_lightning.metrics import scores
+from gmu_lightning.model import MovieGenreClassifier
+from gmu_lightning.movie import Features, MovieBatch
+from tests.benchmarks import harness, raw_heads, raw_loop, run, workers
+from tests.benchmarks.raw_bert import KEEP, Attention, Shape, kept, packed, training_flops
+
+SMALL = Shape(layers=2, heads=2, width=8, inner=16)
+LENGTHS = (3, 5, 5, 9)
+
+
+def test_a_spread_is_middle_ends_and_quartiles():
+    assert harness.spread([5.0, 1.0, 3.0, 2.0, 4.0]) == (3.0, 1.0, 5.0, 2.0)
+    assert harness.spread([7.0]) == (7.0, 7.0, 7.0, 0.0)
+
+
+def test_ratios_are_taken_round_by_round():
+    assert harness.ratios([2.0, 8.0, 3.0], [1.0, 2.0, 3.0]).median == 2.0
+
+
+def test_variants_take_turns():
+    said = []
+    found = harness.alternated({name: lambda name=name: said.append(name) or len(said) for name in "AB"}, 3)
+    assert "".join(said) == "ABBAAB"
+    assert found == {"A": [1, 4, 5], "B": [2, 3, 6]}
+
+
+def test_a_table_has_a_column_per_key_and_room_for_what_a_row_lacks():
+    text = harness.table([{"name": "a", "rate": harness.Spread(1234.5, 1.0, 2000.0, 0.25)}, {"name": "b", "MB": 3}])
+    assert text.splitlines() == [
+        "| name | rate | MB |",
+        "|---|---|---|",
+        "| a | 1,234 (1 to 2,000, IQR 0.25) |  |",
+        "| b |  | 3 |",
+    ]
+
+
+def test_the_share_of_the_peak_is_of_the_rows_own_dtype():
+    report = harness.Report("x", [{"dtype": "bfloat16", "model GFLOP/s": 50.0}, {"dtype": "float32"}])
+    harness.finish(report, {"gemm_gflops": {"float32": 100.0, "bfloat16": 200.0}})
+    assert report.rows[0]["share of peak"] == "25.0%"
+    assert "share of peak" not in report.rows[1]
+
+
+def test_benchmarks_of_real_movies_need_them_and_unknown_names_are_refused():
+    assert run.chosen([], real=False) == ["start_up", "scaling"]
+    assert run.chosen(["frozen_sweep", "start_up"], real=True) == ["start_up", "frozen_sweep"]
+    with pytest.raises(SystemExit, match="trainn is no benchmark"):
+        run.chosen(["trainn"], real=True)
+
+
+def test_flops_of_a_layer_by_hand():
+    # One text of one token: 2 per weight forward, 4 backward; scores and sums are a product of 1 x d by d x 1 and back.
+    weights = 4 * 8 * 8 + 2 * 8 * 16
+    assert training_flops([1], Shape(1, 2, 8, 16)) == 6 * weights + 3 * (2 * 8 + 2 * 8)
+    assert training_flops([2, 2], SMALL) == 2 * training_flops([2], SMALL)
+
+
+def test_dropout_by_bytes_drops_as_many_as_it_says():
+    torch.manual_seed(0)
+    mask = kept((1000, 333), torch.float32)
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    assert float(mask.mean()) == pytest.approx(KEEP / 256, abs=0.002)
+
+
+def test_attention_by_hand_has_the_values_and_gradients_of_torchs():
+    torch.manual_seed(0)
+    qkv = torch.randn(sum(LENGTHS), 3 * SMALL.width, dtype=torch.float64, requires_grad=True)
+    groups = packed([torch.zeros(n, dtype=torch.int64) for n in LENGTHS]).groups
+    assert any(group.bias is not None for group in packed([torch.zeros(n, dtype=torch.int64) for n in (20, 21)]).groups)
+    parts = []
+    for text in qkv.split(LENGTHS):
+        q, k, v = text.view(-1, 3, SMALL.heads, SMALL.width // SMALL.heads).permute(1, 2, 0, 3)
+        parts.append(F.scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1))
+    found, expected = Attention.apply(qkv, groups, SMALL.heads, False), torch.cat(parts)
+    weight = torch.randn_like(expected)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        *(torch.autograd.grad((out * weight).sum(), qkv, retain_graph=True)[0] for out in (found, expected))
+    )
+
+
+class Bert(Encoder):
+    """A BERT with weights of its own, as the transformers library runs it."""
+
+    dim = SMALL.width
+    fingerprint = "bert"
+
+    def __init__(self) -> None:
+        super().__init__("text", pretrained=True, freeze="none", normalise="layer", dropout=0.0)
+
+    def _load(self) -> nn.Module:
+        from transformers import BertConfig, BertModel
+
+        sizes = {"hidden_size": SMALL.width, "intermediate_size": SMALL.inner, "num_hidden_layers": SMALL.layers}
+        config = BertConfig(vocab_size=50, num_attention_heads=SMALL.heads, max_position_embeddings=32, **sizes)
+        return BertModel(config, add_pooling_layer=False)
+
+    def forward(self, inputs: TokenInputs) -> Features:
+        out = self.network(input_ids=inputs.ids, attention_mask=inputs.mask.long()).last_hidden_state
+        return Features(masked_mean(out, inputs.mask))
+
+
+@pytest.fixture
+def model() -> MovieGenreClassifier:
+    torch.manual_seed(0)
+    image = Vector("image", dim=6, freeze="all", normalise="standardise", dropout=0.5)
+    encoders: dict[str, Encoder] = {"text": Bert(), "image": image}
+    encoders["text"].build()
+    labels = torch.rand(20, 4).numpy() > 0.4
+    made = MovieGenreClassifier(encoders, GMU("original", {"text": SMALL.width, "image": 6}), 4, WeightedBCE(labels))
+    made.normalisers["image"].fit([torch.randn(30, 6) * 3 + 1])
+    return made.eval()
+
+
+def test_the_loop_by_hand_has_the_frameworks_loss_and_gradients(model):
+    torch.manual_seed(1)
+    mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    ids = torch.randint(1, 50, mask.shape) * mask
+    present = torch.tensor([[True, True], [True, False], [True, True], [True, True]])
+    labels = (torch.rand(4, 4) > 0.5).float()
+    inputs = {"text": TokenInputs(ids, mask), "image": Features(torch.randn(4, 6))}
+    batch = MovieBatch(("a", "b", "c", "d"), inputs, present, labels)
+
+    w, scale = raw_loop.weights_of(model), model.normalisers["image"]
+    own = raw_loop.converted(batch, scale.mean, scale.std)
+    by_hand = model.loss(raw_loop.logits_of(w, own, SMALL, torch.float32, drop=False), own.labels)
+    loss = model.loss(model(batch).logits.float(), labels)
+    torch.testing.assert_close(by_hand, loss)
+
+    by_hand.backward(), loss.backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(w[name].grad, parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "fusion"),
+    [
+        ("mean", Mean),
+        ("concat", Concat),
+        ("gmu_original", lambda sizes: GMU("original", sizes, 256)),
+        ("gmu_hier", lambda sizes: GMU("hier", sizes, 256)),
+        ("gmu_softmax", lambda sizes: GMU("softmax", sizes, 256)),
+    ],
+)
+def test_a_plain_head_is_the_frameworks_fusion(name, fusion):
+    torch.manual_seed(0)
+    sizes = {"text": 5, "image": 7}
+    ours, plain = fusion(sizes), raw_heads.Head(name, list(sizes.values()), 3)
+    head = ours.head(3)
+    with torch.no_grad():
+        for own, other in zip([*ours.parameters(), *head.parameters()], plain.parameters(), strict=True):
+            other.copy_(own)
+    inputs = {m: torch.randn(4, size) for m, size in sizes.items()}
+    torch.testing.assert_close(plain(list(inputs.values())), head(ours(inputs)))
+
+
+def test_the_floors_scores_are_the_frameworks():
+    random = np.random.default_rng(0)
+    truth, logits = random.random((40, 5)) > 0.6, random.normal(size=(40, 5))
+    expected = scores(truth, 1 / (1 + np.exp(-logits)), list("abcde"))
+    given = torch.from_numpy(truth).float(), torch.from_numpy(logits)
+    assert raw_heads.average_precision(*given) == pytest.approx(expected["ap_micro"], abs=1e-6)
+    assert raw_heads.f1(*given) == pytest.approx(expected["f1_micro"], abs=1e-6)
+
+
+def test_a_turn_is_whole_steps_of_one_epoch(monkeypatch):
+    """Seven steps an epoch, two movies each, turns of four: warm-up takes three, and what an epoch's end cuts off is not said."""
+    told, tell = os.pipe()
+    hear, says = os.pipe()
+    monkeypatch.setenv(workers.DESCRIPTORS, f"{told},{says}")
+    turns = workers.Turns(movies=4, threads=1)
+    os.write(tell, b"go\n" * 100)
+    for epoch in range(2):
+        for step in range(7):
+            turns.boundary(first=step == 0)
+            turns.took(movies=2, tokens=10 * epoch + step)
+    turns._says.close()
+    said = [json.loads(line) for line in os.fdopen(hear).read().splitlines()]
+    assert [(turn["movies"], turn["steps"], turn["tokens"]) for turn in said] == [
+        (4, 2, 3 + 4),
+        (4, 2, 21),
+        (4, 2, 25),
+        (4, 2, 29),
+    ]
+
+
+def test_a_family_is_a_process_and_all_that_came_from_it():
+    found = workers.family(os.getpid())
+    assert os.getpid() in found
+    assert os.getppid() not in found
