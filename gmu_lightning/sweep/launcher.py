@@ -30,6 +30,7 @@ STACK = [
     *("gmu_lightning.lightning", "gmu_lightning.experiment.train", "gmu_lightning.sweep.job"),
     *("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "pyarrow.parquet", "pandas"),
 ]
+INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended
 
 
 class Parallel(Launcher):
@@ -112,7 +113,7 @@ def _in_a_process(context: Any, running: set[Any], stopping: threading.Event, nu
     running.add(process)
     process.join()
     running.discard(process)
-    if not stopping.is_set():  # else it was we who ended it, and the sweep's end says why
+    if not stopping.is_set() and process.exitcode != INTERRUPTED:  # else the sweep's end says why
         end_killed(job, process.exitcode)
 
 
@@ -137,7 +138,7 @@ def _child(job: Job, number: int) -> None:
     try:
         perform_in_sweep(job)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def device_of_job(number: int, count: int, visible: str | None) -> str | None:

@@ -23,7 +23,7 @@ from gmu_lightning.data.progress import QUIET
 from gmu_lightning.experiment.settle import fine_tuned
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.job import Job
-from gmu_lightning.sweep.launcher import Parallel, end_killed
+from gmu_lightning.sweep.launcher import INTERRUPTED, Parallel, end_killed
 
 CUDA = "cuda"  # what a worker answers whose jobs are trained there
 
@@ -99,7 +99,8 @@ class _Worker:
             self.ask(("jobs", (jobs, core)))
         except (EOFError, OSError):
             self.process.join()
-            if self.ended:  # it was we who ended it, and the sweep's end says why
+            if self.ended or self.process.exitcode == INTERRUPTED:  # the sweep's end says why
+                self.ended = True
                 return
             for job in jobs:
                 end_killed(job, self.process.exitcode)
@@ -170,7 +171,7 @@ def _work(connection: Connection) -> None:
     except (EOFError, ConnectionError):  # the sweep has ended, or was ended
         pass
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def _do(jobs: Sequence[Job], core: int | None, resident: Any) -> None:
