@@ -43,7 +43,8 @@ def in_threads(
     """
     import torch
 
-    # One thread in each: what a network computes is then the same for any number of workers.
+    # One thread in each: what a network computes is then the same for any number of workers. Setting it sets it for all.
+    threads = torch.get_num_threads()
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             started: deque[Future] = deque()
@@ -56,3 +57,4 @@ def in_threads(
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             ended()
+            torch.set_num_threads(threads)

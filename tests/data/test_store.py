@@ -378,7 +378,13 @@ def test_no_more_than_a_window_of_contents_is_in_flight():
 
 def test_each_thread_computes_by_itself():
     before = torch.get_num_threads()
-    assert list(in_threads(2, lambda _: torch.get_num_threads(), ((n,) for n in range(4)))) == [1] * 4
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert list(in_threads(2, lambda _: torch.get_num_threads(), ((n,) for n in range(4)))) == [1] * 4
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
     assert torch.get_num_threads() == before
 
 

@@ -186,3 +186,9 @@ def test_in_bfloat16_gradients_are_clipped_and_weights_stay_float32(train):
     losses = [[row["train/loss"] for row in history(run)] for run in (whole, narrow)]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_a_run_trains_on_as_many_threads_as_it_was_given(train):
+    """Reading and preparing use threads of one each, and must not leave the run with one."""
+    run = train("trainer.threads=2", "seed=77")
+    assert json.loads((run / "environment.json").read_text())["threads"] == 2
