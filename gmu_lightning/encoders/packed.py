@@ -92,7 +92,7 @@ def _groups(ranked: np.ndarray, offsets: np.ndarray) -> tuple[Group, ...]:
 def _cuts(ranked: list[int]) -> list[int]:
     """Where groups of rising lengths begin, and the end: neighbours are joined, the cheapest first, while there are too many.
 
-    Joining costs what the shorter texts waste, L^2 - l^2 scores each; a group more costs about as much as 64 scores squared.
+    Joining costs what the shorter texts waste, L^2 - l^2 scores each; a group more costs about as much as 110 scores squared.
     """
     ends = [n + 1 for n in range(len(ranked)) if n + 1 == len(ranked) or ranked[n] != ranked[n + 1]]
     cuts = [0, *ends]
@@ -101,7 +101,7 @@ def _cuts(ranked: list[int]) -> list[int]:
             (cuts[i] - cuts[i - 1]) * (ranked[cuts[i + 1] - 1] ** 2 - ranked[cuts[i] - 1] ** 2) for i in range(1, len(cuts) - 1)
         ]
         cheapest = min(range(len(costs)), key=costs.__getitem__)
-        if len(cuts) - 1 <= MOST_GROUPS and costs[cheapest] > 64**2:
+        if len(cuts) - 1 <= MOST_GROUPS and costs[cheapest] > 110**2:
             break
         del cuts[cheapest + 1]
     return cuts
