@@ -29,7 +29,7 @@ PRECISIONS = {
     "float32": ("trainer.precision=32-true",),
     "bfloat16": ("trainer.precision=bf16-mixed",),
 }
-TURN = 40  # movies, at least
+TURN = 96  # movies, at least
 NOTEBOOK = "notebook"
 
 

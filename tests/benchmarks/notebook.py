@@ -56,7 +56,8 @@ class Net(nn.Module):
     def __init__(self, genres: int):
         super().__init__()
         self.text = AutoModel.from_pretrained(weights.find(TEXT, "").fetched(), dtype=torch.float32)
-        self.image = TimmNetwork(POSTER, None, "").load().eval().requires_grad_(False)
+        image = TimmNetwork(POSTER, None, "").load().to(memory_format=torch.contiguous_format)  # as timm makes it
+        self.image = image.eval().requires_grad_(False)
         self.h_text, self.h_image = nn.Linear(384, DIM), nn.Linear(1280, DIM)
         self.gate = nn.Linear(384 + 1280, DIM)
         self.out = nn.Linear(DIM, genres)
