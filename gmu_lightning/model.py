@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gmu_lightning.encoders import normalise
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.dropout import Dropout
 from gmu_lightning.encoders.inputs import moved
 from gmu_lightning.fusion.base import Fusion
 from gmu_lightning.fusion.heads import LinearHead
@@ -48,7 +49,7 @@ class MovieGenreClassifier(pl.LightningModule):
         super().__init__()
         self.encoders = nn.ModuleDict(dict(encoders))
         self.normalisers = nn.ModuleDict({m: normalise.make(e.normalise, e.dim) for m, e in encoders.items()})
-        self.dropouts = nn.ModuleDict({m: nn.Dropout(e.dropout) for m, e in encoders.items()})
+        self.dropouts = nn.ModuleDict({m: Dropout(e.dropout) for m, e in encoders.items()})
         self.fusion = fusion
         self.head = fusion.head(genres)
         self.loss = loss
@@ -134,7 +135,11 @@ class MovieGenreClassifier(pl.LightningModule):
         if not gradient_clip_val or scaled or gradient_clip_algorithm not in (None, "norm"):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
-        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], gradient_clip_val)
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        # On a CPU a product of all gradients with 1 is not worth a pass over them; a GPU is not asked what it found.
+        if norm.device.type != "cpu" or norm > gradient_clip_val:
+            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer is given."""

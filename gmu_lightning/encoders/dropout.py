@@ -20,12 +20,16 @@ def kept_of(x: Tensor, p: float) -> Tensor:
     seed = int(torch.empty((), dtype=torch.int64).random_())
     words = np.random.SFC64(seed).random_raw(-(-x.numel() // 4))
     bits = torch.from_numpy(words.view(np.int16)[: x.numel()]).view(x.shape)
-    return torch.ge(bits, round(p * LEVELS) - LEVELS // 2, out=torch.empty_like(x, memory_format=torch.contiguous_format))
+    return torch.ge(bits, _level(p) - LEVELS // 2, out=torch.empty_like(x, memory_format=torch.contiguous_format))
 
 
 def gain(p: float) -> float:
     """What is kept is multiplied by it, so that its expectation stays."""
-    return 1 / (1 - round(p * LEVELS) / LEVELS)
+    return 1 / (1 - _level(p) / LEVELS)
+
+
+def _level(p: float) -> int:
+    return min(round(p * LEVELS), LEVELS - 1)
 
 
 class _Dropped(torch.autograd.Function):

@@ -20,7 +20,6 @@ from gmu_lightning.experiment.train import Opened
 from gmu_lightning.movie import Features, MovieBatch
 from gmu_lightning.run import Predictions
 
-
 SECONDS_UNSEEN = 5.0  # history.csv is written as often while a run is going on
 
 

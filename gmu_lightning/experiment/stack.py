@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn import functional as F
 
 from gmu_lightning.callbacks.determinism import seed_generators, seed_of
 from gmu_lightning.encoders.normalise import Standardise
@@ -35,8 +34,8 @@ class Stack(Heads):
 
     def __init__(self, opened: Sequence[Opened], device: torch.device):
         super().__init__(opened, device)
-        self.rates = {name: float(cast(nn.Dropout, module).p) for name, module in self.model.dropouts.items()}
-        self.model.dropouts = nn.ModuleDict({name: _Masked() for name in self.rates})
+        self.draws = {name: cast(nn.Dropout, module).train() for name, module in self.model.dropouts.items()}
+        self.model.dropouts = nn.ModuleDict({name: _Masked() for name in self.draws})
         states = [dict(run.model.named_parameters()) for run in opened]
         self.parameters = {n: nn.Parameter(torch.stack([s[n].detach().to(device) for s in states])) for n in states[0]}
         self.buffers = dict(self.model.named_buffers())
@@ -72,14 +71,14 @@ class Stack(Heads):
 
     def _masks(self, epoch: int, index: int, size: int) -> dict[str, Tensor]:
         """What the models' dropouts would draw one by one: {modality: (K, B, d_m)}, scaled; none where nothing is dropped."""
-        if not any(self.rates.values()):
+        if not any(draw.p for draw in self.draws.values()):
             return {}
-        drawn: dict[str, list[Tensor]] = {name: [] for name in self.rates}
+        drawn: dict[str, list[Tensor]] = {name: [] for name in self.draws}
         for seed in self.seeds:
             seed_generators(seed_of(seed, epoch, index, 0), self.device)
-            for name, rate in self.rates.items():
+            for name, draw in self.draws.items():
                 ones = torch.ones(size, self.columns[name].shape[1], device=self.device)
-                drawn[name].append(F.dropout(ones, rate, training=True))
+                drawn[name].append(draw(ones))
         return {name: torch.stack(masks) for name, masks in drawn.items()}
 
     def clip(self, most: float) -> None:
@@ -115,4 +114,4 @@ class Stack(Heads):
 
     def restore(self) -> None:
         """Dropouts that draw for themselves again."""
-        self.model.dropouts = nn.ModuleDict({name: nn.Dropout(rate) for name, rate in self.rates.items()})
+        self.model.dropouts = nn.ModuleDict(self.draws)

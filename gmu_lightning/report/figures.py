@@ -117,6 +117,10 @@ def save(figure: Figure, path: Path) -> list[Path]:
         "svg": {"Description": figure.get_label(), "Date": None, "Creator": None},
     }
     files = []
+    engine = figure.get_layout_engine()
+    if engine is not None:  # once for both files, which would each do it again
+        engine.execute(figure)
+        figure.set_layout_engine("none")
     for kind, metadata in about.items():
         file = path.with_name(f"{path.name}.{kind}")
 
