@@ -22,7 +22,7 @@ from gmu_lightning.movie import Features, UserError
 
 BACKENDS = ("auto", "torch", *PACKAGES)
 PRECISIONS = ("float32", "bfloat16")
-WORTH_CONVERTING = 2000  # contents; a conversion takes several seconds, which fewer do not save
+WORTH_CONVERTING = 5000  # contents; a conversion takes several seconds, which fewer do not save
 MOST_DIFFERENCE = 1e-4  # from torch, in float32
 
 
