@@ -23,6 +23,7 @@ NOT_IDENTITY = (
     "store.workers",
     "store.max_gb",
     "encode.backend",
+    "callbacks.profiler",
     "check",
     "choices",
     "data.root",
@@ -51,7 +52,7 @@ def _essence(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if name in NOT_IDENTITY or (name in AS_BEFORE and value == AS_BEFORE[name]):
             continue
         essence = _essence(value, f"{name}.") if isinstance(value, Mapping) else value
-        if essence != {} or value == {}:  # a node of which nothing is left was never there
+        if essence != {} or value == {} or name == "callbacks":  # a node of which nothing is left was never there
             kept[key] = essence
     return kept
 

@@ -341,3 +341,11 @@ def test_a_run_that_begins_again_has_no_error_of_its_last_attempt(tmp_path):
     run.begin(CONFIG, [])
     assert not (run / "error.txt").exists()
     assert run.status["state"] == "running"
+
+
+def test_a_run_that_is_profiled_is_the_same_run():
+    watched = {**CONFIG, "callbacks": {"profiler": {"_target_": "gmu_lightning.callbacks.profiler.StepProfiler", "skip_steps": 3}}}
+    assert identity(watched) == identity({**CONFIG, "callbacks": {}})
+    stopped = {"early_stopping": {"_target_": "pytorch_lightning.callbacks.EarlyStopping", "patience": 5}}
+    assert identity({**CONFIG, "callbacks": {**watched["callbacks"], **stopped}}) == identity({**CONFIG, "callbacks": stopped})
+    assert identity({**CONFIG, "callbacks": stopped}) != identity({**CONFIG, "callbacks": {}})

@@ -10,16 +10,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from gmu_lightning.data.audit import Audit, kind_of_missing
 from gmu_lightning.data.batching import Batches
 from gmu_lightning.data.labels import order_genres
 from gmu_lightning.data.limit import draw
+from gmu_lightning.data.loading import Movies, loader
 from gmu_lightning.data.store import Store
 from gmu_lightning.files import digest
 from gmu_lightning.lightning import pl
-from gmu_lightning.movie import SPLITS, ArrayFile, Movie, MovieBatch, UserError
+from gmu_lightning.movie import SPLITS, ArrayFile, Movie, UserError
 
 
 class MovieData(pl.LightningDataModule):
@@ -208,14 +209,7 @@ class MovieData(pl.LightningDataModule):
         """Batches of a split: all of it, once; in training shuffled, elsewhere in a fixed order."""
         batches = self.batches(split, training)
         batches.set_epoch(epoch)
-        return DataLoader(
-            _Movies(self, training),
-            sampler=batches,
-            batch_size=None,
-            collate_fn=_as_is,
-            num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-        )
+        return loader(Movies(self.names, self.columns, self.present, self.targets, training), batches, self.workers)
 
     def train_dataloader(self) -> DataLoader:
         """The epoch's batches."""
@@ -296,19 +290,3 @@ class MovieData(pl.LightningDataModule):
                     movie, split = self.movies[n], str(self.split_of[n])
                     with_whom = f"the same as {self.movies[first].id} in {self.split_of[first]}"
                     self.audit.add(movie.id, self.file_of(movie, split, modality), split, kind, "kept", with_whom)
-
-
-class _Movies(Dataset[MovieBatch]):
-    """Row numbers -> MovieBatch."""
-
-    def __init__(self, data: MovieData, training: bool):
-        self.data, self.training = data, training
-
-    def __getitem__(self, rows: list[int]) -> MovieBatch:
-        data, chosen = self.data, torch.tensor(rows)
-        inputs = {m: column.batch(rows, self.training) for m, column in data.columns.items()}
-        return MovieBatch(tuple([data.names[n] for n in rows]), inputs, data.present[chosen], data.targets[chosen])
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
