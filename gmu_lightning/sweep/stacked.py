@@ -57,18 +57,19 @@ class Stacked(Parallel):
             if small:
                 cuda = workers[0].ask(("warm", small)) == CUDA
                 stacks = cuda if self.how == "auto" else self.how == "stacks"
-                count = 1 if stacks else min(self.workers or len(cores), len(small))
+                each = max(int(job.config["trainer"]["threads"]) for job in small)
+                count = 1 if stacks else min(self.workers or max(1, len(cores) // each), len(small))
                 print(_said(len(small), count, stacks), file=sys.stderr)
                 workers += [_Worker(context) for _ in range(count - 1)]
                 if stacks:
-                    _share_out(workers, deque([tuple(small)]), None)
+                    _share_out(workers, deque([tuple(small)]), [set(cores)])
                 else:
-                    _share_out(workers, deque((job,) for job in small), cores)
+                    _share_out(workers, deque((job,) for job in small), _shares(cores, each))
             if large:
                 which = "1 job trains" if len(large) == 1 else f"{len(large)} jobs train"
                 print(f"stacked: {which} a pretrained encoder: one by one, with every core", file=sys.stderr)
                 alone = [replace(job, config=with_threads(job.config, len(cores))) for job in large]
-                _share_out(workers[:1], deque((job,) for job in alone), None)
+                _share_out(workers[:1], deque((job,) for job in alone), [set(cores)])
         finally:
             for worker in workers:
                 worker.end()
@@ -93,10 +94,10 @@ class _Worker:
         self.connection.send(request)
         return self.connection.recv()
 
-    def do(self, jobs: Sequence[Job], core: int | None) -> None:
+    def do(self, jobs: Sequence[Job], cores: set[int]) -> None:
         """Some jobs; where the worker dies of them they are told so, and another takes its place."""
         try:
-            self.ask(("jobs", (jobs, core)))
+            self.ask(("jobs", (jobs, cores)))
         except (EOFError, OSError):
             self.process.join()
             if self.ended or self.process.exitcode == INTERRUPTED:  # the sweep's end says why
@@ -116,22 +117,21 @@ class _Worker:
             self.process.join()
 
 
-def _share_out(workers: Sequence[_Worker], queue: deque[tuple[Job, ...]], cores: Sequence[int] | None) -> None:
-    """Every worker takes from the queue until it is empty, on a core of its own where there are `cores`."""
+def _share_out(workers: Sequence[_Worker], queue: deque[tuple[Job, ...]], shares: Sequence[set[int]]) -> None:
+    """Every worker takes from the queue until it is empty, on its share of the cores."""
     problems: list[BaseException] = []
 
-    def drain(worker: _Worker, core: int | None) -> None:
+    def drain(worker: _Worker, cores: set[int]) -> None:
         try:
             while not worker.ended:
-                worker.do(queue.popleft(), core)
+                worker.do(queue.popleft(), cores)
         except IndexError:  # nothing is left
             pass
         except BaseException as problem:
             problems.append(problem)
 
     threads = [
-        threading.Thread(target=drain, args=(worker, cores[n % len(cores)] if cores else None), daemon=True)
-        for n, worker in enumerate(workers)
+        threading.Thread(target=drain, args=(worker, shares[n % len(shares)]), daemon=True) for n, worker in enumerate(workers)
     ]
     for thread in threads:
         thread.start()
@@ -140,6 +140,12 @@ def _share_out(workers: Sequence[_Worker], queue: deque[tuple[Job, ...]], cores:
             thread.join(timeout=0.2)
     if problems:
         raise problems[0]
+
+
+def _shares(cores: Sequence[int], each: int) -> list[set[int]]:
+    """The cores in lots of `each`; the last takes what is left over."""
+    whole = max(1, len(cores) // each)
+    return [set(cores[n * each : (n + 1) * each if n + 1 < whole else None]) for n in range(whole)]
 
 
 def _said(jobs: int, workers: int, stacks: bool) -> str:
@@ -165,8 +171,8 @@ def _work(connection: Connection) -> None:
             if what == "warm":
                 connection.send(_warm(content, resident))
             else:
-                jobs, core = content
-                _do(jobs, core, resident)
+                jobs, cores = content
+                _do(jobs, cores, resident)
                 connection.send(None)
     except (EOFError, ConnectionError):  # the sweep has ended, or was ended
         pass
@@ -174,9 +180,9 @@ def _work(connection: Connection) -> None:
         sys.exit(INTERRUPTED)
 
 
-def _do(jobs: Sequence[Job], core: int | None, resident: Any) -> None:
-    if core is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
+def _do(jobs: Sequence[Job], cores: set[int], resident: Any) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
     from gmu_lightning.sweep.stacks import perform_stacked
 
     perform_stacked(jobs, resident)

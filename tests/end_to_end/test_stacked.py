@@ -167,6 +167,15 @@ def test_a_pretrained_encoder_that_is_trained_gets_every_core(sweep):
     assert "/nowhere/minilm" in large.status["jobs"][0]["why"]
 
 
+@pytest.mark.parametrize(
+    ("each", "shares"), [(1, [{0}, {1}, {2}, {3}, {4}]), (2, [{0, 1}, {2, 3, 4}]), (5, [{0, 1, 2, 3, 4}]), (9, [{0, 1, 2, 3, 4}])]
+)
+def test_cores_are_shared_out_among_workers_of_several_threads(each, shares):
+    from gmu_lightning.sweep.stacked import _shares
+
+    assert _shares([0, 1, 2, 3, 4], each) == shares
+
+
 def test_ctrl_c_ends_the_workers(home, tmp_path):
     folder = tmp_path / "cut"
 
