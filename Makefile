@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 DEMO := outputs/sweeps/$(shell date -u +%Y-%m-%dT%H-%M-%S)
-SWEEP := $(BIN)/python -m gmu_lightning.train -m hydra/launcher=processes hydra.launcher.n_jobs=2 seed=1,2,3
+SWEEP := $(BIN)/python -m gmu_lightning.train -m hydra/launcher=stacked seed=1,2,3
 GATES := gmu_original,gmu_hier,gmu_softmax
 
 .DEFAULT_GOAL := help

@@ -59,7 +59,7 @@ class Stacked(Parallel):
                 stacks = cuda if self.how == "auto" else self.how == "stacks"
                 each = max(int(job.config["trainer"]["threads"]) for job in small)
                 count = 1 if stacks else min(self.workers or max(1, len(cores) // each), len(small))
-                print(_said(len(small), count, stacks), file=sys.stderr)
+                print(_said(len(small), count, each, stacks), file=sys.stderr)
                 workers += [_Worker(context) for _ in range(count - 1)]
                 if stacks:
                     _share_out(workers, deque([tuple(small)]), [set(cores)])
@@ -148,10 +148,12 @@ def _shares(cores: Sequence[int], each: int) -> list[set[int]]:
     return [set(cores[n * each : (n + 1) * each if n + 1 < whole else None]) for n in range(whole)]
 
 
-def _said(jobs: int, workers: int, stacks: bool) -> str:
+def _said(jobs: int, workers: int, threads: int, stacks: bool) -> str:
     if stacks:
         return f"stacked: {jobs} jobs on one device; those that differ by their seed alone are trained as one"
-    return f"stacked: {jobs} jobs in {workers} workers of one thread; data and features are read once in each"
+    many = "1 worker" if workers == 1 else f"{workers} workers"
+    of = "one thread" if threads == 1 else f"{threads} threads"
+    return f"stacked: {jobs} jobs in {many} of {of}; data and features are read once in each"
 
 
 def with_threads(config: Any, threads: int) -> dict[str, Any]:
