@@ -344,7 +344,8 @@ def test_a_run_that_begins_again_has_no_error_of_its_last_attempt(tmp_path):
 
 
 def test_a_run_that_is_profiled_is_the_same_run():
-    watched = {**CONFIG, "callbacks": {"profiler": {"_target_": "gmu_lightning.callbacks.profiler.StepProfiler", "skip_steps": 3}}}
+    profiler = {"_target_": "gmu_lightning.callbacks.profiler.StepProfiler", "skip_steps": 3}
+    watched = {**CONFIG, "callbacks": {"profiler": profiler}}
     assert identity(watched) == identity({**CONFIG, "callbacks": {}})
     stopped = {"early_stopping": {"_target_": "pytorch_lightning.callbacks.EarlyStopping", "patience": 5}}
     assert identity({**CONFIG, "callbacks": {**watched["callbacks"], **stopped}}) == identity({**CONFIG, "callbacks": stopped})
