@@ -17,7 +17,7 @@ from gmu_lightning import callbacks
 from gmu_lightning.callbacks.determinism import seed_generators, seed_of
 from gmu_lightning.experiment.stackable import Patience
 from gmu_lightning.experiment.train import Opened
-from gmu_lightning.movie import Features, MovieBatch
+from gmu_lightning.movie import Features, MovieBatch, UserError
 from gmu_lightning.run import Predictions
 
 SECONDS_UNSEEN = 5.0  # history.csv is written as often while a run is going on
@@ -78,14 +78,15 @@ class Heads:
     def restore(self) -> None:
         """Put the models back as they were made."""
 
-    def fit(self) -> list[Trained]:
-        """Train all of them, each to its own end."""
+    def fit(self) -> list[Trained | UserError]:
+        """Train all of them, each to its own end; a run that cannot go on is the sentence that says why, and costs no other."""
         start = time.perf_counter()
         count, epochs = len(self.opened), int(self.config["trainer"]["max_epochs"])
         tables = [callbacks.Epochs(run.run) for run in self.opened]
         stops = [Patience(self.config) for _ in self.opened]
         best: list[tuple[float, int, dict[str, Tensor]]] = [(float("-inf"), 0, {})] * count
         ends: dict[int, tuple[dict[str, Tensor], dict[str, Any]]] = {}
+        lost: dict[int, UserError] = {}
         self._schedule()
         written = start
         for epoch in range(epochs):
@@ -94,16 +95,20 @@ class Heads:
             logits = self.val_logits()
             seconds = (time.perf_counter() - began) / count
             for k in range(count):
-                if k in ends:
+                if k in ends or k in lost:
                     continue
-                found = callbacks.val_scores(self.model, self._predictions(logits[k]))
-                tables[k].add(epoch, self.steps, seconds, rate, losses[k], found)
+                try:
+                    found = callbacks.val_scores(self.model, self._predictions(logits[k]))
+                    tables[k].add(epoch, self.steps, seconds, rate, losses[k], found)
+                except UserError as error:
+                    lost[k] = error
+                    continue
                 score = found[self.config["monitor"]]
                 if score > best[k][0]:
                     best[k] = (score, epoch, self.state(k))
                 if stops[k].over(score) or epoch + 1 == epochs:
                     ends[k] = (self.state(k), self.optimizer_state(k))
-            if len(ends) == count:
+            if len(ends) + len(lost) == count:
                 break
             if time.perf_counter() - written > SECONDS_UNSEEN:
                 written = time.perf_counter()
@@ -111,7 +116,7 @@ class Heads:
                     tables[k].write(lasting=False)
         self.restore()
         seconds = (time.perf_counter() - start) / count
-        return [Trained(tables[k], best[k][1], best[k][2], *ends[k], seconds) for k in range(count)]
+        return [lost[k] if k in lost else Trained(tables[k], best[k][1], best[k][2], *ends[k], seconds) for k in range(count)]
 
     def _schedule(self) -> None:
         assert self.model.scheduler is not None

@@ -103,6 +103,12 @@ def _check_numbers(settled: Mapping[str, Any]) -> None:
     threads = settled["trainer"].get("threads")
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
         raise UserError(f"trainer.threads={threads} is no such number: give a whole number from 1 on, or null for all cores")
+    budget = settled["data"].get("token_budget")
+    if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or budget < 1):
+        raise UserError(f"data.token_budget={budget} is no number of tokens: give a whole number from 1 on, or null for none")
+    most = settled["trainer"].get("gradient_clip_val")
+    if most is not None and (not isinstance(most, int | float) or isinstance(most, bool) or most < 0):
+        raise UserError(f"trainer.gradient_clip_val={most} is no norm: give a number from 0 on, or null to clip nothing")
     for option in ("bias", "hidden"):
         if not isinstance(settled.get("fusion", {}).get(option, False), bool):
             raise UserError(f"fusion.{option}={settled['fusion'][option]} is neither true nor false: give one of them")

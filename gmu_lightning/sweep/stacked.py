@@ -36,7 +36,7 @@ class Stacked(Parallel):
         workers: how many; None for as many as there are cores.
 
     Raises:
-        UserError: `how` is none of these.
+        UserError: `how` is none of these, or `workers` no such number.
     """
 
     threads = 1
@@ -44,8 +44,12 @@ class Stacked(Parallel):
     def __init__(self, how: str = "auto", workers: int | None = None):
         if how not in ("auto", "workers", "stacks"):
             raise UserError(f"hydra.launcher.how={how} is none of auto, workers and stacks: choose one of them")
+        if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
+            raise UserError(
+                f"hydra.launcher.workers={workers} is no such number: give a whole number from 1 on, or null for one a core"
+            )
         self.how = how
-        self.workers = None if workers is None else max(1, int(workers))
+        self.workers = workers
 
     def run(self, context: Any, jobs: Sequence[Job]) -> None:
         """Read and encode once; then all jobs whose encoders are frozen or small; then the others, each with every core."""

@@ -16,6 +16,7 @@ from gmu_lightning.experiment.resident import Resident
 from gmu_lightning.experiment.stack import Stack
 from gmu_lightning.experiment.stackable import why_not
 from gmu_lightning.experiment.train import Opened, complete, device_of, open_run
+from gmu_lightning.movie import UserError
 from gmu_lightning.run import setting
 from gmu_lightning.sweep.job import Job, attempted, begun, end_unfinished, ended
 
@@ -59,4 +60,7 @@ def _train_together(opened: Sequence[tuple[Job, Opened]]) -> None:
             end_unfinished(job.run, error)
         return
     for (job, run), trained in zip(opened, found, strict=True):
+        if isinstance(trained, UserError):
+            end_unfinished(job.run, trained)
+            continue
         ended(job, partial(finish, run, trained, job.sweep))

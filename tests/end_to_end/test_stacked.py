@@ -190,6 +190,32 @@ def test_ctrl_c_ends_the_workers(home, tmp_path):
     assert {job["why"] for job in jobs} == {"interrupted"}
 
 
+def test_a_seed_that_diverges_costs_the_other_seeds_of_its_stack_nothing(settled, tmp_path, monkeypatch, capsys):
+    from gmu_lightning.experiment.resident import Resident
+    from gmu_lightning.experiment.stack import Stack
+    from gmu_lightning.run import Run
+    from gmu_lightning.sweep.job import Job
+    from gmu_lightning.sweep.stacks import perform_stacked
+
+    losses = Stack.losses
+    monkeypatch.setattr(Stack, "losses", lambda self, *at: losses(self, *at) * torch.tensor([1.0, float("nan"), 1.0]))
+    jobs = []
+    for seed in (1, 2, 3):
+        config = settled(*FROZEN, "trainer.max_epochs=2", f"seed={seed}", f"data.root={tmp_path / 'planted'}")
+        jobs.append(Job(config, [], str(tmp_path / f"seed{seed}"), "sweep"))
+    perform_stacked(jobs, Resident())
+    states = [Run(job.folder).status for job in jobs]
+    assert [status["state"] for status in states] == ["finished", "failed", "finished"]
+    assert states[1]["why"].startswith("the training loss became nan in epoch 0")
+
+
+@pytest.mark.parametrize("workers", ["abc", "0"])
+def test_a_number_of_workers_that_is_none_is_a_sentence(sweep, workers):
+    said = sweep(f"workers-{workers}", *FROZEN, STACKED, f"hydra.launcher.workers={workers}")
+    assert said.code == 1
+    assert f"hydra.launcher.workers={workers} is no such number" in said.err.splitlines()[-1]
+
+
 def test_an_unknown_way_is_a_sentence(sweep):
     said = sweep("unknown", *FROZEN, STACKED, "hydra.launcher.how=vmap")
     assert said.code == 1

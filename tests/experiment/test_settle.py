@@ -178,6 +178,8 @@ def test_a_seed_is_a_whole_number_from_0_on(seed):
         ("data", {"batch_size": 2.5}, r"data\.batch_size=2\.5 .* from 1 on"),
         ("data", {"workers": -1}, r"data\.workers=-1 .* from 0 on"),
         ("optimizer", {"lr": "fast"}, r"optimizer\.lr=fast is no learning rate: give a number"),
+        ("trainer", {"gradient_clip_val": -1}, r"trainer\.gradient_clip_val=-1 is no norm"),
+        ("data", {"token_budget": 0}, r"data\.token_budget=0 is no number of tokens"),
         ("trainer", {"threads": 0}, r"trainer\.threads=0 .* from 1 on, or null for all cores"),
         ("store", {"dir": "s", "max_gb": 0}, r"store\.max_gb=0 is no size"),
         ("store", {"dir": "s", "precision": "half"}, r"store\.precision=half is not known"),
