@@ -85,3 +85,13 @@ def test_what_is_learned_does_not_depend_on_how_the_rows_were_cut():
     whole, cut = normalise.make("standardise", 3).fit([x]), normalise.make("standardise", 3).fit([x[:2], x[2:2], x[2:9], x[9:]])
     assert torch.allclose(cut.mean, x.mean(0)) and torch.allclose(cut.std, x.std(0, correction=0))
     assert torch.allclose(cut.mean, whole.mean) and torch.allclose(cut.std, whole.std)
+
+
+def test_a_feature_that_is_dead_beside_others_is_centred_and_not_blown_up():
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    x[:, 2] *= 1e-30  # what some pretrained networks give in a dimension of theirs
+    scaled = normalise.Standardise(4).fit([x])(x, torch.ones(200, dtype=torch.bool))
+    assert scaled[:, 2].abs().max() < 1e-20
+    assert torch.allclose(scaled[:, [0, 1, 3]].std(0, correction=0), torch.ones(3), atol=1e-4)
+    small = normalise.Standardise(4).fit([x * 1e-9])  # all of them alike: none is dead
+    assert torch.allclose(small(x * 1e-9, torch.ones(200, dtype=torch.bool))[:, 0], scaled[:, 0], atol=1e-4)
