@@ -83,7 +83,8 @@ class Predictions:
     probabilities: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.probabilities = np.exp(-np.logaddexp(0, -self.logits))
+        with np.errstate(invalid="ignore"):  # of logits that are no numbers, which whoever trains tells in a sentence
+            self.probabilities = np.exp(-np.logaddexp(0, -self.logits))
 
     def columns(self) -> dict[str, Any]:
         """The file's columns by name."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from gmu_lightning.data.threads import cores
+from gmu_lightning.experiment.hardware import processor
 
 PACKAGES = (
     "gmu-lightning",
@@ -43,7 +44,7 @@ def environment(
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({_processor()})",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({processor()})",
         "threads": torch.get_num_threads(),
         "packages": {name: _version(name) for name in PACKAGES},
         "command": " ".join(sys.argv),
@@ -64,15 +65,6 @@ def peak_memory_mb(device: torch.device) -> float:
 def use_threads(threads: int | None) -> None:
     """Pin the job's CPU threads; None takes all cores this process may use."""
     torch.set_num_threads(threads or cores())
-
-
-def _processor() -> str:
-    """The CPU's model, where the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _version(package: str) -> str | None:

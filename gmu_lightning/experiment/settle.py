@@ -12,11 +12,14 @@ from copy import deepcopy
 from typing import Any
 
 from gmu_lightning.data.store import Store
+from gmu_lightning.experiment.hardware import multiplies_bfloat16
 from gmu_lightning.movie import MODALITIES, Senseless, UserError
 
 FROZEN_EPOCHS, FINE_TUNING_EPOCHS = 25, 5
 FINE_TUNING_TOKENS = 2048  # a padded batch, where a text encoder is trained
 WARM_UP = 0.1
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true")  # Lightning's, and what else it takes:
+SHORT_PRECISIONS = ("32", "bf16", "16", "64", "transformer-engine", "transformer-engine-float16")
 LEAST = {"trainer.max_epochs": 1, "trainer.accumulate_grad_batches": 1, "data.batch_size": 1, "data.workers": 0}
 
 
@@ -51,6 +54,7 @@ def settle(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict
         settled["trainer"],
         max_epochs=FINE_TUNING_EPOCHS if tuned else FROZEN_EPOCHS,
         gradient_clip_val=1.0 if tuned else None,
+        precision="bf16-mixed" if tuned == ["text"] and multiplies_bfloat16(settled["trainer"]["accelerator"]) else "32-true",
     )
     _fill(settled["data"], token_budget=FINE_TUNING_TOKENS if "text" in tuned else None)
     _check_numbers(settled)
@@ -109,6 +113,9 @@ def _check_numbers(settled: Mapping[str, Any]) -> None:
     most = settled["trainer"].get("gradient_clip_val")
     if most is not None and (not isinstance(most, int | float) or isinstance(most, bool) or most < 0):
         raise UserError(f"trainer.gradient_clip_val={most} is no norm: give a number from 0 on, or null to clip nothing")
+    precision = str(settled["trainer"]["precision"])
+    if precision not in (*PRECISIONS, *SHORT_PRECISIONS):
+        raise UserError(f"trainer.precision={precision} is none that Lightning knows: {near(precision, PRECISIONS)}")
     for option in ("bias", "hidden"):
         if not isinstance(settled.get("fusion", {}).get(option, False), bool):
             raise UserError(f"fusion.{option}={settled['fusion'][option]} is neither true nor false: give one of them")

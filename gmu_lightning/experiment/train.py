@@ -95,6 +95,9 @@ def open_run(config: Mapping[str, Any], run: Run, resident: Resident) -> Opened:
     for encoder in encoders.values():
         if encoder.why_not_constant:
             print(encoder.why_not_constant, file=sys.stderr)
+    precision = config["trainer"]["precision"]
+    if str(precision) not in ("32-true", "32"):
+        print(f"the network computes in {precision}; trainer.precision=32-true computes in float32", file=sys.stderr)
     write_json(run / "audit.json", data.audit_report())
     data.raise_if_strict()
     say_audit(data)

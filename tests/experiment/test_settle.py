@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
 import pytest
 import yaml
 
+from gmu_lightning.experiment import hardware
 from gmu_lightning.experiment.conf import conf_folder
 from gmu_lightning.experiment.settle import modalities_of, near, settle, words
 from gmu_lightning.movie import Senseless, UserError
@@ -112,6 +114,50 @@ def test_fine_tuned_posters_alone_need_no_budget_of_tokens():
     assert decided(settled(image=choice("encoder/image", "resnet50", freeze="none"))) == FINE_TUNED | {"tokens": None}
 
 
+@pytest.fixture
+def machine(monkeypatch, tmp_path) -> Callable[..., None]:
+    """A CPU with such flags, beside a GPU or not."""
+
+    def pretend(*flags: str, gpu: bool = False) -> None:
+        monkeypatch.setattr(hardware, "_said_of_cpu", lambda key: " ".join(flags))
+        monkeypatch.setattr(hardware, "GPU_NODES", [str(tmp_path)] if gpu else [])
+
+    return pretend
+
+
+@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
+def test_a_text_encoder_is_trained_in_bfloat16_where_the_cpu_multiplies_it(machine, flag):
+    machine("fma", flag)
+    assert settled(choice("encoder/text", "minilm", freeze="none"))["trainer"]["precision"] == "bf16-mixed"
+
+
+def test_all_else_is_trained_in_float32(machine):
+    machine("avx512_bf16")
+    for config in (
+        settled(),
+        settled(choice("encoder/text", "tiny")),
+        settled(image=choice("encoder/image", "resnet50", freeze=2)),
+    ):
+        assert config["trainer"]["precision"] == "32-true"
+
+
+def test_a_text_encoder_is_trained_in_float32_where_bfloat16_was_not_shown_to_hold(machine):
+    text = choice("encoder/text", "minilm", freeze="none")
+    machine("fma", "avx512f")
+    assert settled(text)["trainer"]["precision"] == "32-true"
+    machine("avx512_bf16", gpu=True)
+    assert settled(text)["trainer"]["precision"] == "32-true"
+    assert settled(text, trainer=choice("trainer", "default", accelerator="cpu"))["trainer"]["precision"] == "bf16-mixed"
+
+
+def test_a_precision_that_was_said_is_kept_and_one_that_is_none_is_an_error(machine):
+    machine("avx512_bf16")
+    text = choice("encoder/text", "minilm", freeze="none")
+    assert settled(text, trainer=choice("trainer", "default", precision="32-true"))["trainer"]["precision"] == "32-true"
+    with pytest.raises(UserError, match=r"trainer\.precision=bf16_mixed is none .*: did you mean bf16-mixed"):
+        settled(text, trainer=choice("trainer", "default", precision="bf16_mixed"))
+
+
 def test_a_fine_tuned_encoder_that_is_not_chosen_decides_nothing():
     assert decided(settled(choice("encoder/text", "minilm", freeze="none"), modalities="image")) == FROZEN
 
@@ -136,7 +182,7 @@ def test_what_was_said_is_kept():
 def test_nothing_is_left_to_be_decided_and_settling_again_changes_nothing():
     config = settled(choice("encoder/text", "minilm", freeze=2))
     assert "auto" not in [value for node in ("data", "scheduler") for key, value in config[node].items() if key != "layout"]
-    assert "auto" not in [config["trainer"][key] for key in ("max_epochs", "gradient_clip_val")]
+    assert "auto" not in [config["trainer"][key] for key in ("max_epochs", "gradient_clip_val", "precision")]
     assert settle(config, CHOICES) == config
 
 
