@@ -15,6 +15,7 @@ import yaml
 from gmu_lightning.files import digest, now, write_json, write_table, write_text
 from gmu_lightning.movie import UserError
 
+SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where it is there, is ten times as fast
 # What may differ between two runs of one setting: where things lie, how progress is shown, how jobs are started.
 NOT_IDENTITY = (
     "hydra",
@@ -171,7 +172,7 @@ class Run:
     def config(self) -> dict[str, Any]:
         """config.yaml as plain data: nothing in it is resolved or instantiated."""
         try:
-            config = yaml.safe_load((self / "config.yaml").read_text(encoding="utf-8"))
+            config = yaml.load((self / "config.yaml").read_text(encoding="utf-8"), SAFE_LOADER)
         except FileNotFoundError:
             raise UserError(f"{self.folder} is no run's folder: it holds no config.yaml; give one that train wrote") from None
         except yaml.YAMLError:
@@ -194,7 +195,17 @@ class Run:
     @property
     def data_fingerprint(self) -> dict[str, str]:
         """What identifies the data the run saw, or `{}` where the run did not get there."""
-        return self._json("environment.json").get("data_fingerprint", {})
+        return self.environment.get("data_fingerprint", {})
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """environment.json, or `{}` where the run did not get there."""
+        return self._json("environment.json")
+
+    @property
+    def audit(self) -> dict[str, Any]:
+        """audit.json, or `{}` where the run did not get there."""
+        return self._json("audit.json")
 
     def predictions(self, split: str) -> Predictions:
         """The stored predictions of a split."""

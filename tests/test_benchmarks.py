@@ -60,7 +60,7 @@ def test_the_share_of_the_peak_is_of_the_rows_own_dtype():
 
 
 def test_benchmarks_of_real_movies_need_them_and_unknown_names_are_refused():
-    assert run.chosen([], real=False) == ["start_up", "scaling"]
+    assert run.chosen([], real=False) == ["start_up", "comparison", "scaling"]
     assert run.chosen(["frozen_sweep", "start_up"], real=True) == ["start_up", "frozen_sweep"]
     with pytest.raises(SystemExit, match="trainn is no benchmark"):
         run.chosen(["trainn"], real=True)

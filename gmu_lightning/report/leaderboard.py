@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import statistics
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from gmu_lightning.files import write_rows, write_text
-from gmu_lightning.run import NOT_IDENTITY, Run
+from gmu_lightning.report.settings import ALWAYS, settings_of
+from gmu_lightning.run import Run
 
 SCORES = tuple(
     f"{split}/{score}"
     for split in ("test", "val")
     for score in ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro")
 )
-ALWAYS = ("modalities", "fusion")  # columns even where they are the same in every row
 WIDTH = 120  # characters of the console's table
 Row = dict[str, Any]
 Cell = Callable[[Row], str]
@@ -34,14 +32,8 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     finished), `seed_list`, `warnings`, `parameters`, `parameters_fusion`, `seconds/mean`, then `<split>/<score>/mean` and `/sd`
     (ddof 1). None is an empty cell. Two runs of one identity count once; skipped and unended ones do not count.
     """
-    settings: dict[str, list[Run]] = {}
-    for run in _distinct(runs):
-        settings.setdefault(run.status["setting"], []).append(run)
-    configs = {setting: of_one[0].config for setting, of_one in settings.items()}
-    varying = _varying(settings, configs)
     found = [
-        {"setting": setting} | {key: _value(configs[setting], key) for key in (*ALWAYS, *varying)} | _summary(of_one)
-        for setting, of_one in settings.items()
+        {"setting": one.key} | dict(one.values) | _summary(one.finished, one.seeds, one.warnings) for one in settings_of(runs)
     ]
     return sorted(found, key=lambda row: -1.0 if row["test/f1_micro/mean"] is None else row["test/f1_micro/mean"], reverse=True)
 
@@ -59,7 +51,7 @@ def write_leaderboard(
     if rows:
         write_rows(folder / "leaderboard.csv", rows)
     else:
-        write_text(folder / "leaderboard.csv", ",".join(["setting", *ALWAYS, *_summary([])]) + "\n")
+        write_text(folder / "leaderboard.csv", ",".join(["setting", *ALWAYS, *_summary([], [], [])]) + "\n")
     write_text(folder / "leaderboard.md", _markdown(rows, skipped, failed))
 
 
@@ -89,52 +81,13 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, *_equal_by_definition(rows)])
 
 
-def _distinct(runs: Iterable[Run]) -> list[Run]:
-    """Finished runs and failed ones, by seed; of those with one identity the first that finished, or else the first."""
-    ended = [run for run in runs if run.status.get("state") in ("finished", "failed")]
-    ended.sort(key=lambda run: run.status["state"] == "failed")
-    first: dict[str, Run] = {}
-    for run in ended:
-        first.setdefault(run.status["identity"], run)
-    return sorted(first.values(), key=lambda run: (len(str(run.config["seed"])), str(run.config["seed"])))
-
-
-def _varying(settings: Mapping[str, Sequence[Run]], configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    typed = dict.fromkeys(
-        re.split("[=@]", override)[0].lstrip("+~") for of_one in settings.values() for run in of_one for override in run.overrides
-    )
-    differs = [key for key in typed if len({_value(config, key) for config in configs.values()} - {None}) > 1]
-    return [key for key in differs if key not in ALWAYS and key != "seed" and not _is_beside_the_setting(key)]
-
-
-def _is_beside_the_setting(key: str) -> bool:
-    name = key.replace("/", ".")
-    return any(name == outside or name.startswith(f"{outside}.") for outside in NOT_IDENTITY)
-
-
-def _value(config: Mapping[str, Any], key: str) -> str | None:
-    """What a configuration says of an override's key, as text; None where it has no such encoder."""
-    words = key.replace("/", ".").split(".")
-    if words[0] == "encoder" and words[1:] and words[1] not in str(config["modalities"]).split("+"):
-        return None
-    node = (config.get("choices") or {}).get(key)
-    if node is None:
-        node = config
-        for word in key.split("."):
-            node = node.get(word) if isinstance(node, Mapping) else None
-    if isinstance(node, Mapping):  # a group whose choice is not known
-        return str(node.get("_target_", "")).rpartition(".")[2] or None
-    return node if isinstance(node, str) else json.dumps(node)
-
-
-def _summary(runs: Sequence[Run]) -> Row:
-    """The columns of one setting that are numbers and warnings, whatever of its runs finished."""
-    finished = [run for run in runs if run.status["state"] == "finished"]
+def _summary(finished: Sequence[Run], seeds: Sequence[str], warnings: Sequence[str]) -> Row:
+    """The columns of one setting that are numbers and warnings."""
     metrics = [run.metrics for run in finished]
     row: Row = {
         "seeds": len(finished),
-        "seed_list": ",".join(str(run.config["seed"]) for run in finished),
-        "warnings": "; ".join(_warnings(runs)),
+        "seed_list": ",".join(seeds),
+        "warnings": "; ".join(warnings),
         "parameters": metrics[0]["parameters/total"] if metrics else None,
         "parameters_fusion": metrics[0]["parameters/fusion"] if metrics else None,
         "seconds/mean": statistics.fmean(m["seconds/total"] for m in metrics) if metrics else None,
@@ -144,23 +97,6 @@ def _summary(runs: Sequence[Run]) -> Row:
         row[f"{score}/mean"] = statistics.fmean(values) if values else None
         row[f"{score}/sd"] = statistics.stdev(values) if len(values) > 1 else None
     return row
-
-
-def _warnings(runs: Sequence[Run]) -> Iterator[str]:
-    """Each warning once, as its first seed words it, with how many seeds it stands for; a failed seed is one too."""
-    sentences: dict[str, str] = {}
-    counts: Counter[str] = Counter()
-    fingerprints = {json.dumps(run.data_fingerprint, sort_keys=True) for run in runs if run.data_fingerprint}
-    if len(fingerprints) > 1:
-        yield "mixed_data: the seeds of this setting did not see the same data, so their mean means nothing"
-    for run in runs:
-        failure = [f"failed: {run.status['why']}"] if run.status["state"] == "failed" else []
-        for sentence in (*run.status["warnings"], *failure):
-            but_for_numbers = re.sub(r"\d+", "#", sentence)
-            sentences.setdefault(but_for_numbers, sentence.replace("; ", ", "))  # "; " parts one from the next
-            counts[but_for_numbers] += 1
-    for but_for_numbers, sentence in sentences.items():
-        yield f"{sentence} ({counts[but_for_numbers]} of {len(runs)} seeds)" if len(runs) > 1 else sentence
 
 
 def _names(rows: Sequence[Row]) -> dict[str, Cell]:

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from gmu_lightning.files import now, write_json
+from gmu_lightning.movie import UserError
 from gmu_lightning.report.leaderboard import rows, table, write_leaderboard
 from gmu_lightning.run import Run, runs_under
 
@@ -39,8 +40,23 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False) -> Counte
         print(f"skipped, {_count(count)}: {why}", file=sys.stderr)
     for name, why in _listed(runs, "failed"):
         print(f"failed: {name}: {why}", file=sys.stderr)
+    if counts["finished"] and not interrupted:
+        _report(runs, folder)
     print(f"{folder}: {counts['finished']} finished, {counts['failed']} failed, {counts['skipped']} skipped")
     return counts
+
+
+def _report(runs: list[Run], folder: Path) -> None:
+    """The comparison and its page. A sweep that is done is not lost by what only tells of it."""
+    from gmu_lightning.sweep.reports import write_comparison
+
+    try:
+        write_comparison(runs, folder)
+    except Exception as error:
+        why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        print(f"no report was made ({why}); python -m gmu_lightning.compare runs={folder} tries again", file=sys.stderr)
+    else:
+        print(folder / "report.html")
 
 
 def _job(run: Run) -> dict[str, object]:

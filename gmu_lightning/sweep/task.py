@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -71,6 +72,22 @@ def evaluate(config: DictConfig) -> None:
     evaluate_run(
         Run(str(config.run)), str(config.split), config.data.root, str(config.threshold), store, seed, config.encode.backend
     )
+
+
+def compare(config: DictConfig) -> None:
+    """The task of `compare`."""
+    from gmu_lightning.report.comparison import markdown, runs_in
+    from gmu_lightning.report.leaderboard import rows, write_leaderboard
+    from gmu_lightning.sweep.reports import write_comparison
+
+    typed = str(config.runs)
+    folders = [typed] if Path(typed).exists() else typed.split(",")
+    runs = runs_in(Path(folder).expanduser() for folder in folders)
+    folder = Path(config.output or f"outputs/compare/{datetime.now(UTC).strftime('%Y-%m-%dT%H-%M-%S.%f')}")
+    comparison = write_comparison(runs, folder, str(config.metric))
+    write_leaderboard(folder, rows(runs))
+    print(markdown(comparison))
+    print("\n".join(str(folder / name) for name in ("comparison.json", "leaderboard.tex", "report.html")))
 
 
 def job_of(config: DictConfig, hydra: DictConfig, folder: str | Path, sweep: str | None) -> Job:

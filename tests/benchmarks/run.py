@@ -1,7 +1,7 @@
 """The benchmarks, quick ones first: python tests/benchmarks/run.py [NAMES] [--data PATH] [--rounds N] [--out FOLDER]
 
-Names: start_up, scaling, encoding, fine_tuning, frozen_sweep; without --data those that read real movies are left out. `gpu` is
-for a machine with CUDA and runs only where it is named.
+Names: start_up, comparison, scaling, encoding, fine_tuning, frozen_sweep; without --data those that read real movies are left
+out. `gpu` is for a machine with CUDA and runs only where it is named.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.benchmarks.harness import parser, perform
 
-QUICK_FIRST = ("start_up", "scaling", "encoding", "fine_tuning", "frozen_sweep")
+QUICK_FIRST = ("start_up", "comparison", "scaling", "encoding", "fine_tuning", "frozen_sweep")
 OF_REAL_MOVIES = ("encoding", "fine_tuning", "frozen_sweep")
 NAMED_ONLY = ("gpu",)
 

@@ -1,0 +1,118 @@
+"""Runs' predictions -> scores with what each movie adds to them, and which settings may be compared at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gmu_lightning.metrics import tune_per_genre, tune_threshold
+from gmu_lightning.movie import UserError
+from gmu_lightning.report.inference import Scored
+from gmu_lightning.report.influence import KINDS, influence
+from gmu_lightning.report.settings import Setting
+from gmu_lightning.run import Predictions
+
+TUNED: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {"val": tune_threshold, "val_per_genre": tune_per_genre}
+MATTERS = ("label_policy", "limit", "seed", "plot", "absent", "layout")  # of `data`: what may make one data set two
+WORDS = {
+    **{f"f1_{over}": f"{over} F1" for over in ("micro", "macro", "weighted", "samples")},
+    **{f"ap_{over}": f"{over} AP" for over in ("micro", "macro", "samples")},
+}
+
+
+def checked_metric(metric: str) -> str:
+    """`f1_micro`, `ap_macro`, `f1_micro@val`, ... Raises UserError."""
+    kind, _, rule = metric.partition("@")
+    if kind not in KINDS or (rule and (rule not in TUNED or kind.startswith("ap_"))):
+        rules = " or ".join(f"@{name}" for name in TUNED)
+        raise UserError(f"metric={metric} is no score: choose one of {', '.join(KINDS)}, an F1 also with {rules}")
+    return metric
+
+
+def said(metric: str) -> str:
+    """`micro F1 at a threshold tuned on val`"""
+    kind, _, rule = metric.partition("@")
+    tuned = {"": "", "val": " at a threshold tuned on val", "val_per_genre": " at thresholds tuned on val per genre"}[rule]
+    return WORDS[kind] + tuned
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A setting with what its finished runs said of a split."""
+
+    setting: Setting
+    test: Sequence[Predictions]
+    val: Sequence[Predictions]
+
+    @classmethod
+    def of(cls, setting: Setting) -> Evidence:
+        """Read from the runs' files."""
+        return cls(
+            setting, [run.predictions("test") for run in setting.finished], [r.predictions("val") for r in setting.finished]
+        )
+
+    @property
+    def name(self) -> str:
+        """The setting's."""
+        return self.setting.name
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, str], Scored]:
+        return {}
+
+    def scored(self, metric: str, split: str = "test") -> Scored:
+        """Scores of every run on a split, at .5 or at what was tuned on val alone."""
+        if (metric, split) not in self._known:
+            kind, _, rule = metric.partition("@")
+            found = [
+                influence(kind, p.labels, p.probabilities, TUNED[rule](v.labels, v.probabilities) if rule else 0.5)
+                for p, v in zip(self.test if split == "test" else self.val, self.val, strict=True)
+            ]
+            self._known[metric, split] = Scored(np.array([f.score for f in found]), np.stack([f.psi for f in found]))
+        return self._known[metric, split]
+
+    @property
+    def split_within(self) -> str | None:
+        """Why the setting's own seeds cannot be put together; None where they can."""
+        first, *others = zip(self.test, self.setting.of_finished, strict=True)
+        reasons = (unlike(first[0], other, first[1], config) for other, config in others)
+        reason = next(filter(None, reasons), None)
+        return reason and f"its own seeds differ in it: {reason}"
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Of the first run."""
+        return self.setting.of_finished[0]
+
+
+def why_not(a: Evidence, b: Evidence) -> str | None:
+    """Why two settings cannot be compared; None where they can."""
+    return unlike(a.test[0], b.test[0], a.config, b.config)
+
+
+def unlike(a: Predictions, b: Predictions, config_a: Mapping[str, Any], config_b: Mapping[str, Any]) -> str | None:
+    """What sets apart the data or the rule of two runs' predictions of one split, named; None where nothing does."""
+    if a.threshold != b.threshold:
+        return f"predictions are made at the threshold {a.threshold} and at {b.threshold}"
+    set_a, set_b = (str((config.get("choices") or {}).get("data", "")) for config in (config_a, config_b))
+    if set_a != set_b:
+        return f"one was tested on {set_a}, the other on {set_b}"
+    differ = [
+        key for key in a.data_fingerprint if a.data_fingerprint[key] != b.data_fingerprint.get(key, a.data_fingerprint[key])
+    ]
+    if not differ and a.ids == b.ids and a.genres == b.genres and np.array_equal(a.labels, b.labels):
+        return None
+    options = [
+        f"data.{key} is {config_a['data'].get(key)} in one and {config_b['data'].get(key)} in the other"
+        for key in MATTERS
+        if config_a["data"].get(key) != config_b["data"].get(key)
+    ]
+    if options:
+        return ", ".join(options)
+    if "movies" in differ or a.ids != b.ids:
+        return f"they saw different movies, splits or labels ({len(a.ids)} and {len(b.ids)} test movies)"
+    return f"the content of {' and '.join(differ) or 'their genres'} differs"

@@ -1,0 +1,284 @@
+"""What can be claimed of scores that depend on which movies were tested and on which seeds were trained.
+
+The scores of one setting's runs on one split vary for three reasons: the split's movies (shared by all runs on it), the seeds
+(each run has its own), and both together (each run errs on its own movies). So a setting's mean over S seeds has the variance
+
+    movies + s^2 / S,
+
+s^2 the variance of the scores between the seeds, which holds the third part already, and `movies` the covariance between
+different runs of the setting over draws of movies (infinitesimal jackknife). For a difference of two settings the movies' part is
+that of the paired difference. Intervals are Student's, their degrees of freedom Welch and Satterthwaite's: a bootstrap that draws
+three or five seeds with replacement knows too little of how seeds vary, and its 95 % intervals cover far less.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+LEVEL = 0.95
+DRAWS = 9_999
+FEWEST_SEEDS = 3  # two say too little of how seeds vary: intervals from them are too short, and called different too often
+MOST_SEEDS = 200  # more are not worth asking for
+
+
+class Part(NamedTuple):
+    """One independent contribution to a variance, and how well it is known."""
+
+    variance: float
+    degrees: float  # of freedom; infinite where it is not estimated
+
+
+class Interval(NamedTuple):
+    """An estimate, and an interval that holds the true value 95 times in 100; no ends where nothing is known of the seeds."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The runs of one setting on one split of N movies.
+
+    Attributes:
+        scores: (S,), one per seed.
+        influence: (S, N), what each movie adds to each score.
+    """
+
+    scores: np.ndarray
+    influence: np.ndarray
+
+    @property
+    def seeds(self) -> int:
+        """S."""
+        return len(self.scores)
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return float(self.scores.mean())
+
+    @property
+    def between_seeds(self) -> Part | None:
+        """s^2 / S; None for fewer than three seeds, of which nothing is said."""
+        if self.seeds < FEWEST_SEEDS:
+            return None
+        return Part(float(self.scores.var(ddof=1)) / self.seeds, self.seeds - 1)
+
+    @cached_property
+    def of_movies(self) -> np.ndarray:
+        """(N,) the mean influence over seeds."""
+        return self.influence.mean(axis=0)
+
+    @cached_property
+    def between_movies(self) -> float:
+        """Covariance of two different runs of the setting over draws of movies; of one run its variance."""
+        count = self.influence.shape[1]
+        each = float(np.einsum("sn,sn->", self.influence, self.influence))
+        if self.seeds == 1:
+            return each / count**2
+        together = float((self.influence.sum(axis=0) ** 2).sum())
+        return (together - each) / (self.seeds * (self.seeds - 1)) / count**2
+
+    @property
+    def interval(self) -> Interval:
+        """Of the mean over all seeds and all such movies."""
+        if self.between_seeds is None:
+            return Interval(self.mean, None, None)
+        movies = Part(max(0.0, self.between_movies), self.influence.shape[1] - 1)
+        half = _half_width([movies, self.between_seeds])
+        return Interval(self.mean, self.mean - half, self.mean + half)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Setting a minus setting b, on the same movies."""
+
+    a: Scored
+    b: Scored
+
+    @property
+    def mean(self) -> float:
+        """Of the scores."""
+        return self.a.mean - self.b.mean
+
+    @cached_property
+    def between_movies(self) -> float:
+        """The paired difference's variance over draws of movies."""
+        count = self.a.influence.shape[1]
+        shared = float(self.a.of_movies @ self.b.of_movies) / count**2
+        return max(0.0, self.a.between_movies + self.b.between_movies - 2 * shared)
+
+    @property
+    def parts(self) -> list[Part] | None:
+        """Of its variance; None where a setting has fewer than three seeds."""
+        seeds = [self.a.between_seeds, self.b.between_seeds]
+        if None in seeds:
+            return None
+        return [Part(self.between_movies, self.a.influence.shape[1] - 1), *(part for part in seeds if part is not None)]
+
+    @property
+    def interval(self) -> Interval:
+        """Of the difference between the settings, whatever the seeds and the movies."""
+        if self.parts is None:
+            return Interval(self.mean, None, None)
+        half = _half_width(self.parts)
+        return Interval(self.mean, self.mean - half, self.mean + half)
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided, of no difference; None where a setting has fewer than three seeds."""
+        from scipy.stats import t
+
+        if self.parts is None:
+            return None
+        sd = math.sqrt(sum(part.variance for part in self.parts))
+        if sd == 0:
+            return 1.0 if self.mean == 0 else 0.0
+        return float(2 * t.sf(abs(self.mean) / sd, _degrees(self.parts)))
+
+    @property
+    def effect(self) -> float | None:
+        """Hedges' g: the difference in standard deviations between seeds, corrected for their small number."""
+        if self.parts is None:
+            return None
+        degrees = self.a.seeds + self.b.seeds - 2
+        pooled = ((self.a.seeds - 1) * self.a.scores.var(ddof=1) + (self.b.seeds - 1) * self.b.scores.var(ddof=1)) / degrees
+        if pooled == 0:
+            return None
+        return float(self.mean / math.sqrt(pooled) * (1 - 3 / (4 * degrees - 1)))
+
+    @property
+    def superiority(self) -> float:
+        """How often a run of `a` scores above a run of `b`, ties half (Vargha & Delaney 2000)."""
+        sign = np.sign(self.a.scores[:, None] - self.b.scores[None, :])
+        return float((sign + 1).mean() / 2)
+
+    def seeds_needed(self, size: float | None = None, alpha: float = 1 - LEVEL, power: float = 0.8) -> int | None:
+        """Seeds of each setting that would show a difference of `size` in `power` of all such comparisons; None if none would.
+
+        The variance between seeds is known from few of them, so its upper 80 % bound is planned with (Browne 1995).
+
+        Args:
+            size: None takes the difference that was found.
+            alpha: what p has to stay below.
+        """
+        from scipy.stats import chi2, nct, t
+
+        size = abs(self.mean if size is None else size)
+        if self.parts is None or size == 0:
+            return None
+        movies = self.parts[0]
+        spreads = [s.scores.var(ddof=1) * (s.seeds - 1) / chi2.ppf(0.2, s.seeds - 1) for s in (self.a, self.b)]
+
+        def enough(seeds: int) -> bool:
+            parts = [movies, *(Part(spread / seeds, seeds - 1) for spread in spreads)]
+            sd, degrees = math.sqrt(sum(part.variance for part in parts)), _degrees(parts)
+            return sd == 0 or nct.sf(t.isf(alpha / 2, degrees), degrees, size / sd) >= power
+
+        return next((seeds for seeds in range(FEWEST_SEEDS, MOST_SEEDS + 1) if enough(seeds)), None)
+
+
+def _degrees(parts: Sequence[Part]) -> float:
+    """Satterthwaite's, of a sum of variances that are each estimated."""
+    return sum(p.variance for p in parts) ** 2 / sum(p.variance**2 / p.degrees for p in parts)
+
+
+def _half_width(parts: Sequence[Part]) -> float:
+    from scipy.stats import t
+
+    sd = math.sqrt(sum(part.variance for part in parts))
+    return sd and float(t.isf((1 - LEVEL) / 2, _degrees(parts))) * sd
+
+
+class Resampled(NamedTuple):
+    """What two resampling tests say of a difference."""
+
+    low: float  # the middle 95 % of a bootstrap over movies and seeds
+    high: float
+    p_bootstrap: float  # of that bootstrap, the share beyond 0, doubled
+    p_permutation: float  # of swapping the two settings movie by movie: of these runs alone, whatever other seeds would do
+
+
+def resampled(pairs: Sequence[Difference], seed: int = 0, draws: int = DRAWS) -> list[Resampled]:
+    """Paired bootstrap and permutation test of each pair, all pairs over the same draws.
+
+    The bootstrap is hierarchical: each draw takes N movies and, of each setting, S seeds, with replacement.
+    The permutation test is of the movies' mean differences: a movie's sign is turned or not.
+    """
+    if not pairs:
+        return []
+    rng = np.random.default_rng(seed)
+    settings = list({id(s): s for pair in pairs for s in (pair.a, pair.b)}.values())
+    count = settings[0].influence.shape[1]
+    place = {id(s): n for n, s in enumerate(settings)}
+    runs = np.concatenate([s.influence for s in settings]).astype(np.float32)
+    means = np.empty((draws, len(settings)))
+    block = max(1, 20_000_000 // count)
+    differences = np.stack([p.mean + p.a.of_movies - p.b.of_movies for p in pairs], axis=1)
+    beyond = np.zeros(len(pairs), dtype=int)
+    observed = np.abs(differences.mean(axis=0))
+    for start in range(0, draws, block):
+        size = min(block, draws - start)
+        weights = _multinomial(rng, count, size)
+        moved = (weights - 1) @ runs.T / count  # (size, R)
+        column = 0
+        for n, one in enumerate(settings):
+            chosen = rng.integers(one.seeds, size=(size, one.seeds))
+            scores = one.scores + moved[:, column : column + one.seeds]
+            means[start : start + size, n] = np.take_along_axis(scores, chosen, axis=1).mean(axis=1)
+            column += one.seeds
+        signs = (rng.integers(0, 2, size=(size, count), dtype=np.int8) * 2 - 1).astype(np.float32)
+        beyond += (np.abs(signs @ differences.astype(np.float32)) / count >= observed - 1e-9).sum(axis=0)
+    found = []
+    for n, pair in enumerate(pairs):
+        drawn = means[:, place[id(pair.a)]] - means[:, place[id(pair.b)]]
+        low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+        found.append(
+            Resampled(float(low), float(high), min(1.0, 2 * (tail + 1) / (draws + 1)), float((beyond[n] + 1) / (draws + 1)))
+        )
+    return found
+
+
+def _multinomial(rng: np.random.Generator, count: int, draws: int) -> np.ndarray:
+    """How often each of `count` movies is drawn, `count` being drawn with replacement: (draws, count) float32."""
+    chosen = rng.integers(count, size=(draws, count), dtype=np.int32) + np.arange(draws, dtype=np.int64)[:, None] * count
+    return np.bincount(chosen.ravel(), minlength=draws * count).reshape(draws, count).astype(np.float32)
+
+
+def holm(p: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down adjusted p (Holm 1979); what has none is no comparison and counts for none."""
+    known = sorted((value, n) for n, value in enumerate(p) if value is not None)
+    adjusted: list[float | None] = [None] * len(p)
+    highest = 0.0
+    for rank, (value, n) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * value))
+        adjusted[n] = highest
+    return adjusted
+
+
+def letters(names: Sequence[str], different: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The compact letter display: two names share a letter exactly if they are not told apart (Piepho 2004, insert and absorb).
+
+    Args:
+        names: best first; letters run from a in that order.
+        different: the pairs that are told apart.
+    """
+    groups: list[frozenset[str]] = [frozenset(names)]
+    for a, b in different:
+        split = [part for group in groups for part in ((group - {a}, group - {b}) if {a, b} <= group else (group,))]
+        groups = [g for n, g in enumerate(split) if not any(g < other or (g == other and m < n) for m, other in enumerate(split))]
+    groups.sort(key=lambda group: sorted(names.index(name) for name in group))
+    alphabet = [_letter(n) for n in range(len(groups))]
+    return {name: "".join(x for x, group in zip(alphabet, groups, strict=True) if name in group) for name in names}
+
+
+def _letter(n: int) -> str:
+    return chr(ord("a") + n) if n < 26 else f"({n + 1})"

@@ -1,0 +1,265 @@
+"""The parts of a page: settings and their predictions -> tables and charts, with nothing left to compute for the template."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gmu_lightning.report import svg
+from gmu_lightning.report.calibration import BINS, calibration
+from gmu_lightning.report.comparison import Comparison
+from gmu_lightning.report.evidence import Evidence, said
+from gmu_lightning.report.gate_evidence import Truth, decomposition_error, faithfulness, gate_table, recovered
+from gmu_lightning.report.genres import co_occurrence, genre_scores
+from gmu_lightning.run import Run
+
+KINDS = 10  # colours of fusions
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A table whose cells are shaded by their share of the largest."""
+
+    caption: str
+    corner: str
+    columns: Sequence[str]
+    rows: Sequence[Mapping[str, Any]]
+
+    @cached_property
+    def _most(self) -> float:
+        found = [v for row in self.rows for v in row["values"] if not np.isnan(v)]
+        return max(found, default=1.0) or 1.0
+
+    def share(self, value: float) -> float:
+        """0 to 1."""
+        return max(0.0, value / self._most)
+
+
+def fusion_kinds(settings: Sequence[Evidence]) -> dict[str, str]:
+    """A colour for each fusion, the same all over the page."""
+    names = dict.fromkeys(str(e.setting.values["fusion"]) for e in settings)
+    return {name: f"f{n % KINDS}" for n, name in enumerate(names)}
+
+
+def interval_chart(comparison: Comparison) -> str:
+    """Every setting's mean and interval, best first."""
+    rows = []
+    for one in comparison.settings:
+        mean, low, high = one.scored(comparison.metric).interval
+        letters = comparison.letters.get(one.name, "")
+        rows.append(svg.Dot(f"{one.name}  {letters}".rstrip(), mean, low, high))
+    best, metric = comparison.settings[0], said(comparison.metric)
+    about = f"{metric} of {len(rows)} settings; the best is {best.name} with {best.scored(comparison.metric).mean:.3f}"
+    return svg.dots(rows, about, metric)
+
+
+def curve_charts(settings: Sequence[Evidence], kinds: Mapping[str, str]) -> list[dict[str, str]]:
+    """Per choice of modalities the val AP and the training loss of every fusion by epoch, means over seeds."""
+    charts = []
+    for modalities, group in by_modalities(settings).items():
+        for column, words in (("val/ap_micro", "val micro AP"), ("train/loss", "training loss")):
+            curves = [curve for one in group if (curve := _curve(one, column, kinds))]
+            if curves:
+                about = f"{words} of {len(curves)} settings on {modalities} by epoch"
+                drawn = svg.lines(curves, about, "epoch", words)
+                charts.append({"svg": drawn, "caption": f"{words}, {modalities}, a mean over seeds"})
+    return charts
+
+
+def by_modalities(settings: Sequence[Evidence]) -> dict[str, list[Evidence]]:
+    """Settings by what they read."""
+    found: dict[str, list[Evidence]] = {}
+    for one in settings:
+        found.setdefault(str(one.setting.values["modalities"]), []).append(one)
+    return found
+
+
+def _curve(one: Evidence, column: str, kinds: Mapping[str, str]) -> svg.Line | None:
+    by_epoch: dict[int, list[float]] = {}
+    for run in one.setting.finished:
+        for row in history(run):
+            if row.get(column):
+                by_epoch.setdefault(int(row["epoch"]), []).append(float(row[column]))
+    if not by_epoch:
+        return None
+    epochs = sorted(by_epoch)
+    return svg.Line(one.name, epochs, [float(np.mean(by_epoch[e])) for e in epochs], kinds[str(one.setting.values["fusion"])])
+
+
+def history(run: Run) -> list[dict[str, str]]:
+    """history.csv."""
+    path = run / "history.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def genre_tables(settings: Sequence[Evidence]) -> dict[str, Heat]:
+    """F1 and AP of every genre and setting, means over seeds; the genres with most movies first."""
+    found = {one.name: genre_scores(one.test) for one in settings}
+    first = next(iter(found.values()))
+    order = np.argsort(-first.support, kind="stable")
+    columns = [f"{first.genres[c]} ({first.support[c]})" for c in order]
+
+    def rows(score: str) -> list[dict[str, Any]]:
+        return [{"name": name, "values": [float(getattr(one, score)[c]) for c in order]} for name, one in found.items()]
+
+    counted = "in brackets the test movies that have the genre"
+    return {
+        "genre_f1": Heat(f"F1 at .5 of each genre, a mean over seeds; {counted}", "setting", columns, rows("f1")),
+        "genre_ap": Heat(f"Average precision of each genre, a mean over seeds; {counted}", "setting", columns, rows("ap")),
+    }
+
+
+def distribution(run: Run) -> Heat:
+    """How many movies of each split have each genre, from the run's audit."""
+    counts = run.audit.get("genres") or {}
+    totals = run.audit.get("movies") or {}
+    genres = list(next(iter(counts.values()), {}))
+    rows = [
+        {"name": f"{split} ({totals.get(split, 0)})", "values": [of[g] / max(1, totals.get(split, 1)) for g in genres]}
+        for split, of in counts.items()
+    ]
+    return Heat("Share of each split's movies that have a genre", "split", genres, rows)
+
+
+def confusion(best: Evidence) -> dict[str, Any]:
+    """Which genres the best setting takes for each other, and the pair it does most."""
+    found = co_occurrence(best.test)
+    excess = np.where(np.eye(len(found.genres), dtype=bool), -np.inf, np.nan_to_num(found.predicted - found.true, nan=-np.inf))
+    i, j = np.unravel_index(int(excess.argmax()), excess.shape)
+
+    def heat(values: np.ndarray, caption: str) -> Heat:
+        rows = [{"name": g, "values": [float(v) for v in values[c]]} for c, g in enumerate(found.genres)]
+        return Heat(caption, "movies that have", found.genres, rows)
+
+    about = (
+        f"Of {best.name}. Of the test movies that are {found.genres[i]}, {found.true[i, j]:.0%} are {found.genres[j]} too, and "
+        f"{found.predicted[i, j]:.0%} are predicted to be: the largest excess of all pairs."
+    )
+    return {
+        "about": about,
+        "predicted": heat(found.predicted, "Share of the movies with the row's genre for which the column's is predicted"),
+        "true": heat(found.true, "Share of the movies with the row's genre that truly have the column's"),
+    }
+
+
+def reliability_section(settings: Sequence[Evidence], kinds: Mapping[str, str]) -> dict[str, Any]:
+    """Reliability curves per choice of modalities (each setting's first seed), and the errors, means over seeds."""
+    found = {one.name: [calibration(v, t) for v, t in zip(one.val, one.test, strict=True)] for one in settings}
+    charts = []
+    for modalities, group in by_modalities(settings).items():
+        curves = []
+        for one in group:
+            before = found[one.name][0].before
+            curves.append(
+                svg.Line(one.name, before.said.tolist(), before.true.tolist(), kinds[str(one.setting.values["fusion"])])
+            )
+        drawn = svg.lines(
+            curves,
+            f"reliability of {len(curves)} settings on {modalities}",
+            "probability",
+            "share true",
+            bounds=(0.0, 1.0),
+            diagonal=True,
+        )
+        charts.append(
+            {"svg": drawn, "caption": f"{modalities}: share of decisions that are true, by the probability said; the first seed"}
+        )
+    rows = [
+        {
+            "name": name,
+            "before": float(np.mean([c.before.error for c in each])),
+            "after": float(np.mean([c.after.error for c in each])),
+            "temperature": float(np.mean([c.temperature for c in each])),
+        }
+        for name, each in found.items()
+    ]
+    return {"charts": charts, "rows": rows, "bins": BINS}
+
+
+def gate_section(settings: Sequence[Evidence], truth: Truth | None) -> list[dict[str, Any]]:
+    """Every gated setting's gates, genre by genre, and what they are worth."""
+    return [_gates_of(one, truth) for one in settings if one.test[0].gate is not None]
+
+
+def _gates_of(one: Evidence, truth: Truth | None) -> dict[str, Any]:
+    table = gate_table(one.test)
+    order = np.argsort(-table.movies, kind="stable")
+
+    def chart(
+        measure: str, words: str, caption: str, spread: str | None = None, bounds: tuple[float, float] | None = (0.0, 1.0)
+    ) -> Any:
+        values = table.values[measure]
+        if np.isnan(values).all():
+            return None
+        spreads = None if spread is None else table.values[spread]
+        groups = [
+            svg.Bars(
+                f"{table.genres[c]} ({table.movies[c]})",
+                [
+                    (m, float(np.nan_to_num(values[c, k])), None if spreads is None else float(np.nan_to_num(spreads[c, k])))
+                    for k, m in enumerate(table.modalities)
+                ],
+            )
+            for c in order
+        ]
+        return {"svg": svg.bars(groups, f"{words} of {one.name} for each genre and modality", words, bounds), "caption": caption}
+
+    charts = [
+        chart(
+            "gate_open",
+            "share of open features",
+            "The published figure: the share of features whose gate is open, over the test movies that have the genre.",
+        ),
+        chart(
+            "gate",
+            "gate",
+            "How far the gate is open; the whisker is its standard deviation from movie to movie.",
+            "gate_sd_across_movies",
+        ),
+        chart(
+            "gate_weighted", "genre-weighted gate", "The gate, each feature counted as much as the genre's classifier counts it."
+        ),
+        chart("contribution", "contribution to the logit", "What each modality adds to the genre's logit, exactly.", bounds=None),
+    ]
+    losses = {loss.modality: loss for loss in faithfulness(one.setting.finished)}
+    found = recovered(truth, one.test) if truth else None
+    columns = ["mean gate", "sd across movies"]
+    columns += ["agreement with contribution"] if table.agreement is not None else []
+    columns += ["micro F1 lost without it"] if losses else []
+    columns += ["correlation with the truth"] if found and found.correlation else []
+    rows = []
+    for k, modality in enumerate(table.modalities):
+        gates = np.array([p.gate[:, k] for p in one.test])  # type: ignore[index]
+        values = [float(gates.mean()), float(gates.std(axis=1, ddof=1).mean())]
+        values += [float(table.agreement[k])] if table.agreement is not None else []
+        values += [losses[modality].lost if modality in losses else float("nan")] if losses else []
+        values += [found.correlation.get(modality, float("nan"))] if found and found.correlation else []
+        rows.append({"name": modality, "values": values})
+    error = decomposition_error(one.test)
+    exactly = "exactly" if error == 0 else f"to {error:.0e}"
+    about = f"{len(one.test)} seeds." + ("" if error is None else f" Bias and contributions sum to the logits {exactly}.")
+    if not losses:
+        about += " What is lost without a modality is told once evaluate has run on its runs with robustness=true."
+    named = ""
+    if found and found.named:
+        right = sum(a == b for a, b in found.named.values())
+        wrong = ", ".join(f"{g} ({b} instead of {a})" for g, (a, b) in found.named.items() if a != b)
+        named = f"Of {len(found.named)} genres that one modality alone tells, contributions name the right one for {right}" + (
+            f"; wrong: {wrong}." if wrong else "."
+        )
+    return {
+        "name": one.name,
+        "about": about,
+        "charts": [c for c in charts if c],
+        "columns": columns,
+        "rows": rows,
+        "named": named,
+    }

@@ -1,0 +1,138 @@
+"""Runs -> settings: what is compared is a choice with all its seeds, named by what sets it apart."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from gmu_lightning.run import NOT_IDENTITY, Run
+
+ALWAYS = ("modalities", "fusion")  # said of every setting, even where they are the same in all
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        key: the hash that runs of one setting share.
+        values: {what varies between the settings: its value here, as text, None where it says nothing}; `ALWAYS` first.
+        name: unique among the settings compared.
+        runs: finished and failed ones, one per seed.
+        configs: of these runs.
+    """
+
+    key: str
+    values: Mapping[str, str | None]
+    name: str
+    runs: Sequence[Run]
+    configs: Sequence[Mapping[str, Any]]
+
+    @cached_property
+    def _states(self) -> list[bool]:
+        return [run.status["state"] == "finished" for run in self.runs]
+
+    @property
+    def finished(self) -> list[Run]:
+        """The runs that have scores, by seed."""
+        return [run for run, done in zip(self.runs, self._states, strict=True) if done]
+
+    @property
+    def of_finished(self) -> list[Mapping[str, Any]]:
+        """The configurations of the finished runs."""
+        return [config for config, done in zip(self.configs, self._states, strict=True) if done]
+
+    @property
+    def seeds(self) -> list[str]:
+        """Of the finished runs."""
+        return [str(config["seed"]) for config in self.of_finished]
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """Each warning once, as its first seed words it, with how many seeds it stands for; a failed seed is one too."""
+        return list(_warnings(self.runs))
+
+
+def settings_of(runs: Iterable[Run]) -> list[Setting]:
+    """The settings of these runs. Two runs of one identity count once; skipped and unended ones do not count."""
+    grouped: dict[str, list[tuple[Run, Mapping[str, Any]]]] = {}
+    for key, run, config in _distinct(runs):
+        grouped.setdefault(key, []).append((run, config))
+    configs = {key: of_one[0][1] for key, of_one in grouped.items()}
+    varying = _varying([run for of_one in grouped.values() for run, _ in of_one], configs)
+    values = {key: {name: value_of(config, name) for name in (*ALWAYS, *varying)} for key, config in configs.items()}
+    same_modalities = len({value["modalities"] for value in values.values()}) == 1
+    names = {key: _name(value, same_modalities) for key, value in values.items()}
+    shared = Counter(names.values())
+    found = []
+    for key, of_one in grouped.items():
+        name = names[key] if shared[names[key]] == 1 else f"{names[key]} ({key[:6]})"
+        found.append(Setting(key, values[key], name, [run for run, _ in of_one], [config for _, config in of_one]))
+    return found
+
+
+def value_of(config: Mapping[str, Any], key: str) -> str | None:
+    """What a configuration says of an override's key, as text; None where it has no such encoder."""
+    words = key.replace("/", ".").split(".")
+    if words[0] == "encoder" and words[1:] and words[1] not in str(config["modalities"]).split("+"):
+        return None
+    node = (config.get("choices") or {}).get(key)
+    if node is None:
+        node = config
+        for word in key.split("."):
+            node = node.get(word) if isinstance(node, Mapping) else None
+    if isinstance(node, Mapping):  # a group whose choice is not known
+        return str(node.get("_target_", "")).rpartition(".")[2] or None
+    return node if isinstance(node, str) else json.dumps(node)
+
+
+def _name(values: Mapping[str, str | None], same_modalities: bool) -> str:
+    words = [str(values["fusion"] or "fusion")]
+    if not same_modalities:
+        words.append(str(values["modalities"]))
+    words += [f"{key}={value}" for key, value in values.items() if key not in ALWAYS and value is not None]
+    return " ".join(words)
+
+
+def _distinct(runs: Iterable[Run]) -> list[tuple[str, Run, Mapping[str, Any]]]:
+    """(setting, run, its configuration) of finished runs and failed ones, by seed; of those with one identity the first that
+    finished, or else the first."""
+    ended = [(run, status) for run in runs if (status := run.status).get("state") in ("finished", "failed")]
+    ended.sort(key=lambda pair: pair[1]["state"] == "failed")
+    first: dict[str, tuple[Run, str]] = {}
+    for run, status in ended:
+        first.setdefault(status["identity"], (run, status["setting"]))
+    found = [(setting, run, run.config) for run, setting in first.values()]
+    return sorted(found, key=lambda row: (len(str(row[2]["seed"])), str(row[2]["seed"])))
+
+
+def _varying(runs: Sequence[Run], configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    typed = dict.fromkeys(re.split("[=@]", override)[0].lstrip("+~") for run in runs for override in run.overrides)
+    differs = [key for key in typed if len({value_of(config, key) for config in configs.values()} - {None}) > 1]
+    return [key for key in differs if key not in ALWAYS and key != "seed" and not _is_beside_the_setting(key)]
+
+
+def _is_beside_the_setting(key: str) -> bool:
+    name = key.replace("/", ".")
+    return any(name == outside or name.startswith(f"{outside}.") for outside in NOT_IDENTITY)
+
+
+def _warnings(runs: Sequence[Run]) -> Iterator[str]:
+    sentences: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    fingerprints = {json.dumps(run.data_fingerprint, sort_keys=True) for run in runs if run.data_fingerprint}
+    if len(fingerprints) > 1:
+        yield "mixed_data: the seeds of this setting did not see the same data, so their mean means nothing"
+    for run in runs:
+        failure = [f"failed: {run.status['why']}"] if run.status["state"] == "failed" else []
+        for sentence in (*run.status["warnings"], *failure):
+            but_for_numbers = re.sub(r"\d+", "#", sentence)
+            sentences.setdefault(but_for_numbers, sentence.replace("; ", ", "))  # "; " parts one from the next
+            counts[but_for_numbers] += 1
+    for but_for_numbers, sentence in sentences.items():
+        yield f"{sentence} ({counts[but_for_numbers]} of {len(runs)} seeds)" if len(runs) > 1 else sentence

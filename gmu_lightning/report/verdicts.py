@@ -1,0 +1,196 @@
+"""A pair of settings -> what can be claimed of it, in a sentence, and the command that would tell more."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gmu_lightning.report.evidence import Evidence, said
+from gmu_lightning.report.inference import FEWEST_SEEDS, LEVEL, Difference, Interval, Resampled
+from gmu_lightning.report.settings import Setting
+
+ALPHA = 1 - LEVEL
+NOT_A_SETTING = ("seed=", "sweep=")  # a search is not searched again for more seeds of its winner
+RANKING = {"f1_micro": "ap_micro", "f1_macro": "ap_macro", "f1_weighted": "ap_macro", "f1_samples": "ap_samples"}  # no threshold
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two settings compared, the better one first.
+
+    Attributes:
+        p: of no difference; p_holm: over all pairs of the comparison; None where a setting has one seed.
+        tests: the same pair resampled.
+        beside: {metric: difference} of what a threshold cannot explain; empty where the metric has none.
+        on_val: the same difference on val.
+        needed: how many seeds of each would show a difference of this size; None where none would.
+    """
+
+    metric: str
+    a: Evidence
+    b: Evidence
+    difference: Difference
+    p_holm: float | None
+    tests: Resampled
+    beside: dict[str, Difference]
+    on_val: Difference
+    needed: int | None
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the difference stands, all pairs considered."""
+        return self.p_holm is not None and self.p_holm < ALPHA
+
+    @cached_property
+    def same(self) -> bool:
+        """Whether the two are one result: equal seeds, equal predictions."""
+        return self.a.setting.seeds == self.b.setting.seeds and all(
+            np.allclose(x.logits, y.logits, rtol=0, atol=1e-6) for x, y in zip(self.a.test, self.b.test, strict=True)
+        )
+
+    @property
+    def verdict(self) -> str:
+        """`a`, `b` or `none`."""
+        if not self.claimed:
+            return "none"
+        return "a" if self.difference.mean > 0 else "b"
+
+    @property
+    def only_on_val(self) -> str | None:
+        """Who wins on val, by itself beyond chance, and not on test; None where nobody does."""
+        p = self.on_val.p
+        same_side = self.on_val.mean * self.difference.mean > 0
+        if p is None or p >= ALPHA or (self.claimed and same_side):
+            return None
+        return self.a.name if self.on_val.mean > 0 else self.b.name
+
+    @cached_property
+    def sentence(self) -> str:
+        """What a reader may write down."""
+        a, b, size = self.a.name, self.b.name, points(self.difference.interval)
+        if self.same:
+            return f"{a} and {b} are one result: they predict the same for every movie, seed by seed"
+        if self.difference.p is None:
+            few = " and ".join(f"{e.name} has {seeds(len(e.test))}" for e in (self.a, self.b) if len(e.test) < FEWEST_SEEDS)
+            return (
+                f"{a} is {size} of {said(self.metric)} above {b}, of which nothing can be claimed: {few}, and three are the least"
+            )
+        if self.claimed:
+            one, other = len(self.a.test), len(self.b.test)
+            counts = seeds(one) if one == other else f"{one} and {other} seeds"
+            return f"{a} beats {b} by {size} of {said(self.metric)}, {_p(self.p_holm)}, {counts}{self._threshold}"
+        return (
+            f"no difference between {a} and {b} can be claimed ({size} of {said(self.metric)}, {_p(self.p_holm)}); {self._more}"
+        )
+
+    @property
+    def _threshold(self) -> str:
+        """What of a lead is threshold."""
+        if not self.beside:
+            return ""
+        found = [f"in {said(metric)} by {points(difference.interval)}" for metric, difference in self.beside.items()]
+        return "; " + ", ".join(found)
+
+    @property
+    def _more(self) -> str:
+        if self.needed is None:
+            return f"no number of seeds would show a difference of this size on these {len(self.a.test[0].ids)} test movies"
+        more = max(self.needed - min(len(self.a.test), len(self.b.test)), 1)
+        return f"about {seeds(more, 'more ')} of each would be needed to see one of this size"
+
+    @cached_property
+    def command(self) -> str | None:
+        """What trains just the seeds that are wanting; None where nothing is wanting, or nothing would help."""
+        if self.claimed or self.needed is None or self.same:
+            return None
+        lines = [more_seeds(e.setting, self.needed) for e in (self.a, self.b)]
+        return " && ".join(line for line in lines if line) or None
+
+    def row(self) -> dict[str, Any]:
+        """Of comparison.json."""
+        interval = self.difference.interval
+        return {
+            "a": self.a.name,
+            "b": self.b.name,
+            "difference": interval.mean,
+            "low": interval.low,
+            "high": interval.high,
+            "p": self.difference.p,
+            "p_holm": self.p_holm,
+            "effect": self.difference.effect,
+            "superiority": self.difference.superiority,
+            "verdict": self.verdict,
+            "sentence": self.sentence,
+            "bootstrap": self.tests._asdict(),
+            "beside": {metric: d.interval._asdict() | {"p": d.p} for metric, d in self.beside.items()},
+            "val": self.on_val.interval._asdict() | {"p": self.on_val.p},
+            "only_on_val": self.only_on_val,
+            "seeds_needed": self.needed,
+            "command": self.command,
+        }
+
+
+def seeds(count: int, word: str = "") -> str:
+    """`1 seed`, `3 more seeds`"""
+    return f"{count} {word}{'seed' if count == 1 else 'seeds'}"
+
+
+def points(interval: Interval) -> str:
+    """`5.6 points [3.9, 7.2]`"""
+    mean = f"{100 * interval.mean:.1f} points"
+    return mean if interval.low is None else f"{mean} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"  # type: ignore[operator]
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".")
+
+
+def more_seeds(setting: Setting, wanted: int) -> str | None:
+    """The command that trains what a setting lacks of `wanted` seeds, into its sweep; None where it lacks none."""
+    lacking = wanted - len(setting.finished)
+    if lacking < 1:
+        return None
+    first = max(int(config["seed"]) for config in setting.configs) + 1
+    sweep = setting.finished[-1].folder.absolute().parent
+    into = [f"hydra.sweep.dir={sweep}"] if _is_sweep(sweep) else []
+    return command(setting, [first + n for n in range(lacking)], into)
+
+
+def command(setting: Setting, seeds: Sequence[int], also: Sequence[str] = ()) -> str:
+    """The command that trains a setting with these seeds, from any folder."""
+    kept = [
+        _absolute(override, setting.configs[-1])
+        for override in setting.runs[-1].overrides
+        if not override.lstrip("+").startswith(NOT_A_SETTING)
+    ]
+    many = ["-m"] if len(seeds) > 1 or also else []
+    words = [*many, *kept, f"seed={','.join(map(str, seeds))}", *also]
+    return "python -m gmu_lightning.train " + shlex.join(words)
+
+
+def _absolute(override: str, config: Mapping[str, Any]) -> str:
+    """The data's folder as it was found, so that the command works from any folder."""
+    for key, found in (("data.root", config["data"].get("root")), ("store.dir", config["store"]["dir"])):
+        if override.startswith(f"{key}=") and found is not None:
+            return f"{key}={found}"
+    return override
+
+
+def _is_sweep(folder: Path) -> bool:
+    status = folder / "status.json"
+    return status.exists() and "jobs" in json.loads(status.read_text(encoding="utf-8"))
+
+
+def beside(metric: str) -> Sequence[str]:
+    """The metrics that tell what of a lead is threshold."""
+    kind, _, rule = metric.partition("@")
+    if kind.startswith("ap_"):
+        return []
+    return [*([] if rule else [f"{kind}@val"]), RANKING[kind]]

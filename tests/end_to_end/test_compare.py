@@ -1,0 +1,60 @@
+"""`compare` as it is typed: paths as they are, its files, its words, and its exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ..report.made import Sweep
+from .shell import last_line, typed
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Path:
+    """Two settings of three seeds, in a folder that a user may well have."""
+    made = Sweep(tmp_path / "my sweeps, (old)=1")
+    for seed in (1, 2, 3):
+        made.run("gmu_original", seed, 2.0)
+        made.run("concat", seed, 0.5)
+    return made.folder
+
+
+def test_a_comparison_is_printed_and_kept(sweep, tmp_path):
+    done = typed("compare", f"runs={sweep}", "output=found", folder=tmp_path, store=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found/comparison.json").read_text())
+    assert [one["name"] for one in found["settings"]] == ["gmu_original", "concat"]
+    assert found["pairs"][0]["sentence"] in done.stdout
+    assert (tmp_path / "found/comparison.md").read_text() in done.stdout
+    assert not list(sweep.glob("comparison*"))
+
+
+def test_several_folders_are_compared_together(tmp_path):
+    for folder, fusion in (("one", "mean"), ("two", "concat")):
+        for seed in (1, 2, 3):
+            Sweep(tmp_path / folder).run(fusion, seed)
+    done = typed("compare", f"runs=one,{tmp_path / 'two'}", "metric=ap_macro", folder=tmp_path, store=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "# Macro AP on 80 test movies" in done.stdout
+    assert "| mean | 3 |" in done.stdout
+    assert "| concat | 3 |" in done.stdout
+    (kept,) = (tmp_path / "outputs/compare").iterdir()
+    assert (kept / "comparison.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["runs=away"], "runs=away does not exist: give the folder of a run or a sweep"),
+        (["runs={sweep}", "metric=f1"], "metric=f1 is no score: choose one of f1_micro, f1_macro"),
+        (["runs={sweep}", "metrics=f1_micro"], "metrics is no key of the configuration: did you mean metric?"),
+        ([], "a value is missing: give runs=VALUE on the command line"),
+    ],
+)
+def test_what_was_typed_wrong_is_one_sentence(sweep, tmp_path, words, sentence):
+    done = typed("compare", *(word.format(sweep=sweep) for word in words), folder=tmp_path, store=tmp_path)
+    assert done.returncode == 1
+    assert last_line(done.stderr).startswith(sentence)
+    assert not (tmp_path / "outputs").exists()

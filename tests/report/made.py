@@ -1,0 +1,118 @@
+"""Finished runs as train leaves them, with predictions of a chosen quality, in no time."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gmu_lightning.files import write_json, write_rows
+from gmu_lightning.metrics import scores, tune_per_genre, tune_threshold
+from gmu_lightning.run import Predictions, Run
+
+GENRES = ("Action", "Comedy", "Drama", "Horror")
+FINGERPRINT = {"movies": "m1", "text": "t1", "image": "i1"}
+
+
+@dataclass
+class Sweep:
+    """Runs on one data set, in one folder.
+
+    Attributes:
+        movies: {split: how many}.
+    """
+
+    folder: Path
+    movies: dict[str, int] = field(default_factory=lambda: {"val": 60, "test": 80})
+    genres: Sequence[str] = GENRES
+    fingerprint: dict[str, str] = field(default_factory=lambda: dict(FINGERPRINT))
+
+    def run(
+        self,
+        fusion: str = "mean",
+        seed: int = 1,
+        skill: float = 1.0,
+        modalities: str = "text+image",
+        typed: Sequence[str] = (),
+        spread: float = 0.05,
+        **config: Any,
+    ) -> Run:
+        """A run whose logits are `skill` apart on average, the seeds `spread` around that. Gated where the fusion is a GMU."""
+        names = modalities.split("+")
+        whole = {
+            "modalities": modalities,
+            "seed": seed,
+            "fusion": {"_target_": f"x.{fusion}"},
+            "choices": {"data": "mmimdb", "fusion": fusion},
+            "encoder": {m: {"name": "tiny"} for m in names},
+            "data": {"root": "/data/movies", "label_policy": "keep23", "limit": None, "seed": 0},
+            "store": {"dir": "/data/store"},
+        }
+        for key, value in config.items():
+            whole[key] = {**whole[key], **value} if isinstance(whole.get(key), dict) else value
+        made = Run(self.folder / f"{fusion}-{modalities}-seed{seed}-{len(list(self.folder.glob('*')))}")
+        made.begin(whole, [f"fusion={fusion}", f"modalities={modalities}", f"seed={seed}", *typed])
+        rng = np.random.default_rng(zlib.crc32(f"{fusion} {modalities} {seed} {skill}".encode()))
+        own = skill + rng.normal(0, spread)
+        found = {split: self._predictions(split, names, own, rng, fusion.startswith("gmu")) for split in ("val", "test")}
+        metrics: dict[str, Any] = {}
+        rules = {
+            "": 0.5,
+            "@val": tune_threshold(found["val"].labels, found["val"].probabilities),
+            "@val_per_genre": tune_per_genre(found["val"].labels, found["val"].probabilities),
+        }
+        for split, said in found.items():
+            said.write(made / f"predictions/{split}.parquet")
+            for rule, at in rules.items():
+                at_rule = scores(said.labels, said.probabilities, said.genres, at)
+                metrics |= {f"{split}/{k}{rule}": v for k, v in at_rule.items() if not rule or k.startswith("f1_")}
+            metrics |= {f"{split}/loss": 0.3, f"{split}/movies": len(said.ids), f"{split}/movies_without_input": 0}
+        metrics |= {"best_epoch": 2, "epochs": 4, "seconds/total": 5.0, "parameters/total": 1000, "parameters/fusion": 10}
+        write_json(made / "metrics.json", metrics)
+        write_rows(made / "history.csv", [_epoch(n, metrics) for n in range(4)])
+        write_json(made / "environment.json", {"data_fingerprint": dict(self.fingerprint), "device": "cpu", "seed": seed})
+        write_json(made / "audit.json", {"layout": "raw", "movies": self.movies, "genres": {}, "problems": [], "counts": {}})
+        made.end("finished")
+        return made
+
+    def _predictions(self, split: str, names: list[str], skill: float, rng: np.random.Generator, gated: bool) -> Predictions:
+        count, genres, modalities = self.movies[split], len(self.genres), len(names)
+        shared = np.random.default_rng(len(split))  # the same movies for every run
+        labels = shared.random((count, genres)) < 0.35
+        hard = shared.normal(0, 1, labels.shape)
+        parts = (skill * (2.0 * labels - 1) + hard)[:, None] / modalities + rng.normal(0, 0.4, (count, modalities, genres))
+        gate = np.clip(rng.normal(0.5, 0.2, (count, modalities, genres)), 0, 1)
+        bias = np.full(genres, -0.2)
+        return Predictions(
+            ids=[f"{split}{n:05d}" for n in range(count)],
+            split=split,
+            genres=tuple(self.genres),
+            modalities=tuple(names),
+            present=np.ones((count, modalities), bool),
+            logits=parts.sum(axis=1) + bias,
+            labels=labels,
+            data_fingerprint={k: v for k, v in self.fingerprint.items() if k == "movies" or k in names},
+            open_threshold=0.5 if gated else None,
+            bias=bias,
+            gate=gate.mean(axis=2) if gated else None,
+            gate_open=(gate > 0.5).mean(axis=2) if gated else None,
+            gate_by_genre=gate if gated else None,
+            contributions=parts,
+        )
+
+
+def _epoch(number: int, metrics: dict[str, Any]) -> dict[str, Any]:
+    rise = 0.7 + 0.1 * number
+    row = {
+        "epoch": number,
+        "step": 10 * (number + 1),
+        "seconds": 0.1,
+        "lr": 1e-3,
+        "train/loss": 1 - 0.2 * number,
+        "val/loss": 0.4,
+    }
+    return row | {f"val/{score}": rise * metrics[f"val/{score}"] for score in ("f1_micro", "f1_macro", "ap_micro", "ap_macro")}

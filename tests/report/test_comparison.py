@@ -1,0 +1,212 @@
+"""What `compare` claims of runs, refuses to, and asks for."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, f1_score
+
+from gmu_lightning.files import write_json
+from gmu_lightning.movie import UserError
+from gmu_lightning.report.comparison import compare, markdown, runs_in, write
+from gmu_lightning.run import Run, runs_under
+
+from .made import Sweep
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Sweep:
+    return Sweep(tmp_path / "sweep")
+
+
+def three_seeds(sweep: Sweep, fusion: str, skill: float, **more) -> list[Run]:
+    return [sweep.run(fusion, seed, skill, **more) for seed in (1, 2, 3)]
+
+
+def test_a_clear_difference_is_claimed_in_a_sentence(sweep):
+    runs = [*three_seeds(sweep, "gmu_original", 2.0), *three_seeds(sweep, "concat", 0.7)]
+    (pair,) = compare(runs).pairs
+    assert (pair.a.name, pair.b.name, pair.verdict, pair.command) == ("gmu_original", "concat", "a", None)
+    low, high = (100 * end for end in pair.difference.interval[1:])
+    assert pair.sentence.startswith(
+        f"gmu_original beats concat by {100 * pair.difference.mean:.1f} points [{low:.1f}, {high:.1f}]"
+    )
+    assert "of micro F1, p < .001, 3 seeds; in micro F1 at a threshold tuned on val by" in pair.sentence
+    assert "in micro AP by" in pair.sentence
+
+
+def test_means_are_scikit_learn_s_over_the_whole_split(sweep):
+    runs = three_seeds(sweep, "mean", 1.0)
+    test = [run.predictions("test") for run in runs]
+    micro = np.mean([f1_score(p.labels, p.probabilities >= 0.5, average="micro", zero_division=0) for p in test])
+    ranked = np.mean([average_precision_score(p.labels, p.probabilities, average="macro") for p in test])
+    assert compare(runs).as_json()["settings"][0]["mean"] == pytest.approx(micro, abs=1e-9)
+    assert compare(runs, "ap_macro").as_json()["settings"][0]["mean"] == pytest.approx(ranked, abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", ["f1_micro@val", "f1_macro@val_per_genre", "f1_samples@val"])
+def test_thresholds_tuned_on_val_are_those_of_the_runs(sweep, metric):
+    runs = three_seeds(sweep, "mean", 1.0)
+    expected = np.mean([run.metrics[f"test/{metric}"] for run in runs])
+    assert compare(runs, metric).as_json()["settings"][0]["mean"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_what_cannot_be_claimed_says_how_many_seeds_would_tell_and_the_command_for_them(sweep):
+    runs = [*three_seeds(sweep, "a", 1.0, spread=0.3), *three_seeds(sweep, "b", 1.25, spread=0.3)]
+    write_json(sweep.folder / "status.json", {"jobs": []})
+    (pair,) = compare(runs).pairs
+    assert pair.verdict == "none"
+    assert "no difference between" in pair.sentence
+    assert pair.needed is not None
+    assert f"about {pair.needed - 3} more seeds of each would be needed" in pair.sentence
+    first, second = pair.command.split(" && ")
+    words = shlex.split(first)
+    assert words[:4] == ["python", "-m", "gmu_lightning.train", "-m"]
+    assert f"fusion={pair.a.name}" in words
+    seeds = ",".join(str(n) for n in range(4, pair.needed + 1))
+    assert [word for word in words if word.startswith("seed=")] == [f"seed={seeds}"]
+    assert words[-1] == f"hydra.sweep.dir={sweep.folder}"
+    assert f"fusion={pair.b.name}" in second
+
+
+def test_fewer_than_three_seeds_claim_nothing(sweep):
+    runs = [sweep.run("gmu_hier", 1, 3.0), sweep.run("gmu_hier", 2, 3.0), *three_seeds(sweep, "concat", 0.3)]
+    found = compare(runs)
+    (pair,) = found.pairs
+    assert (pair.verdict, pair.p_holm) == ("none", None)
+    assert "of which nothing can be claimed: gmu_hier has 2 seeds, and three are the least" in pair.sentence
+    assert found.as_json()["settings"][0]["low"] is None
+
+
+def test_p_are_holm_s_over_all_pairs_and_letters_follow_them(sweep):
+    for fusion, skill in (("best", 2.5), ("good", 1.5), ("also", 1.5), ("poor", 0.2)):
+        three_seeds(sweep, fusion, skill)
+    found = compare(runs_under(sweep.folder))
+    assert len(found.pairs) == 6
+    for pair in found.pairs:
+        assert pair.p_holm >= pair.difference.p
+        shared = set(found.letters[pair.a.name]) & set(found.letters[pair.b.name])
+        assert bool(shared) is not pair.claimed
+    assert found.letters["best"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"data": {"label_policy": "mmbt"}}, "data.label_policy is keep23 in one and mmbt in the other"),
+        ({"data": {"limit": "20/5/5"}}, "data.limit is None in one and 20/5/5 in the other"),
+        ({"choices": {"data": "moviescope"}}, "one was tested on mmimdb, the other on moviescope"),
+        ({}, "they saw different movies, splits or labels"),
+    ],
+)
+def test_settings_on_other_data_are_refused_and_the_difference_is_named(sweep, change, why):
+    three_seeds(sweep, "mean", 1.0)
+    other = Sweep(sweep.folder, fingerprint=sweep.fingerprint | {"movies": "m2"})
+    three_seeds(other, "concat", 1.0, **change)
+    found = compare(runs_under(sweep.folder))
+    assert not found.pairs
+    (refused,) = found.refused
+    assert {refused["a"], refused["b"]} == {"mean", "concat"}
+    assert why in refused["why"]
+    assert why in markdown(found)
+    assert not found.letters
+
+
+def test_other_content_of_a_modality_is_refused_only_where_both_read_it(sweep):
+    three_seeds(sweep, "mean", 1.0)
+    other = Sweep(sweep.folder, fingerprint=sweep.fingerprint | {"image": "i2"})
+    three_seeds(other, "concat", 1.0)
+    three_seeds(other, "none", 1.0, modalities="text")
+    found = compare(runs_under(sweep.folder))
+    assert [row["why"] for row in found.refused] == ["the content of image differs"]
+    assert len(found.pairs) == 2
+
+
+def test_seeds_that_saw_different_data_are_no_setting(sweep):
+    sweep.run("mean", 1)
+    Sweep(sweep.folder, fingerprint=sweep.fingerprint | {"text": "t2"}).run("mean", 2)
+    three_seeds(sweep, "concat", 1.0)
+    found = compare(runs_under(sweep.folder))
+    assert [(row["a"], row["b"]) for row in found.refused] == [("mean", "mean")]
+    assert [one.name for one in found.settings] == ["concat"]
+
+
+def test_another_threshold_is_refused(sweep):
+    three_seeds(sweep, "mean", 1.0)
+    for run in three_seeds(sweep, "concat", 1.0):
+        said = run.predictions("test")
+        said.threshold = 0.3
+        said.write(run / "predictions/test.parquet")
+    (refused,) = compare(runs_under(sweep.folder)).refused
+    assert refused["why"] == "predictions are made at the threshold 0.5 and at 0.3"
+
+
+def test_a_setting_that_wins_on_val_alone_is_flagged(sweep):
+    good, bad = three_seeds(sweep, "good", 1.0), three_seeds(sweep, "lucky", 1.0)
+    for run in bad:
+        said = run.predictions("val")
+        said.logits = np.where(said.labels, 3.0, -3.0)
+        said.write(run / "predictions/val.parquet")
+    (pair,) = compare([*good, *bad]).pairs
+    assert pair.only_on_val
+    assert "lucky wins on val, and not on test" in markdown(compare([*good, *bad]))
+
+
+def test_failed_runs_and_warnings_stay_with_their_setting(sweep):
+    runs = three_seeds(sweep, "mean", 1.0)
+    runs[0].warn("flat_loss: the training loss fell by 1 %")
+    failed = sweep.run("concat", 1)
+    failed.end("failed", "the disk is full")
+    text = markdown(compare([*runs, failed]))
+    assert "- mean: flat_loss: the training loss fell by 1 % (1 of 3 seeds)" in text
+    assert "- concat: failed: the disk is full" in text
+
+
+def test_settings_that_say_the_same_are_one_result(sweep):
+    one, other = three_seeds(sweep, "gmu_original", 1.0), three_seeds(sweep, "gmu_hier", 2.0)
+    for a, b in zip(one, other, strict=True):
+        for split in ("val", "test"):
+            a.predictions(split).write(b / f"predictions/{split}.parquet")
+    (pair,) = compare([*one, *other]).pairs
+    assert pair.verdict == "none"
+    assert pair.command is None
+    assert "are one result: they predict the same for every movie, seed by seed" in pair.sentence
+
+
+def test_files_hold_what_was_found(sweep, tmp_path):
+    runs = [*three_seeds(sweep, "mean", 1.0), *three_seeds(sweep, "concat", 2.0)]
+    found = compare(runs)
+    write(found, tmp_path / "out")
+    there = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert there == json.loads(json.dumps(found.as_json()))
+    assert {"metric", "movies", "settings", "pairs", "refused"} <= set(there)
+    assert {"name", "seeds", "mean", "low", "high"} <= set(there["settings"][0])
+    assert {"a", "b", "difference", "low", "high", "p", "p_holm", "effect", "verdict", "sentence"} <= set(there["pairs"][0])
+    assert (tmp_path / "out/comparison.md").read_text() == markdown(found)
+
+
+def test_runs_are_found_in_sweeps_and_alone(sweep, tmp_path):
+    alone = sweep.run("mean", 1)
+    Sweep(tmp_path / "other").run("mean", 2)
+    assert [run.folder for run in runs_in([alone.folder, tmp_path / "other"])] == [alone.folder, *(tmp_path / "other").iterdir()]
+
+
+@pytest.mark.parametrize(("folder", "sentence"), [("away", "does not exist"), ("empty", "holds no run")])
+def test_a_folder_without_runs_is_an_error(tmp_path, folder, sentence):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=sentence):
+        runs_in([tmp_path / folder])
+
+
+def test_nothing_finished_or_no_such_metric_is_an_error(sweep):
+    run = sweep.run("mean", 1)
+    with pytest.raises(UserError, match="metric=f1_mikro is no score: choose one of f1_micro"):
+        compare([run], "f1_mikro")
+    with pytest.raises(UserError, match="metric=ap_micro@val is no score"):
+        compare([run], "ap_micro@val")
+    run.end("failed", "x")
+    with pytest.raises(UserError, match="none of these runs finished"):
+        compare([run])

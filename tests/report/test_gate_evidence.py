@@ -1,0 +1,109 @@
+"""What gates did, against contributions, against what is lost without a modality, and against the truth."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from gmu_lightning.report.gate_evidence import Truth, decomposition_error, driven, faithfulness, gate_table, recovered
+from gmu_lightning.report.gates import by_genre
+
+from .made import Sweep
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Sweep:
+    return Sweep(tmp_path / "sweep")
+
+
+def test_a_table_is_the_mean_of_the_runs_tables(sweep):
+    test = [sweep.run("gmu_original", seed).predictions("test") for seed in (1, 2)]
+    found = gate_table(test)
+    each = [by_genre(p)["gate_weighted"].reshape(4, 2) for p in test]
+    assert found.values["gate_weighted"] == pytest.approx(np.mean(each, axis=0))
+    assert found.movies.tolist() == test[0].labels.sum(axis=0).tolist()
+
+
+def test_agreement_is_spearman_s_over_movies_a_mean_over_genres(sweep):
+    p = sweep.run("gmu_original").predictions("test")
+    expected = [
+        np.mean([spearmanr(p.gate_by_genre[:, m, c], np.abs(p.contributions[:, m, c])).statistic for c in range(4)])
+        for m in range(2)
+    ]
+    assert gate_table([p]).agreement == pytest.approx(expected)
+
+
+def test_without_contributions_there_is_no_agreement(sweep):
+    p = sweep.run("gmu_original").predictions("test")
+    p.contributions = None
+    found = gate_table([p])
+    assert found.agreement is None
+    assert np.isnan(found.values["contribution"]).all()
+    assert decomposition_error([p]) is None
+    assert driven([p]) == {}
+
+
+def test_contributions_and_bias_are_checked_against_the_logits(sweep):
+    p = sweep.run("gmu_original").predictions("test")
+    assert decomposition_error([p]) < 1e-6
+    p.logits = p.logits + 0.25
+    assert decomposition_error([p]) == pytest.approx(0.25)
+
+
+def test_faithfulness_is_what_evaluate_found_lost_beside_the_gate(sweep):
+    run = sweep.run("gmu_original")
+    assert faithfulness([run]) == []
+    for time, split, without_text in (("1", "test", 0.30), ("2", "test", 0.20), ("3", "val", 0.05)):
+        folder = run / f"evaluate/{time}"
+        folder.mkdir(parents=True)
+        rows = [("subset", "text+image", 0.6), ("subset", "image", without_text), ("subset", "text", 0.55), ("share", "", 0.1)]
+        with (folder / "robustness.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("kind", "subset", "f1_micro"), *rows])
+        (folder / "robustness.json").write_text(json.dumps({"split": split}))
+    found = {loss.modality: loss for loss in faithfulness([run])}
+    assert found["text"].lost == pytest.approx(0.4)
+    assert found["image"].lost == pytest.approx(0.05)
+    assert found["text"].promised == pytest.approx(run.predictions("test").gate[:, 0].mean())
+
+
+def test_the_truth_is_recovered_where_gates_follow_it(sweep):
+    p = sweep.run("gmu_original").predictions("test")
+    rng = np.random.default_rng(0)
+    tells = rng.integers(2, size=len(p.ids))
+    truth = Truth(
+        {movie: p.modalities[tell] for movie, tell in zip(p.ids, tells, strict=True)},
+        {"Action": "switch", "Comedy": "switch", "Drama": "text", "Horror": "image"},
+    )
+    p.gate_by_genre[:, 0, :2] = (tells == 0)[:, None] * 0.8 + 0.1
+    p.gate_by_genre[:, 1, :2] = (tells == 1)[:, None] * 0.8 + 0.1
+    p.contributions[:, 0, 2], p.contributions[:, 1, 2] = np.where(p.labels[:, 2], 2, -2), 0.5
+    p.contributions[:, 1, 3], p.contributions[:, 0, 3] = np.where(p.labels[:, 3], 1, -1), 3.0
+    found = recovered(truth, [p])
+    assert found.correlation == pytest.approx({"text": 1.0, "image": 1.0})
+    assert found.named == {"Drama": ("text", "text"), "Horror": ("image", "image")}
+
+
+def test_truth_is_read_where_there_is_one(tmp_path):
+    assert Truth.read(tmp_path) is None
+    (tmp_path / "truth.jsonl").write_text('{"id": "a", "split": "test", "switch": "text", "level": 1, "claims": {}}\n')
+    (tmp_path / "genres.json").write_text('{"Action": "switch"}')
+    assert Truth.read(tmp_path) == Truth({"a": "text"}, {"Action": "switch"})
+
+
+def test_movies_are_driven_by_what_contributes_most_to_what_is_predicted(sweep):
+    p = sweep.run("gmu_original").predictions("test")
+    p.logits = np.full_like(p.logits, -3.0)
+    p.logits[:, 0] = 3.0
+    p.contributions[:] = 0.0
+    p.contributions[7, 0, 0], p.contributions[9, 0, 0] = 9.0, 5.0
+    p.contributions[3, 1, 0] = 4.0
+    p.contributions[5, 0, 1] = 99.0  # to a genre that is not predicted
+    p.__post_init__()
+    assert driven([p], most=2)["text"] == [7, 9]
+    assert driven([p], most=1)["image"] == [3]
+    p.present[7, 0] = False
+    assert driven([p], most=1)["text"] == [9]

@@ -1,0 +1,217 @@
+"""The page says what the files say, escapes what strangers wrote, and fetches nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, f1_score
+
+from gmu_lightning.report.comparison import compare
+from gmu_lightning.report.gate_evidence import Truth
+from gmu_lightning.report.page import SAMPLE, chosen_movies, page, write_page
+from gmu_lightning.report.shown import Shown, ShownMovie, thumbnail
+from gmu_lightning.run import Run, runs_under
+
+from .made import GENRES, Sweep
+
+PIXEL = "data:image/jpeg;base64,/9j/4AAQ"
+
+
+class Tables(HTMLParser):
+    """Every table as rows of (text, data-value), every tag with its attributes, and all text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tables: list[list[list[tuple[str, str | None]]]] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._cell: str | None = None
+        self._value: str | None = None
+        self._depth: list[int] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "table":
+            self.tables.append([])
+            self._depth.append(len(self.tables) - 1)
+        if tag == "tr":
+            self.tables[self._depth[-1]].append([])
+        if tag in ("td", "th"):
+            self._cell, self._value = "", dict(attrs).get("data-value")
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th") and self._cell is not None:
+            self.tables[self._depth[-1]][-1].append((" ".join(self._cell.split()), self._value))
+            self._cell = None
+        if tag == "table":
+            self._depth.pop()
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if self._cell is not None:
+            self._cell += data
+
+    def rows(self, head: str) -> Iterator[dict[str, tuple[str, str | None]]]:
+        """The rows of the first table that has such a column, by column."""
+        for table in self.tables:
+            names = [text for text, _ in table[0]]
+            if head in names:
+                yield from (dict(zip(names, row, strict=True)) for row in table[1:])
+                return
+        raise AssertionError(f"no table has a column {head}")
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Sweep:
+    made = Sweep(tmp_path / "sweep")
+    for seed in (1, 2, 3):
+        made.run("gmu_original", seed, 2.0)
+        made.run("concat", seed, 0.8)
+        made.run("none", seed, 0.6, modalities="text")
+    return made
+
+
+@pytest.fixture
+def runs(sweep) -> list[Run]:
+    return runs_under(sweep.folder)
+
+
+def of(runs: list[Run], fusion: str) -> list:
+    return [run.predictions("test") for run in runs if run.config["choices"]["fusion"] == fusion]
+
+
+def test_every_number_of_the_leaderboard_is_scikit_learn_s(runs):
+    shown = list(Tables(page(compare(runs), runs, Shown())).rows("micro F1"))
+    measured = [row for row in shown if "published" not in row["fusion"][0]]
+    assert [row["fusion"][0] for row in measured] == ["gmu_original", "concat", "none"]
+    for row in measured:
+        test = of(runs, row["fusion"][0])
+        for over in ("micro", "macro", "weighted", "samples"):
+            expected = np.mean([f1_score(p.labels, p.probabilities >= 0.5, average=over, zero_division=0) for p in test])
+            assert float(row[f"{over} F1"][1]) == pytest.approx(expected, abs=1e-9)
+            assert row[f"{over} F1"][0] == f"{expected:.3f}"
+        for over in ("micro", "macro"):
+            expected = np.mean([average_precision_score(p.labels, p.probabilities, average=over) for p in test])
+            assert float(row[f"{over} AP"][1]) == pytest.approx(expected, abs=1e-9)
+        assert row["seeds"] == ("3", "3")
+
+
+def test_every_genre_s_number_is_scikit_learn_s(runs):
+    found = Tables(page(compare(runs), runs, Shown()))
+    heads = [f"{g} ({int(c)})" for g, c in zip(GENRES, of(runs, "none")[0].labels.sum(axis=0), strict=True)]
+    tables = [t for t in found.tables if t[0][0][0] == "setting" and {text for text, _ in t[0][1:]} == set(heads)]
+    assert len(tables) == 2
+    for table, kind in zip(tables, ("f1", "ap"), strict=True):
+        for row in table[1:]:
+            test = of(runs, row[0][0].split()[0])
+            for (head, _), (text, value) in zip(table[0][1:], row[1:], strict=True):
+                c = heads.index(head)
+                if kind == "f1":
+                    expected = np.mean([f1_score(p.labels[:, c], p.probabilities[:, c] >= 0.5) for p in test])
+                else:
+                    expected = np.mean([average_precision_score(p.labels[:, c], p.probabilities[:, c]) for p in test])
+                assert float(value) == pytest.approx(expected, abs=1e-9)
+                assert text == f"{expected:.2f}"
+
+
+def test_intervals_and_sentences_are_the_comparison_s(runs):
+    found = compare(runs)
+    text = page(found, runs, Shown())
+    rows = {row["fusion"][0]: row for row in Tables(text).rows("95 % interval")}
+    for one in found.settings:
+        _, low, high = one.scored("f1_micro").interval
+        assert rows[one.setting.values["fusion"]]["95 % interval"][0] == f"[{low:.3f}, {high:.3f}]"
+    words = " ".join(Tables(text).words)
+    for pair in found.pairs:
+        assert pair.sentence in words
+
+
+def test_nothing_is_fetched_and_everything_has_words(runs):
+    found = compare(runs)
+    movies = {movie: ShownMovie("A plot.", PIXEL) for movie in chosen_movies(found)}
+    text = page(found, runs, Shown(movies))
+    for tag, attributes in Tables(text).tags:
+        assert tag not in ("link", "iframe", "object", "embed")
+        for name in ("src", "href", "srcset", "action"):
+            assert not re.match(r"(https?:)?//", attributes.get(name) or "")
+        if tag == "script":
+            assert "src" not in attributes
+        if tag == "img":
+            assert attributes["alt"]
+        if tag == "svg":
+            assert attributes["role"] == "img"
+            assert attributes["aria-label"]
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_what_strangers_wrote_is_text(sweep):
+    evil = '</script><script>alert("x")</script>'
+    for seed in (1, 2, 3):
+        sweep.run("mean", seed, 1.0, typed=[f"note={evil}"], note=evil)
+    sweep.run("concat", 9).warn(f"odd: {evil}")
+    runs = runs_under(sweep.folder)
+    found = compare(runs)
+    shown = Shown({movie: ShownMovie(evil + " & more", None) for movie in chosen_movies(found)})
+    text = page(found, runs, shown)
+    assert evil not in text
+    assert len(re.findall("<script>", text)) == 1
+    assert evil + " & more" in "".join(Tables(text).words)
+
+
+def test_published_rows_are_marked_and_in_no_test(runs):
+    found = compare(runs)
+    rows = [row for row in Tables(page(found, runs, Shown())).rows("micro F1") if "published" in row["fusion"][0]]
+    gmu = next(row for row in rows if row["fusion"][0].startswith("GMU"))
+    assert float(gmu["micro F1"][1]) == 0.630
+    assert "arXiv 1702.01992" in gmu["again"][0]
+    assert all("GMU" not in (pair.a.name, pair.b.name) for pair in found.pairs)
+
+
+def test_movies_are_a_stated_sample_with_what_every_setting_said(runs):
+    found = compare(runs)
+    shown = Shown({movie: ShownMovie(f"Plot of {movie}.", PIXEL) for movie in chosen_movies(found)})
+    text = page(found, runs, shown)
+    words = " ".join(" ".join(Tables(text).words).split())
+    assert f"{SAMPLE} of 80 test movies, drawn with seed 0" in words
+    assert "Most driven by text, for gmu_original" in words
+    movie = found.settings[0].test[0].ids[0]
+    assert text.count("Predictions of 3 settings") >= SAMPLE
+    assert (f"Plot of {movie}." in words) == (movie in chosen_movies(found))
+
+
+def test_what_failed_was_skipped_or_was_wrong_with_the_data_is_told(sweep):
+    sweep.run("sum", 1).end("failed", "the disk is full")
+    sweep.run("max", 1).end("skipped", "fusion=max takes at least 2 modalities")
+    runs = runs_under(sweep.folder)
+    words = " ".join(Tables(page(compare(runs), runs, Shown())).words)
+    assert "the disk is full" in words
+    assert "fusion=max takes at least 2 modalities (1 job)" in words
+
+
+def test_known_truth_is_judged(runs):
+    ids = runs[0].predictions("test").ids
+    truth = Truth({movie: ("text", "image")[n % 2] for n, movie in enumerate(ids)}, {"Action": "switch", "Comedy": "text"})
+    words = " ".join(Tables(page(compare(runs), runs, Shown(truth=truth))).words)
+    assert "correlation with the truth" in words
+    assert "Of 1 genres that one modality alone tells" in words
+
+
+def test_the_page_is_written_beside_the_others(runs, tmp_path):
+    path = write_page(compare(runs), runs, tmp_path)
+    assert path == tmp_path / "report.html"
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_poster_that_cannot_be_read_is_none(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (300, 450), "red").save(tmp_path / "good.jpeg")
+    (tmp_path / "bad.jpeg").write_bytes(b"no picture")
+    assert thumbnail(tmp_path / "good.jpeg").startswith("data:image/jpeg;base64,")
+    assert thumbnail(tmp_path / "bad.jpeg") is None
