@@ -119,6 +119,7 @@ def register_plugins() -> None:
 
     from gmu_lightning.sweep.composition import Cartesian
     from gmu_lightning.sweep.launcher import Processes
+    from gmu_lightning.sweep.search import Search
     from gmu_lightning.sweep.stacked import Stacked
 
     try:
@@ -128,7 +129,7 @@ def register_plugins() -> None:
         parent.__path__ = []
         sys.modules["hydra_plugins"] = parent
     module = sys.modules.setdefault("hydra_plugins.gmu_lightning", ModuleType("hydra_plugins.gmu_lightning"))
-    for plugin in (Processes, Stacked, Cartesian):
+    for plugin in (Processes, Stacked, Cartesian, Search):
         setattr(module, plugin.__name__, plugin)
         plugin.__module__ = module.__name__
         Plugins.instance().register(plugin)
