@@ -10,7 +10,7 @@ from typing import Any
 
 from gmu_lightning.files import write_json, write_text
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.evidence import Evidence, checked_metric, said, why_not
+from gmu_lightning.report.evidence import Evidence, checked_metric, said, same, why_not
 from gmu_lightning.report.inference import LEVEL, Difference, Resampled, holm, letters, resampled
 from gmu_lightning.report.settings import Setting, settings_of
 from gmu_lightning.report.verdicts import ALPHA, Pair, beside
@@ -105,23 +105,41 @@ def compare(runs: Iterable[Run], metric: str = "f1_micro") -> Comparison:
 
 def _pairs(metric: str, both: Sequence[tuple[Evidence, Evidence]]) -> list[Pair]:
     differences = [Difference(a.scored(metric), b.scored(metric)) for a, b in both]
-    adjusted = holm([difference.p for difference in differences])
+    alike = [same(a, b) for a, b in both]
+    first = _first(both, alike)
+    # What is one result is one comparison, however many rows it has.
+    p = [difference.p if first[n] == n else None for n, difference in enumerate(differences)]
+    adjusted, levels = holm(p), _levels(p)
     tests = _resampled(differences)
-    levels = _levels([difference.p for difference in differences])
     return [
         Pair(
             metric,
             a,
             b,
-            difference,
-            p_holm,
-            test,
+            differences[n],
+            1.0 if alike[n] else adjusted[first[n]],
+            tests[n],
             {other: Difference(a.scored(other), b.scored(other)) for other in beside(metric)},
             Difference(a.scored(metric, "val"), b.scored(metric, "val")),
-            difference.seeds_needed(alpha=level),
+            alike[n],
+            differences[n].seeds_needed(alpha=levels[first[n]]),
         )
-        for (a, b), difference, p_holm, test, level in zip(both, differences, adjusted, tests, levels, strict=True)
+        for n, (a, b) in enumerate(both)
     ]
+
+
+def _first(both: Sequence[tuple[Evidence, Evidence]], alike: Sequence[bool]) -> list[int]:
+    """Of each pair the first that is the same comparison; -1 of a pair that is none, being one result."""
+    stands_for: dict[str, str] = {}
+    for (a, b), one in zip(both, alike, strict=True):
+        if one:
+            stands_for.setdefault(b.name, stands_for.get(a.name, a.name))
+    seen: dict[frozenset[str], int] = {}
+    found = []
+    for n, (a, b) in enumerate(both):
+        key = frozenset({stands_for.get(a.name, a.name), stands_for.get(b.name, b.name)})
+        found.append(-1 if len(key) == 1 else seen.setdefault(key, n))
+    return found
 
 
 def _resampled(differences: Sequence[Difference]) -> list[Resampled]:

@@ -89,6 +89,14 @@ class Evidence:
         return self.setting.of_finished[0]
 
 
+def same(a: Evidence, b: Evidence) -> bool:
+    """Whether two settings are one result: equal seeds, and equal logits for every test movie."""
+    return a.setting.seeds == b.setting.seeds and all(
+        x.logits.shape == y.logits.shape and np.allclose(x.logits, y.logits, rtol=0, atol=1e-6)
+        for x, y in zip(a.test, b.test, strict=True)
+    )
+
+
 def why_not(a: Evidence, b: Evidence) -> str | None:
     """Why two settings cannot be compared; None where they can."""
     return unlike(a.test[0], b.test[0], a.config, b.config)

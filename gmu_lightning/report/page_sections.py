@@ -185,8 +185,13 @@ def reliability_section(settings: Sequence[Evidence], kinds: Mapping[str, str]) 
 
 
 def gate_section(settings: Sequence[Evidence], truth: Truth | None) -> list[dict[str, Any]]:
-    """Every gated setting's gates, genre by genre, and what they are worth."""
-    return [_gates_of(one, truth) for one in settings if one.test[0].gate is not None]
+    """The gates of every setting whose gates move, genre by genre, and what they are worth."""
+    return [_gates_of(one, truth) for one in settings if _moves(one)]
+
+
+def _moves(one: Evidence) -> bool:
+    gate = one.test[0].gate
+    return gate is not None and bool((gate.std(axis=0) > 0).any())
 
 
 def _gates_of(one: Evidence, truth: Truth | None) -> dict[str, Any]:

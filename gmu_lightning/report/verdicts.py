@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gmu_lightning.report.evidence import Evidence, said
 from gmu_lightning.report.inference import FEWEST_SEEDS, LEVEL, Difference, Interval, Resampled
 from gmu_lightning.report.settings import Setting
@@ -30,6 +28,7 @@ class Pair:
         tests: the same pair resampled.
         beside: {metric: difference} of what a threshold cannot explain; empty where the metric has none.
         on_val: the same difference on val.
+        same: whether the two are one result, predictions and all.
         needed: how many seeds of each would show a difference of this size; None where none would.
     """
 
@@ -41,19 +40,13 @@ class Pair:
     tests: Resampled
     beside: dict[str, Difference]
     on_val: Difference
+    same: bool
     needed: int | None
 
     @property
     def claimed(self) -> bool:
         """Whether the difference stands, all pairs considered."""
         return self.p_holm is not None and self.p_holm < ALPHA
-
-    @cached_property
-    def same(self) -> bool:
-        """Whether the two are one result: equal seeds, equal predictions."""
-        return self.a.setting.seeds == self.b.setting.seeds and all(
-            np.allclose(x.logits, y.logits, rtol=0, atol=1e-6) for x, y in zip(self.a.test, self.b.test, strict=True)
-        )
 
     @property
     def verdict(self) -> str:
@@ -64,10 +57,10 @@ class Pair:
 
     @property
     def only_on_val(self) -> str | None:
-        """Who wins on val, by itself beyond chance, and not on test; None where nobody does."""
-        p = self.on_val.p
+        """Who wins on val beyond chance, and does not on test, each by itself; None where nobody does."""
+        val, test = self.on_val.p, self.difference.p
         same_side = self.on_val.mean * self.difference.mean > 0
-        if p is None or p >= ALPHA or (self.claimed and same_side):
+        if val is None or test is None or val >= ALPHA or (test < ALPHA and same_side):
             return None
         return self.a.name if self.on_val.mean > 0 else self.b.name
 

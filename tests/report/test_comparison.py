@@ -151,7 +151,7 @@ def test_a_setting_that_wins_on_val_alone_is_flagged(sweep):
         said.logits = np.where(said.labels, 3.0, -3.0)
         said.write(run / "predictions/val.parquet")
     (pair,) = compare([*good, *bad]).pairs
-    assert pair.only_on_val
+    assert pair.only_on_val == "lucky"
     assert "lucky wins on val, and not on test" in markdown(compare([*good, *bad]))
 
 
@@ -174,6 +174,21 @@ def test_settings_that_say_the_same_are_one_result(sweep):
     assert pair.verdict == "none"
     assert pair.command is None
     assert "are one result: they predict the same for every movie, seed by seed" in pair.sentence
+
+
+def test_one_result_in_two_rows_is_compared_once(sweep):
+    runs = [run for name, skill in (("x", 1.0), ("y", 1.1), ("z", 1.3)) for run in three_seeds(sweep, name, skill)]
+    alone = {(p.a.name, p.b.name): p.p_holm for p in compare(runs).pairs}
+    for run in three_seeds(sweep, "copy of z", 5.0):
+        original = next(r for r in runs if r.config["choices"]["fusion"] == "z" and r.config["seed"] == run.config["seed"])
+        for split in ("val", "test"):
+            original.predictions(split).write(run / f"predictions/{split}.parquet")
+    found = {(p.a.name, p.b.name): p.p_holm for p in compare(runs_under(sweep.folder)).pairs}
+    assert len(found) == 6
+    for pair, p in alone.items():
+        assert found[pair] == pytest.approx(p)
+        copied = tuple("copy of z" if name == "z" else name for name in pair)
+        assert found[copied] == pytest.approx(p)
 
 
 def test_files_hold_what_was_found(sweep, tmp_path):
