@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,43 @@ def wandb_logger(
             "run `wandb login`, or choose logger.wandb.mode=offline, or logger=csv"
         ) from error
     return logger
+
+
+def wandb_of(runs: Iterable[Run]) -> dict[str, Any] | None:
+    """What `logger.wandb` says in the first of these runs that has it; None where none has."""
+    nodes = ((run.config.get("logger") or {}).get("wandb") for run in runs)
+    return next((node for node in nodes if node and node.get("mode") != "disabled"), None)
+
+
+def log_comparison(node: Mapping[str, Any], folder: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A W&B run of the sweep itself: its leaderboard as a table, and its files as an artifact.
+
+    Args:
+        node: `logger.wandb` of its jobs, which are of one group with it.
+        folder: the sweep's.
+        columns, rows: the leaderboard.
+    """
+    import wandb
+
+    run = wandb.init(
+        project=node["project"],
+        entity=node["entity"],
+        group=folder.name,
+        name=f"{folder.name} comparison",
+        job_type="comparison",
+        mode=node["mode"],
+        dir=str(folder),
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+    try:
+        run.log({"leaderboard": wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+        artifact = wandb.Artifact("comparison", type="comparison")
+        for name in ("leaderboard.csv", "leaderboard.md", "leaderboard.tex", "comparison.json", "comparison.md", "report.html"):
+            if (folder / name).exists():
+                artifact.add_file(str(folder / name))
+        run.log_artifact(artifact)
+    finally:
+        run.finish()
 
 
 def tensorboard_logger(config: dict[str, Any], run: Run, group: str | None) -> Any:

@@ -184,7 +184,9 @@ def known_keys() -> list[str]:
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        defaults = [OmegaConf.to_container(compose(command), resolve=False) for command in ("train", "evaluate", "compare")]
+        defaults = [
+            OmegaConf.to_container(compose(command), resolve=False) for command in ("train", "evaluate", "compare", "dashboard")
+        ]
     files = (path.relative_to(conf_folder()) for path in conf_folder().glob("encoder/*/*.yaml"))
     encoders = {f"encoder.{f.parent.name}.{key}" for f in files for key in _flat(yaml.safe_load((conf_folder() / f).read_text()))}
     groups = [str(p.relative_to(conf_folder())) for p in conf_folder().rglob("*") if p.is_dir()]

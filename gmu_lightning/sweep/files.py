@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from gmu_lightning.files import now, write_json
 from gmu_lightning.movie import UserError
@@ -41,17 +42,21 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False) -> Counte
     for name, why in _listed(runs, "failed"):
         print(f"failed: {name}: {why}", file=sys.stderr)
     if counts["finished"] and not interrupted:
-        _report(runs, folder)
+        _report(runs, folder, board)
     print(f"{folder}: {counts['finished']} finished, {counts['failed']} failed, {counts['skipped']} skipped")
     return counts
 
 
-def _report(runs: list[Run], folder: Path) -> None:
-    """The comparison and its page. A sweep that is done is not lost by what only tells of it."""
+def _report(runs: list[Run], folder: Path, board: list[dict[str, Any]]) -> None:
+    """The comparison and its page, in W&B too if its jobs are. A sweep that is done is not lost by what only tells of it."""
+    from gmu_lightning.experiment.loggers import log_comparison, wandb_of
     from gmu_lightning.sweep.reports import write_comparison
 
     try:
         write_comparison(runs, folder)
+        node = wandb_of(run for run in runs if run.status["state"] == "finished")
+        if node:
+            log_comparison(node, folder, list(board[0]), [list(row.values()) for row in board])
     except Exception as error:
         why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         print(f"no report was made ({why}); python -m gmu_lightning.compare runs={folder} tries again", file=sys.stderr)

@@ -90,6 +90,15 @@ def compare(config: DictConfig) -> None:
     print("\n".join(str(folder / name) for name in ("comparison.json", "leaderboard.tex", "report.html")))
 
 
+def dashboard(config: DictConfig) -> None:
+    """The task of `dashboard`."""
+    from gmu_lightning.sweep.dashboards import write_dashboard
+
+    folder = Path(str(config.runs)).expanduser()
+    output = Path(config.output).expanduser() if config.output else folder
+    write_dashboard(folder, output, str(config.metric), str(config.mode), config.entity, config.project)
+
+
 def job_of(config: DictConfig, hydra: DictConfig, folder: str | Path, sweep: str | None) -> Job:
     """The job of a composed configuration. Raises UserError where it cannot be settled."""
     return Job(settled(config, hydra), overrides_of(hydra), str(Path(folder).absolute()), sweep)

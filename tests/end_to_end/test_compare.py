@@ -58,3 +58,15 @@ def test_what_was_typed_wrong_is_one_sentence(sweep, tmp_path, words, sentence):
     assert done.returncode == 1
     assert last_line(done.stderr).startswith(sentence)
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_dashboard_is_always_kept_as_a_file_and_written_only_where_w_b_can_be_reached(sweep, tmp_path):
+    pytest.importorskip("wandb_workspaces")
+    away = {"WANDB_API_KEY": "", "WANDB_BASE_URL": "http://127.0.0.1:9", "HOME": str(tmp_path)}
+    kept = typed("dashboard", f"runs={sweep}", "mode=offline", "output=board", folder=tmp_path, store=tmp_path, **away)
+    assert kept.returncode == 0, kept.stderr
+    assert {"workspace", "report"} == set(json.loads((tmp_path / "board/dashboard.json").read_text()))
+    refused = typed("dashboard", f"runs={sweep}", "output=other", folder=tmp_path, store=tmp_path, **away)
+    assert refused.returncode == 1
+    assert "W&B could not be reached" in last_line(refused.stderr)
+    assert (tmp_path / "other/dashboard.json").exists()

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from gmu_lightning.data.progress import QUIET
-from gmu_lightning.experiment.loggers import open_loggers
+from gmu_lightning.experiment.loggers import log_comparison, open_loggers, wandb_of
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
 from gmu_lightning.sweep.job import perform_in_sweep
 
-from .wandb_offline import OfflineRun, read_offline_run
+from .wandb_offline import OfflineRun, read_offline_run, records
 
 BOTH = ("logger=[wandb,tensorboard]", "logger.wandb.mode=offline", "logger.wandb.tags=[mine]")
 
@@ -92,3 +92,28 @@ def test_an_unknown_mode_is_answered_in_a_sentence(job, tmp_path):
     config = job("logger=wandb", "logger.wandb.mode=offlin").config
     with pytest.raises(UserError, match=r"logger\.wandb\.mode=offlin is none of online, offline and disabled"):
         open_loggers(config, Run(tmp_path), None)
+
+
+def test_a_sweep_has_a_run_of_its_own_with_its_leaderboard_and_its_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    folder = tmp_path / "my sweep"
+    folder.mkdir()
+    (folder / "leaderboard.csv").write_text("fusion,seeds\nmean,3\n")
+    (folder / "report.html").write_text("<!doctype html>")
+    node = {"project": "gmu_lightning", "entity": None, "mode": "offline"}
+    log_comparison(node, folder, ["fusion", "seeds"], [["mean", 3]])
+    told = read_offline_run(folder)
+    assert (told.name, told.group, told.project, told.exit_code) == ("my sweep comparison", "my sweep", "gmu_lightning", 0)
+    (row,) = [row for row in told.history if "leaderboard/_type" in row]
+    assert (row["leaderboard/_type"], row["leaderboard/ncols"], row["leaderboard/nrows"]) == ("table-file", 2, 1)
+    (table,) = folder.rglob("*.table.json")
+    assert json.loads(table.read_text())["data"] == [["mean", 3]]
+    (log,) = folder.rglob("*.wandb")
+    artifacts = [r.artifact if r.HasField("artifact") else r.request.log_artifact.artifact for r in records(log.read_bytes())]
+    files = {entry.path for artifact in artifacts if artifact.type == "comparison" for entry in artifact.manifest.contents}
+    assert files == {"leaderboard.csv", "report.html"}
+
+
+def test_a_sweep_is_told_where_its_jobs_are(sweep):
+    assert wandb_of([Run(sweep / "seed=1")])["mode"] == "offline"
+    assert wandb_of([]) is None

@@ -1,0 +1,45 @@
+"""`dashboard`: a sweep's W&B workspace and report, written there if that can be reached, and as a file always."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gmu_lightning.experiment.loggers import wandb_of
+from gmu_lightning.files import write_json
+from gmu_lightning.movie import UserError
+from gmu_lightning.report.comparison import compare, runs_in
+from gmu_lightning.report.dashboard import Dashboard
+
+MODES = ("online", "offline")
+
+
+def write_dashboard(folder: Path, output: Path, metric: str, mode: str, entity: str | None, project: str | None) -> None:
+    """dashboard.json, and with `mode` online both in W&B, whose addresses are printed.
+
+    Raises:
+        UserError: the folder holds no runs, a word is none, or W&B cannot be reached.
+    """
+    if mode not in MODES:
+        raise UserError(f"mode={mode} is none of online and offline: choose one of them")
+    runs = runs_in([folder])
+    node = wandb_of(run for run in runs if run.status.get("state") == "finished") or {}
+    found = Dashboard(
+        entity or node.get("entity") or "",
+        project or node.get("project") or "gmu_lightning",
+        folder.resolve().name,
+        compare(runs, metric),
+    )
+    path = output / "dashboard.json"
+    write_json(path, found.definition())
+    print(path)
+    if mode == "online":
+        print("\n".join(_saved(found, path)))
+
+
+def _saved(dashboard: Dashboard, path: Path) -> Sequence[str]:
+    try:
+        return dashboard.save()
+    except Exception as error:  # the library raises Exception itself
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"W&B could not be reached ({said}): run `wandb login`; what would be written is in {path}") from error
