@@ -49,10 +49,10 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False) -> Counte
 
 def _report(runs: list[Run], folder: Path, board: list[dict[str, Any]]) -> None:
     """The comparison and its page, in W&B too if its jobs are. A sweep that is done is not lost by what only tells of it."""
-    from gmu_lightning.experiment.loggers import log_comparison, wandb_of
-    from gmu_lightning.sweep.reports import write_comparison
-
     try:
+        from gmu_lightning.experiment.loggers import log_comparison, wandb_of
+        from gmu_lightning.sweep.reports import write_comparison
+
         write_comparison(runs, folder)
         node = wandb_of(run for run in runs if run.status["state"] == "finished")
         if node:
