@@ -41,7 +41,10 @@ class Composer:
         else:  # Hydra knows how to refuse, or to replace, a node
             config = self.loader.load_sweep_config(self.master, list(overrides))
         with open_dict(config.hydra):
-            config.hydra.overrides.task = list(overrides)
+            own = (
+                line for line, override in zip(overrides, parsed, strict=True) if not override.key_or_group.startswith("hydra.")
+            )
+            config.hydra.overrides.task = list(own)
             config.hydra.job.id = config.hydra.job.num = number
             dirname = config.hydra.job.config.override_dirname
             config.hydra.job.override_dirname = get_overrides_dirname(

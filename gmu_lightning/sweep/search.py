@@ -93,9 +93,12 @@ class Search(Sweeper):
         shared = set.intersection(*(set(one.overrides) for one in settings))
         for one in settings:
             name = " ".join(word for word in one.overrides if word not in shared) or "the setting"
-            said = "cannot be trained" if one.senseless else _best(one) or "no trial finished"
+            said = "cannot be trained" if one.senseless else _best(one) or "none of its trials finished, so it has no winner"
             print(f"search: {name}: {said}", file=sys.stderr, flush=True)
-        return self._launch([(*self._winner(one), f"seed={seed}") for one in settings for seed in fresh])
+        found = self._launch([(*self._winner(one), f"seed={seed}") for one in settings if _ended(one) for seed in fresh])
+        if not all(map(_ended, settings)):
+            raise UserError(f"a setting is left out, for none of its trials finished: {folder / FOLDER} says why, trial by trial")
+        return found
 
     def _check(self) -> None:
         try:
@@ -186,17 +189,18 @@ class Search(Sweeper):
         for one in settings:
             for number, overrides in one.asked:
                 run = done.get(frozenset(TYPED.get(word, word) for word in (*overrides, f"seed={self.seed}")))
+                if run is None:
+                    raise RuntimeError(f"the trial {' '.join(overrides)} left no run in {folder / FOLDER}")
                 score = _score(run)
-                if run is not None and run.status.get("state") == "skipped":
+                if run.status.get("state") == "skipped":
                     one.senseless = str(run.status["why"])
                 state = TrialState.FAIL if score is None else TrialState.COMPLETE
                 one.study.tell(number, score, state=state)
             one.asked.clear()
 
     def _winner(self, one: Setting) -> tuple[str, ...]:
-        """The best trial's overrides; where none finished the setting as it stands, whose jobs will say why."""
-        found = [t for t in one.study.get_trials(deepcopy=False) if t.value is not None]
-        return self._overrides(one, one.study.best_trial.params) if found else one.overrides
+        """The best trial's overrides; of what cannot be trained the setting itself, whose jobs say why."""
+        return self._overrides(one, one.study.best_trial.params) if _scores(one) else one.overrides
 
     def _launch(self, jobs: Sequence[tuple[str, ...]]) -> Any:
         self.jobs += len(jobs)
@@ -241,9 +245,9 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, bool) else str(value)
 
 
-def _score(run: Run | None) -> float | None:
+def _score(run: Run) -> float | None:
     """The monitored score of val at the best epoch; None where there is none."""
-    if run is None or run.status.get("state") != "finished":
+    if run.status.get("state") != "finished":
         return None
     found = run.metrics.get(str(run.config["monitor"]))
     return None if found is None or math.isnan(found) else float(found)
@@ -251,6 +255,11 @@ def _score(run: Run | None) -> float | None:
 
 def _scores(one: Setting) -> list[float]:
     return [t.value for t in one.study.get_trials(deepcopy=False) if t.value is not None]
+
+
+def _ended(one: Setting) -> bool:
+    """Whether there is a winner, or a reason why there cannot be one."""
+    return bool(one.senseless or _scores(one))
 
 
 def _best(one: Setting) -> str:

@@ -35,8 +35,9 @@ def trials(folder: Path) -> list[dict]:
     return json.loads((folder / "found/search/search.json").read_text())["settings"]
 
 
-def test_settings_get_one_budget_and_winners_fresh_seeds(search, tmp_path):
-    done = search("fusion=mean,concat,none", *SMALL)
+@pytest.mark.parametrize("launcher", ["basic", "processes"])
+def test_settings_get_one_budget_and_winners_fresh_seeds(search, tmp_path, launcher):
+    done = search("fusion=mean,concat,none", *SMALL, f"hydra/launcher={launcher}")
     assert done.returncode == 0, done.stderr
     mean, concat, none = trials(tmp_path)
     assert [len(one["trials"]) for one in (mean, concat)] == [3, 3]
@@ -68,6 +69,14 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(search, tmp_path):
     assert again.returncode == 0, again.stderr
     assert trials(tmp_path)[0]["trials"][:3] == before[0]["trials"]
     assert len(trials(tmp_path)[0]["trials"]) == 5
+
+
+def test_a_setting_whose_trials_all_fail_has_no_winner_and_is_told(search, tmp_path):
+    done = search("fusion=mean", "optimizer.lr=-1", *SMALL)
+    assert done.returncode == 1
+    assert "none of its trials finished, so it has no winner" in done.stderr
+    assert last_line(done.stderr).startswith("a setting is left out, for none of its trials finished")
+    assert not list((tmp_path / "found").glob("mean-*"))
 
 
 def test_what_is_typed_leaves_the_space_or_comes_into_it(search, tmp_path):
