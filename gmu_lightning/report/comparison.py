@@ -65,12 +65,15 @@ def runs_in(folders: Iterable[Path]) -> list[Run]:
     """The runs that these folders are or hold. Raises UserError where one is and holds none."""
     found: list[Run] = []
     for folder in folders:
-        if not folder.exists():
-            raise UserError(f"runs={folder} does not exist: give the folder of a run or a sweep")
+        if not folder.exists() or folder == Path():
+            raise UserError(f"runs={'' if folder == Path() else folder} does not exist: give the folder of a run or a sweep")
         here = [Run(folder)] if (folder / "config.yaml").exists() else runs_under(folder)
-        if not here:
-            raise UserError(f"{folder} holds no run: give the folder of a run or a sweep, or several with commas")
-        found += here
+        runs = [run for run in here if (run / "config.yaml").exists()]
+        if not runs:
+            sweeps = ", ".join(run.folder.name for run in here[:3])
+            of = f"it holds sweeps ({sweeps}): give one of them" if sweeps else "give the folder of a run or a sweep"
+            raise UserError(f"{folder} holds no run: {of}, or several with commas")
+        found += runs
     return found
 
 

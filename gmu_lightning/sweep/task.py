@@ -23,6 +23,8 @@ def train(config: DictConfig) -> None:
     """The task of `train`: one run, or one job of a sweep."""
     hydra = _hydra()
     if hydra.mode == RunMode.RUN:
+        if hydra.runtime.choices.get("sweep") == "search":
+            raise UserError("sweep=search trains many jobs, so it needs -m: python -m gmu_lightning.train -m sweep=search ...")
         job = job_of(config, hydra, hydra.run.dir, None)
     else:
         sweep = Path(hydra.sweep.dir)
@@ -80,10 +82,14 @@ def compare(config: DictConfig) -> None:
     from gmu_lightning.report.leaderboard import rows, write_leaderboard
     from gmu_lightning.sweep.reports import write_comparison
 
-    typed = str(config.runs)
-    folders = [typed] if Path(typed).exists() else typed.split(",")
+    typed = str(config.runs or "")
+    folders = [typed] if Path(typed).exists() and typed else typed.split(",")
     runs = runs_in(Path(folder).expanduser() for folder in folders)
     folder = Path(config.output or f"outputs/compare/{datetime.now(UTC).strftime('%Y-%m-%dT%H-%M-%S.%f')}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={folder} cannot be written to ({error}): give another folder") from error
     comparison = write_comparison(runs, folder, str(config.metric))
     write_leaderboard(folder, rows(runs))
     print(markdown(comparison))

@@ -47,6 +47,9 @@ def test_several_folders_are_compared_together(tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["runs={sweep}/.."], "{sweep}/.. holds no run: it holds sweeps (my sweeps, (old)=1): give one of them"),
+        (["runs="], "runs= does not exist: give the folder of a run or a sweep"),
+        (["runs={sweep}", "output=/proc/x"], "output=/proc/x cannot be written to"),
         (["runs=away"], "runs=away does not exist: give the folder of a run or a sweep"),
         (["runs={sweep}", "metric=f1"], "metric=f1 is no score: choose one of f1_micro, f1_macro"),
         (["runs={sweep}", "metrics=f1_micro"], "metrics is no key of the configuration: did you mean metric?"),
@@ -54,9 +57,10 @@ def test_several_folders_are_compared_together(tmp_path):
     ],
 )
 def test_what_was_typed_wrong_is_one_sentence(sweep, tmp_path, words, sentence):
+    (sweep / "status.json").write_text('{"jobs": []}')
     done = typed("compare", *(word.format(sweep=sweep) for word in words), folder=tmp_path, store=tmp_path)
     assert done.returncode == 1
-    assert last_line(done.stderr).startswith(sentence)
+    assert last_line(done.stderr).startswith(sentence.format(sweep=sweep))
     assert not (tmp_path / "outputs").exists()
 
 

@@ -101,6 +101,12 @@ def test_what_is_typed_wrong_is_one_sentence(search, tmp_path, words, sentence):
     assert last_line(done.stderr).startswith(sentence)
 
 
+def test_a_search_of_one_run_is_none(tmp_path, raw, store):
+    done = typed("train", "sweep=search", *SMOKE, f"data.root={raw}", folder=tmp_path, store=store)
+    assert done.returncode == 1
+    assert last_line(done.stderr).startswith("sweep=search trains many jobs, so it needs -m")
+
+
 def test_a_check_says_what_would_be_searched(search, tmp_path):
     done = search("fusion=mean,concat", *SMALL, "check=true")
     assert done.returncode == 0, done.stderr
