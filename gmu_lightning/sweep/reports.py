@@ -19,9 +19,13 @@ def write_comparison(runs: Sequence[Run], folder: Path, metric: str = "f1_micro"
     """comparison.json and .md, leaderboard.tex and report.html of these runs.
 
     Raises:
-        UserError: the metric is none, or none of the runs finished.
+        UserError: the metric is none, none of the runs finished, or the folder cannot be made.
     """
     comparison = compare(runs, metric)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={folder} cannot be written to ({error}): give another folder") from error
     write(comparison, folder)
     write_text(folder / "leaderboard.tex", latex(comparison))
     write_page(comparison, runs, folder, _shown(comparison))

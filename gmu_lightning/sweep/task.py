@@ -86,10 +86,6 @@ def compare(config: DictConfig) -> None:
     folders = [typed] if Path(typed).exists() and typed else typed.split(",")
     runs = runs_in(Path(folder).expanduser() for folder in folders)
     folder = Path(config.output or f"outputs/compare/{datetime.now(UTC).strftime('%Y-%m-%dT%H-%M-%S.%f')}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output={folder} cannot be written to ({error}): give another folder") from error
     comparison = write_comparison(runs, folder, str(config.metric))
     write_leaderboard(folder, rows(runs))
     print(markdown(comparison))
