@@ -18,6 +18,7 @@ from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.evidence import Evidence, said
 from gmu_lightning.report.gate_evidence import driven
 from gmu_lightning.report.inference import Interval
+from gmu_lightning.report.search import searches
 from gmu_lightning.report.shown import Shown
 from gmu_lightning.report.verdicts import command
 from gmu_lightning.run import Predictions, Run
@@ -45,7 +46,7 @@ def write_page(comparison: Comparison, runs: Sequence[Run], folder: Path, shown:
     """Write report.html.
 
     Args:
-        runs: all there are, also those that failed or were skipped.
+        runs: all there are, also those that failed or were skipped; a search is told of if one of their sweeps made it.
         shown: plots, posters and the truth, where the data could be read.
     """
     path = folder / "report.html"
@@ -85,6 +86,7 @@ def page(comparison: Comparison, runs: Sequence[Run], shown: Shown) -> str:
         "confusion": sections.confusion(first),
         "reliability": sections.reliability_section(settings, kinds),
         "gates": gates,
+        "searches": searches(runs),
         "cards": cards,
         "driven": driven_groups,
         "genres": first.test[0].genres,
@@ -100,6 +102,7 @@ def page(comparison: Comparison, runs: Sequence[Run], shown: Shown) -> str:
         "curves": "Learning curves",
         "genres": "Genres",
         "calibration": "Calibration",
+        **({"search": "Search"} if context["searches"] else {}),
         **({"gates": "Gates"} if gates else {}),
         **({"movies": "Movies"} if cards or driven_groups else {}),
         "left": "Problems",

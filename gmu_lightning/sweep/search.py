@@ -23,10 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from gmu_lightning.files import digest, write_json
 from gmu_lightning.movie import UserError
+from gmu_lightning.report.search import FOLDER
 from gmu_lightning.run import Run, runs_under
 from gmu_lightning.sweep.task import TYPED
 
-FOLDER = "search"
 SUBDIR = f"hydra.sweep.subdir={FOLDER}/${{words:}}-${{identity:}}"
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from gmu_lightning.report.comparison import runs_in
+from gmu_lightning.report.settings import settings_of
+from gmu_lightning.report.verdicts import more_seeds
+
 from ..report.made import Sweep
-from .shell import last_line, typed
+from .shell import SMOKE, environment, last_line, typed
 
 
 @pytest.fixture
@@ -74,3 +82,33 @@ def test_a_dashboard_is_always_kept_as_a_file_and_written_only_where_w_b_can_be_
     assert refused.returncode == 1
     assert "W&B could not be reached" in last_line(refused.stderr)
     assert (tmp_path / "other/dashboard.json").exists()
+
+
+def test_the_command_for_more_seeds_adds_them_to_the_sweep(tmp_path, raw):
+    """Typed as it is printed, from another folder."""
+    words = ("-m", *SMOKE, f"data.root={raw}", "fusion=mean,concat", "seed=1,2,3", "hydra.sweep.dir=made")
+    first = typed("train", *words, folder=tmp_path, store=tmp_path / "store")
+    assert first.returncode == 0, first.stderr
+    before = {run.folder: (run / "metrics.json").stat().st_mtime_ns for run in runs_in([tmp_path / "made"])}
+    mean = next(one for one in settings_of(runs_in([tmp_path / "made"])) if one.values["fusion"] == "mean")
+    line = more_seeds(mean, 5)
+    assert "seed=4,5" in line
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    program, *arguments = shlex.split(line)
+    assert program == "python"
+    again = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=elsewhere,
+        env=environment(tmp_path / "store"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert again.returncode == 0, again.stderr
+    with (tmp_path / "made/leaderboard.csv").open(newline="") as file:
+        seeds = {row["fusion"]: row["seed_list"] for row in csv.DictReader(file)}
+    assert seeds == {"mean": "1,2,3,4,5", "concat": "1,2,3"}
+    assert all((folder / "metrics.json").stat().st_mtime_ns == time for folder, time in before.items())
+    assert "mean" in (tmp_path / "made/report.html").read_text()

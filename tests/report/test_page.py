@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -192,6 +193,26 @@ def test_what_failed_was_skipped_or_was_wrong_with_the_data_is_told(sweep):
     words = " ".join(Tables(page(compare(runs), runs, Shown())).words)
     assert "the disk is full" in words
     assert "fusion=max takes at least 2 modalities (1 job)" in words
+
+
+def test_a_search_s_budget_spread_and_winners_are_told(sweep, runs):
+    trials = [{"params": {"lr": 0.1 * n}, "score": score} for n, score in enumerate((0.2, 0.6, 0.4, None))]
+    settings = [
+        {"overrides": ["fusion=concat", "seed"], "why_not": None, "trials": trials, "best": {"lr": 0.1}},
+        {"overrides": ["fusion=none", "seed"], "why_not": "it takes one modality", "trials": [], "best": None},
+    ]
+    space = {"lr": {"low": 1e-4, "high": 1e-2, "log": True}, "dim": {"choices": [8, 16]}}
+    found = {"trials": 4, "space": space, "seed": 0, "monitor": "val/ap_micro", "settings": settings}
+    (sweep.folder / "search").mkdir()
+    (sweep.folder / "search/search.json").write_text(json.dumps(found))
+    text = page(compare(runs), runs, Shown())
+    assert "4 trials of each setting, judged by val/ap_micro with seed 0" in text
+    assert "Space: lr: 0.0001 to 0.01, logarithmic, dim: 8 or 16." in text
+    concat, none = Tables(text).rows("best with")
+    assert [concat[name][0] for name in ("setting", "trials with a score", "lowest on val", "median", "best", "best with")] == [
+        *("fusion=concat", "3", "0.2000", "0.4000", "0.6000", "lr=0.1"),
+    ]
+    assert none["best with"][0] == "it takes one modality"
 
 
 def test_known_truth_is_judged(runs):
