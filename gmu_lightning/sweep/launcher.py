@@ -129,7 +129,7 @@ def end_killed(job: Job, code: int | None) -> None:
 
 
 def _child(job: Job, number: int) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_as_ctrl_c_does()
     import torch
 
     visible = device_of_job(number, torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
@@ -139,6 +139,15 @@ def _child(job: Job, number: int) -> None:
         perform_in_sweep(job)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def end_as_ctrl_c_does() -> None:
+    """From now on SIGTERM ends this process as Ctrl-C does: an interrupted sweep sends it, and which comes first is chance."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def device_of_job(number: int, count: int, visible: str | None) -> str | None:

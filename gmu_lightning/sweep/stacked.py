@@ -9,7 +9,6 @@ trains more than that gets one.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from collections import deque
@@ -23,7 +22,7 @@ from gmu_lightning.data.progress import QUIET
 from gmu_lightning.experiment.settle import fine_tuned
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.job import Job
-from gmu_lightning.sweep.launcher import INTERRUPTED, Parallel, end_killed
+from gmu_lightning.sweep.launcher import INTERRUPTED, Parallel, end_as_ctrl_c_does, end_killed
 
 CUDA = "cuda"  # what a worker answers whose jobs are trained there
 
@@ -166,7 +165,7 @@ def with_threads(config: Any, threads: int) -> dict[str, Any]:
 
 def _work(connection: Connection) -> None:
     """A worker's life."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_as_ctrl_c_does()
     os.environ[QUIET] = "1"
     from gmu_lightning.experiment.resident import Resident
 

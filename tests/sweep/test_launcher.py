@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
-from gmu_lightning.sweep.launcher import Processes, device_of_job
+from gmu_lightning.sweep.launcher import Processes, device_of_job, end_as_ctrl_c_does
 
 
 def test_jobs_take_the_cuda_devices_in_turn() -> None:
@@ -25,3 +28,13 @@ def test_threads_are_shared_out_among_the_jobs_unless_told(monkeypatch: pytest.M
     assert Processes(n_jobs=2).threads == 4
     assert Processes(n_jobs=16).threads == 1
     assert Processes(n_jobs=2, threads=3).threads == 3
+
+
+def test_a_process_of_a_sweep_ends_by_sigterm_as_by_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        end_as_ctrl_c_does()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
