@@ -93,6 +93,15 @@ def test_p_are_holm_s_over_all_pairs_and_letters_follow_them(sweep):
     assert found.letters["best"] == "a"
 
 
+def test_what_chance_would_give_one_of_many_pairs_is_not_claimed(sweep):
+    for n in range(6):
+        three_seeds(sweep, f"s{n}", 1.0 + 0.06 * n)
+    pairs = compare(runs_under(sweep.folder)).pairs
+    alone = [pair for pair in pairs if pair.difference.p < 0.05 <= pair.p_holm]
+    assert alone
+    assert {pair.verdict for pair in alone} == {"none"}
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
