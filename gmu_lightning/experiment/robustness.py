@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -129,11 +129,22 @@ class Deprived(pl.LightningModule):
 
     def study(self, run: str, predictions: Predictions) -> Robustness:
         """The scores of every scenario, after the pass that gave the split's predictions."""
-        rows = []
+        rows, genres = [], []
         for scenario, place in zip(self.scenarios, self.place, strict=True):
             left = replace(predictions, present=scenario.present, logits=self.logits[place])
             found = split_scores(left, self.model, {})
             rows.append(scenario.about | {name: found[name] for name in ("movies", "movies_without_input", *SCORES)})
+            if scenario.about["kind"] == "subset":
+                genres += _by_genre(str(scenario.about["subset"]), predictions, found)
         had = dict(zip(predictions.modalities, predictions.present.sum(axis=0).tolist(), strict=True))
         rates = dict(zip(predictions.modalities, self.model.modality_dropout, strict=True))
-        return Robustness(run, predictions.split, self.seed, had, rates, rows)
+        return Robustness(run, predictions.split, self.seed, had, rates, rows, genres)
+
+
+def _by_genre(subset: str, of: Predictions, found: Mapping[str, float]) -> list[Row]:
+    """Rows of robustness_by_genre.csv."""
+    movies = of.labels.sum(axis=0).tolist()
+    return [
+        {"subset": subset, "genre": genre, "movies": count, "f1": found[f"f1/{genre}"], "ap": found.get(f"ap/{genre}")}
+        for genre, count in zip(of.genres, movies, strict=True)
+    ]

@@ -1,8 +1,7 @@
-"""What a setting's gates did, and what that is worth: contributions, what is lost without a modality, the truth if known."""
+"""What a setting's gates did, and what that is worth: contributions, and the truth if known."""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gmu_lightning.report.gates import by_genre
-from gmu_lightning.run import Predictions, Run
+from gmu_lightning.run import Predictions
 
 MEASURES = ("gate_open", "gate", "gate_sd_across_movies", "gate_weighted", "contribution")
 SWITCH = "switch"  # of a planted genre: which modality tells it differs from movie to movie
@@ -69,45 +68,6 @@ def decomposition_error(test: Sequence[Predictions]) -> float | None:
         if p.contributions is not None and p.bias is not None
     ]
     return float(max(errors)) if errors else None
-
-
-class Loss(NamedTuple):
-    """A modality's mean gate, and what the score lost when every movie went without it; means over the seeds that were asked."""
-
-    modality: str
-    promised: float
-    lost: float
-    seeds: int
-
-
-def faithfulness(runs: Sequence[Run], metric: str = "f1_micro") -> list[Loss]:
-    """From what `evaluate robustness=true` left in the runs' folders; empty where it was not asked. Test alone."""
-    gates: dict[str, list[float]] = {}
-    losses: dict[str, list[float]] = {}
-    for run in runs:
-        table = _latest_robustness(run)
-        if table is None:
-            continue
-        test = run.predictions("test")
-        whole = "+".join(test.modalities)
-        for m, modality in enumerate(test.modalities):
-            without = "+".join(other for other in test.modalities if other != modality)
-            if test.gate is None or whole not in table or without not in table:
-                continue
-            gates.setdefault(modality, []).append(float(test.gate[:, m].mean()))
-            losses.setdefault(modality, []).append(table[whole][metric] - table[without][metric])
-    return [Loss(m, float(np.mean(gates[m])), float(np.mean(losses[m])), len(gates[m])) for m in gates]
-
-
-def _latest_robustness(run: Run) -> dict[str, dict[str, float]] | None:
-    """{subset of modalities: {score: value}} of the newest study of the test split."""
-    for path in sorted((run / "evaluate").glob("*/robustness.csv"), reverse=True):
-        if json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["split"] != "test":
-            continue
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["kind"] == "subset"]
-        return {row["subset"]: {k: float(v) for k, v in row.items() if k.startswith(("f1_", "ap_")) and v} for row in rows}
-    return None
 
 
 @dataclass(frozen=True)

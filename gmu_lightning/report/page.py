@@ -18,6 +18,7 @@ from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.evidence import Evidence, said
 from gmu_lightning.report.gate_evidence import driven
 from gmu_lightning.report.inference import Interval
+from gmu_lightning.report.page_gates import gate_section
 from gmu_lightning.report.search import searches
 from gmu_lightning.report.shown import Shown
 from gmu_lightning.report.verdicts import command
@@ -60,7 +61,7 @@ def page(comparison: Comparison, runs: Sequence[Run], shown: Shown) -> str:
     first = settings[0]
     kinds = sections.fusion_kinds(settings)
     last = max((run for one in settings for run in one.setting.finished), key=lambda run: run.status["ended"])
-    gates = sections.gate_section(settings, shown.truth)
+    gates = gate_section(settings, shown.truth)
     cards, driven_groups = _movies(comparison, shown)
     modalities = list(dict.fromkeys(m for one in settings for m in one.test[0].modalities))
     data_set = str((first.config.get("choices") or {}).get("data", "the data"))

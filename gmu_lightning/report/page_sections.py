@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,15 +14,6 @@ from gmu_lightning.report import svg
 from gmu_lightning.report.calibration import BINS, calibration
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.evidence import Evidence, said
-from gmu_lightning.report.gate_evidence import (
-    GateTable,
-    Recovered,
-    Truth,
-    decomposition_error,
-    faithfulness,
-    gate_table,
-    recovered,
-)
 from gmu_lightning.report.genres import co_occurrence, genre_scores
 from gmu_lightning.run import Run
 
@@ -191,101 +181,3 @@ def reliability_section(settings: Sequence[Evidence], kinds: Mapping[str, str]) 
         for name, each in found.items()
     ]
     return {"charts": charts, "rows": rows, "bins": BINS}
-
-
-def gate_section(settings: Sequence[Evidence], truth: Truth | None) -> list[dict[str, Any]]:
-    """The gates of every setting whose gates move, genre by genre, and what they are worth."""
-    return [_gates_of(one, truth) for one in settings if _moves(one)]
-
-
-def _moves(one: Evidence) -> bool:
-    gate = one.test[0].gate
-    return gate is not None and bool((gate.std(axis=0) > 0).any())
-
-
-def _gates_of(one: Evidence, truth: Truth | None) -> dict[str, Any]:
-    table = gate_table(one.test)
-    losses = {loss.modality: loss.lost for loss in faithfulness(one.setting.finished)}
-    found = recovered(truth, one.test) if truth else Recovered({}, {})
-    error = decomposition_error(one.test)
-    exactly = "exactly" if error == 0 else f"to {error:.0e}"
-    about = f"{len(one.test)} seeds." + ("" if error is None else f" Bias and contributions sum to the logits {exactly}.")
-    if not losses:
-        about += " What is lost without a modality is told once evaluate has run on its runs with robustness=true."
-    nowhere = dict.fromkeys(table.modalities, math.nan)
-    columns = {
-        "mean gate": _per_modality(one, lambda gate: gate.mean()),
-        "sd across movies": _per_modality(one, lambda gate: gate.std(ddof=1)),
-        "agreement with contribution": {}
-        if table.agreement is None
-        else dict(zip(table.modalities, table.agreement.tolist(), strict=True)),
-        "micro F1 lost without it": losses,
-        "correlation with the truth": found.correlation,
-    }
-    shown = {name: nowhere | values for name, values in columns.items() if values}
-    rows = [{"name": m, "values": [values[m] for values in shown.values()]} for m in table.modalities]
-    charts = _gate_charts(one.name, table)
-    return {"name": one.name, "about": about, "charts": charts, "columns": list(shown), "rows": rows, "named": _named(found)}
-
-
-def _per_modality(one: Evidence, summary: Callable[[np.ndarray], float]) -> dict[str, float]:
-    """Of a run's gates over movies, a mean over seeds."""
-    gates = [p.gate for p in one.test if p.gate is not None]
-    return {m: float(np.mean([summary(gate[:, k]) for gate in gates])) for k, m in enumerate(one.test[0].modalities)}
-
-
-def _named(found: Recovered) -> str:
-    """Whether contributions name the one modality that tells a genre."""
-    if not found.named:
-        return ""
-    wrong = [f"{genre} ({said} instead of {true})" for genre, (true, said) in found.named.items() if said != true]
-    words = f"Of {len(found.named)} genres that one modality alone tells, contributions name the right one for "
-    return words + f"{len(found.named) - len(wrong)}" + (f"; wrong: {', '.join(wrong)}." if wrong else ".")
-
-
-def _gate_charts(name: str, table: GateTable) -> list[dict[str, str]]:
-    """The published figure, and what it hides; genres with most movies first."""
-    charts = [
-        (
-            "gate_open",
-            "share of open features",
-            None,
-            (0.0, 1.0),
-            "The published figure: the share of features whose gate is open, over the test movies that have the genre.",
-        ),
-        (
-            "gate",
-            "gate",
-            "gate_sd_across_movies",
-            (0.0, 1.0),
-            "How far the gate is open; the whisker is its standard deviation from movie to movie.",
-        ),
-        (
-            "gate_weighted",
-            "genre-weighted gate",
-            None,
-            (0.0, 1.0),
-            "The gate, each feature counted as much as the genre's classifier counts it.",
-        ),
-        ("contribution", "contribution to the logit", None, None, "What each modality adds to the genre's logit, exactly."),
-    ]
-    drawn = []
-    for measure, words, spread, bounds, caption in charts:
-        values = table.values[measure]
-        if np.isnan(values).all():
-            continue
-        spreads = None if spread is None else np.nan_to_num(table.values[spread])
-        groups = [
-            svg.Bars(
-                f"{table.genres[c]} ({table.movies[c]})",
-                [
-                    (m, float(np.nan_to_num(values[c, k])), None if spreads is None else float(spreads[c, k]))
-                    for k, m in enumerate(table.modalities)
-                ],
-            )
-            for c in np.argsort(-table.movies, kind="stable")
-        ]
-        drawn.append(
-            {"svg": svg.bars(groups, f"{words} of {name} for each genre and modality", words, bounds), "caption": caption}
-        )
-    return drawn

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+BY_GENRE = "robustness_by_genre.csv"
 ALL = "all"  # instead of a modality: each of them is taken from a share of the movies
 SCORES = {"f1_micro": "micro F1", "f1_macro": "macro F1", "ap_micro": "micro AP", "ap_macro": "macro AP"}
 SAID = (0.0, 0.5, 1.0)  # shares that the terminal tells
@@ -38,6 +39,8 @@ class Robustness:
         rows: of robustness.csv. `kind` is `share` (a `modality`, or `all`, is taken from a `share` of the movies that have it,
             `realised` being the share that whole movies make of it; None where no movie has it) or `subset` (only the modalities
             of `subset` are left); then `movies`, `movies_without_input` and the scores at the threshold 0.5.
+        genres: of robustness_by_genre.csv: per `subset` and `genre` how many `movies` have it, `f1` at 0.5 and `ap`, None without
+            a movie.
     """
 
     run: str
@@ -46,6 +49,7 @@ class Robustness:
     had: Mapping[str, int]
     modality_dropout: Mapping[str, float]
     rows: Sequence[Row]
+    genres: Sequence[Row]
 
     @property
     def curves(self) -> dict[str, dict[float, Row]]:
@@ -75,8 +79,9 @@ class Robustness:
 
 
 def write(study: Robustness, folder: Path) -> None:
-    """robustness.csv, .json, .md, .png and .svg."""
+    """robustness.csv, .json, .md, .png and .svg, and robustness_by_genre.csv."""
     write_rows(folder / "robustness.csv", study.rows)
+    write_rows(folder / BY_GENRE, study.genres)
     realised = {name: {f"{share:g}": row["realised"] for share, row in curve.items()} for name, curve in study.curves.items()}
     about = {
         "run": study.run,

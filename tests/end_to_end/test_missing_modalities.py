@@ -70,6 +70,7 @@ def test_the_command_leaves_the_study_beside_what_evaluate_leaves_and_says_the_g
         "metrics.json",
         "predictions/val.parquet",
         *(f"robustness.{kind}" for kind in ("csv", "json", "md", "png", "svg")),
+        "robustness_by_genre.csv",
     }
     about = json.loads((folder / "robustness.json").read_text())
     assert (about["run"], about["split"], about["seed"]) == (first.folder.name, "val", 5)
@@ -87,6 +88,22 @@ def test_with_nothing_lost_the_scores_are_evaluate_s_own(first, study):
     assert {score: Run(study).metrics[f"test/{score}"] for score in SCORES} == pytest.approx(own, abs=1e-6)
     for row in (*(curve(study, name)[0.0] for name in ("text", "image", "all")), subset(study, "text+image")):
         assert told(row) == pytest.approx(own, abs=1e-6)
+
+
+def test_genre_by_genre_it_tells_what_evaluate_tells_and_agrees_with_the_whole(first, study):
+    with (study / "robustness_by_genre.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    test = first.predictions("test")
+    assert {(row["subset"], row["genre"]) for row in rows} == {
+        (s, g) for s in ("text", "image", "text+image") for g in test.genres
+    }
+    for row in rows:
+        assert int(row["movies"]) == test.labels[:, test.genres.index(row["genre"])].sum()
+        if row["subset"] == "text+image" and row["ap"]:
+            assert float(row["ap"]) == pytest.approx(first.metrics[f"test/ap/{row['genre']}"], abs=1e-6)
+    without_text = [row for row in rows if row["subset"] == "image"]
+    assert np.mean([float(row["f1"]) for row in without_text]) == pytest.approx(subset(study, "image")["f1_macro"])
+    assert np.mean([float(row["ap"]) for row in without_text if row["ap"]]) == pytest.approx(subset(study, "image")["ap_macro"])
 
 
 def test_with_a_modality_lost_everywhere_the_scores_are_the_other_s_alone(study):

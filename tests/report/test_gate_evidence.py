@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import json
-
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from gmu_lightning.report.gate_evidence import Truth, decomposition_error, driven, faithfulness, gate_table, recovered
+from gmu_lightning.report.gate_evidence import Truth, decomposition_error, driven, gate_table, recovered
 from gmu_lightning.report.gates import by_genre
 
 from .made import Sweep
@@ -52,22 +49,6 @@ def test_contributions_and_bias_are_checked_against_the_logits(sweep):
     assert decomposition_error([p]) < 1e-6
     p.logits = p.logits + 0.25
     assert decomposition_error([p]) == pytest.approx(0.25)
-
-
-def test_faithfulness_is_what_evaluate_found_lost_beside_the_gate(sweep):
-    run = sweep.run("gmu_original")
-    assert faithfulness([run]) == []
-    for time, split, without_text in (("1", "test", 0.30), ("2", "test", 0.20), ("3", "val", 0.05)):
-        folder = run / f"evaluate/{time}"
-        folder.mkdir(parents=True)
-        rows = [("subset", "text+image", 0.6), ("subset", "image", without_text), ("subset", "text", 0.55), ("share", "", 0.1)]
-        with (folder / "robustness.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([("kind", "subset", "f1_micro"), *rows])
-        (folder / "robustness.json").write_text(json.dumps({"split": split}))
-    found = {loss.modality: loss for loss in faithfulness([run])}
-    assert found["text"].lost == pytest.approx(0.4)
-    assert found["image"].lost == pytest.approx(0.05)
-    assert found["text"].promised == pytest.approx(run.predictions("test").gate[:, 0].mean())
 
 
 def test_the_truth_is_recovered_where_gates_follow_it(sweep):

@@ -9,7 +9,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
+from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, f1_score
+from torchmetrics.functional.classification import binary_calibration_error
 
 from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.gate_evidence import Truth
@@ -17,7 +20,7 @@ from gmu_lightning.report.page import SAMPLE, chosen_movies, page, write_page
 from gmu_lightning.report.shown import Shown, ShownMovie, thumbnail
 from gmu_lightning.run import Run, runs_under
 
-from .made import GENRES, Sweep
+from .made import GENRES, Sweep, study
 
 PIXEL = "data:image/jpeg;base64,/9j/4AAQ"
 
@@ -221,6 +224,51 @@ def test_known_truth_is_judged(runs):
     words = " ".join(Tables(page(compare(runs), runs, Shown(truth=truth))).words)
     assert "correlation with the truth" in words
     assert "Of 1 genres that one modality alone tells" in words
+
+
+def test_gates_numbers_are_those_of_the_predictions(runs):
+    test = of(runs, "gmu_original")
+    rows = {row["modality"][0]: row for row in Tables(page(compare(runs), runs, Shown())).rows("mean gate")}
+    for m, modality in enumerate(test[0].modalities):
+        agree = [spearmanr(p.gate_by_genre[:, m, c], abs(p.contributions[:, m, c])).statistic for p in test for c in range(4)]
+        for name, expected in (
+            ("mean gate", np.mean([p.gate[:, m].mean() for p in test])),
+            ("sd across movies", np.mean([p.gate[:, m].std(ddof=1) for p in test])),
+            ("agreement with contribution", np.mean(agree)),
+        ):
+            text, value = rows[modality][name]
+            assert float(value) == pytest.approx(expected, abs=1e-9)
+            assert text == f"{expected:.3f}"
+
+
+def test_what_is_lost_without_a_modality_stands_beside_the_gate(runs):
+    gated = [run for run in runs if run.config["choices"]["fusion"] == "gmu_original"]
+    text = page(compare(runs), runs, Shown())
+    commands = [attributes.get("data-copy") or "" for tag, attributes in Tables(text).tags if tag == "button"]
+    (asking,) = (command for command in commands if "robustness=true" in command)
+    assert [f"run={run.folder.absolute()}" in asking for run in gated] == [True] * len(gated)
+    for run in gated:
+        study(run, {"text": 0.3, "image": 0.1}, by_genre=GENRES)
+    found = Tables(page(compare(runs), runs, Shown()))
+    rows = {row["modality"][0]: row for row in found.rows("micro F1 lost without it")}
+    assert rows["text"]["micro F1 lost without it"][0] == rows["text"]["micro AP lost without it"][0] == "0.300"
+    assert rows["image"]["micro F1 lost without it"][0] == "0.100"
+    assert "foretold by the gate" in rows["text"]
+    assert any("average precision lost" in words for words in found.words)
+    assert not any("robustness=true" in (attributes.get("data-copy") or "") for _, attributes in found.tags)
+
+
+def test_calibration_errors_are_torchmetrics_s(runs):
+    rows = {row["setting"][0].split()[0]: row for row in Tables(page(compare(runs), runs, Shown())).rows("calibration error")}
+    assert set(rows) == {"gmu_original", "concat", "none"}
+    for fusion, row in rows.items():
+        errors = [
+            float(
+                binary_calibration_error(torch.from_numpy(p.probabilities).ravel(), torch.from_numpy(p.labels).ravel().int(), 10)
+            )
+            for p in of(runs, fusion)
+        ]
+        assert float(row["calibration error"][1]) == pytest.approx(np.mean(errors), abs=1e-6)
 
 
 def test_the_page_is_written_beside_the_others(runs, tmp_path):

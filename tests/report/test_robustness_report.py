@@ -36,7 +36,7 @@ def study(**changes) -> Robustness:
         for share, f1 in zip(SHARES, values, strict=True)
     ]
     rows += [row("subset", f1, subset=name) for name, f1 in (("text", 0.62), ("image", 0.4), ("text+image", 0.8))]
-    return replace(Robustness("a run", "val", 3, {"text": 21, "image": 20}, {"text": 0.0, "image": 0.3}, rows), **changes)
+    return replace(Robustness("a run", "val", 3, {"text": 21, "image": 20}, {"text": 0.0, "image": 0.3}, rows, []), **changes)
 
 
 def five() -> Robustness:
@@ -49,7 +49,7 @@ def five() -> Robustness:
     ]
     every = ["+".join(chosen) for size in range(1, 6) for chosen in combinations(MODALITIES, size)]
     rows += [row("subset", 0.4 + 0.01 * n, subset=name) for n, name in enumerate(every)]
-    return Robustness("a run", "test", 0, dict.fromkeys(MODALITIES, 21), dict.fromkeys(MODALITIES, 0.0), rows)
+    return Robustness("a run", "test", 0, dict.fromkeys(MODALITIES, 21), dict.fromkeys(MODALITIES, 0.0), rows, [])
 
 
 def test_the_terminal_says_each_modality_at_0_50_and_100_percent_and_the_best_subset_and_the_fullest():
@@ -83,7 +83,8 @@ def test_the_markdown_holds_every_score_and_the_share_that_whole_movies_make():
 
 def test_the_table_and_what_it_was_drawn_with_stand_beside_the_figure(tmp_path):
     write(study(), tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {f"robustness.{kind}" for kind in ("csv", "json", "md", "png", "svg")}
+    kinds = {f"robustness.{kind}" for kind in ("csv", "json", "md", "png", "svg")}
+    assert {path.name for path in tmp_path.iterdir()} == {*kinds, "robustness_by_genre.csv"}
     with (tmp_path / "robustness.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     about, counts, scores = ["kind", "modality", "share", "realised", "subset"], ["movies", "movies_without_input"], list(SCORES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -36,5 +37,6 @@ def test_a_process_of_a_sweep_ends_by_sigterm_as_by_ctrl_c() -> None:
         end_as_ctrl_c_does()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)  # another thread may be the one that is told, and this one hears of it a little later
     finally:
         signal.signal(signal.SIGTERM, before)

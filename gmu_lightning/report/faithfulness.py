@@ -1,0 +1,100 @@
+"""Did gates promise what was lost? Scores without a modality, as `evaluate robustness=true` left them, beside the gates."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gmu_lightning.report.gate_evidence import gate_table
+from gmu_lightning.report.robustness import BY_GENRE
+from gmu_lightning.run import Predictions, Run
+
+SCORES = ("f1_micro", "ap_micro")
+FEWEST_GENRES = 4  # whose order says anything
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Of a gated setting: what its test scores lost when every movie went without a modality. Means over the runs asked.
+
+    Attributes:
+        runs: how many of the setting's runs were asked.
+        lost: {`f1_micro` or `ap_micro`: (M,)}, the whole score less the score without the modality; nan where it is not known.
+        lost_by_genre: (C, M) average precision of the genre; nan where a genre has no movie, or the file is older than its table.
+        foretold: {`gate_weighted` or `contribution`: (M,)}, Spearman's correlation over genres between that measure and
+            `lost_by_genre`: whether a modality is missed most where it was said to matter most. nan where nothing varies.
+    """
+
+    modalities: tuple[str, ...]
+    runs: int
+    lost: Mapping[str, np.ndarray]
+    lost_by_genre: np.ndarray
+    foretold: Mapping[str, np.ndarray]
+
+
+def faithfulness(runs: Sequence[Run]) -> Faithfulness | None:
+    """From the newest study of test in each run's folder; None where `evaluate robustness=true` was asked of none of them."""
+    said_of = [(run, run.predictions("test")) for run in runs]
+    asked = [(folder, test) for run, test in said_of if (folder := _study(run, test)) is not None]
+    if not asked:
+        return None
+    first = asked[0][1]
+    lost = {score: np.mean([_lost(folder, p.modalities, score) for folder, p in asked], axis=0) for score in SCORES}
+    by_genre = np.mean([_lost_by_genre(folder, p) for folder, p in asked], axis=0)
+    said = gate_table([p for _, p in asked]).values
+    foretold = {measure: _correlation(said[measure], by_genre) for measure in ("gate_weighted", "contribution")}
+    return Faithfulness(first.modalities, len(asked), lost, by_genre, foretold)
+
+
+def _study(run: Run, test: Predictions) -> Path | None:
+    """The folder of the newest one of the test split, of the movies that the run was tested on: evaluate takes others too."""
+    for path in sorted((run / "evaluate").glob("*/robustness.json"), reverse=True):
+        if json.loads(path.read_text(encoding="utf-8"))["split"] == "test":
+            other = Predictions.read(path.parent / "predictions/test.parquet")
+            if other.ids == test.ids and other.data_fingerprint == test.data_fingerprint:
+                return path.parent
+    return None
+
+
+def _lost(study: Path, modalities: Sequence[str], score: str) -> np.ndarray:
+    at = {row["subset"]: float(row[score]) for row in _rows(study / "robustness.csv") if row["kind"] == "subset" and row[score]}
+    return _less(at, modalities)
+
+
+def _lost_by_genre(study: Path, p: Predictions) -> np.ndarray:
+    at: dict[str, dict[str, float]] = {genre: {} for genre in p.genres}
+    for row in _rows(study / BY_GENRE):
+        if row["ap"]:
+            at[row["genre"]][row["subset"]] = float(row["ap"])
+    return np.stack([_less(at[genre], p.modalities) for genre in p.genres])
+
+
+def _less(at: Mapping[str, float], modalities: Sequence[str]) -> np.ndarray:
+    """(M,) the score of all modalities less the score without each."""
+    whole = at.get("+".join(modalities), np.nan)
+    without = ("+".join(other for other in modalities if other != modality) for modality in modalities)
+    return np.array([whole - at.get(rest, np.nan) for rest in without])
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _correlation(said: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    """(M,) over the genres of which both are known."""
+    from scipy.stats import spearmanr
+
+    found = np.full(said.shape[1], np.nan)
+    for m in range(said.shape[1]):
+        known = np.isfinite(said[:, m]) & np.isfinite(lost[:, m])
+        if known.sum() >= FEWEST_GENRES and np.ptp(said[known, m]) > 0 and np.ptp(lost[known, m]) > 0:
+            found[m] = spearmanr(said[known, m], lost[known, m]).statistic
+    return found

@@ -1,0 +1,138 @@
+"""What a page says of gates: the published figure, and beside it what that hides."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gmu_lightning.report import svg
+from gmu_lightning.report.evidence import Evidence
+from gmu_lightning.report.faithfulness import Faithfulness, faithfulness
+from gmu_lightning.report.gate_evidence import GateTable, Recovered, Truth, decomposition_error, gate_table, recovered
+
+
+def gate_section(settings: Sequence[Evidence], truth: Truth | None) -> list[dict[str, Any]]:
+    """The gates of every setting whose gates move, genre by genre, and what they are worth."""
+    return [_gates_of(one, truth) for one in settings if _moves(one)]
+
+
+def _moves(one: Evidence) -> bool:
+    gate = one.test[0].gate
+    return gate is not None and bool((gate.std(axis=0) > 0).any())
+
+
+def _gates_of(one: Evidence, truth: Truth | None) -> dict[str, Any]:
+    table = gate_table(one.test)
+    faithful = faithfulness(one.setting.finished)
+    found = recovered(truth, one.test) if truth else Recovered({}, {})
+    columns = {
+        "mean gate": _over_movies(one, np.mean),
+        "sd across movies": _over_movies(one, np.std, ddof=1),
+        "agreement with contribution": table.agreement,
+        **_lost(faithful),
+        "correlation with the truth": [found.correlation.get(m, math.nan) for m in table.modalities]
+        if found.correlation
+        else None,
+    }
+    shown = {name: values for name, values in columns.items() if values is not None}
+    return {
+        "name": one.name,
+        "about": _about(one, faithful),
+        "command": None if faithful else _evaluations(one),
+        "charts": [_drawn(one.name, table, figure) for figure in _figures(table, faithful)],
+        "columns": list(shown),
+        "rows": [{"name": m, "values": [float(of[k]) for of in shown.values()]} for k, m in enumerate(table.modalities)],
+        "named": _named(found),
+    }
+
+
+def _about(one: Evidence, faithful: Faithfulness | None) -> str:
+    error = decomposition_error(one.test)
+    words = f"{len(one.test)} seeds."
+    if error is not None:
+        words += f" Bias and contributions sum to the logits {'exactly' if error == 0 else f'to {error:.0e}'}."
+    if faithful is None:
+        return words + " What is lost without a modality is told once evaluate has run on its runs."
+    words += f" What is lost without a modality is a mean over {faithful.runs} of them."
+    return words + (" Foretold: Spearman's correlation over genres with the AP lost." if _known(faithful) else "")
+
+
+def _evaluations(one: Evidence) -> str:
+    """The command that tells what is lost."""
+    each = (f"run={run.folder.absolute()}" for run in one.setting.finished)
+    return " && ".join(shlex.join(["python", "-m", "gmu_lightning.evaluate", run, "robustness=true"]) for run in each)
+
+
+def _over_movies(one: Evidence, summary: Callable[..., np.ndarray], **also: Any) -> np.ndarray:
+    """(M,) of a run's gates over movies, a mean over seeds."""
+    return np.mean([summary(p.gate, axis=0, **also) for p in one.test if p.gate is not None], axis=0)
+
+
+def _known(faithful: Faithfulness) -> bool:
+    return bool(np.isfinite(faithful.lost_by_genre).any())
+
+
+def _lost(faithful: Faithfulness | None) -> dict[str, np.ndarray]:
+    """Columns: what the gate promised, and what was lost."""
+    if faithful is None:
+        return {}
+    columns = {"micro F1 lost without it": faithful.lost["f1_micro"], "micro AP lost without it": faithful.lost["ap_micro"]}
+    if _known(faithful):
+        columns["foretold by the gate"] = faithful.foretold["gate_weighted"]
+        columns["foretold by contribution"] = faithful.foretold["contribution"]
+    return columns
+
+
+def _named(found: Recovered) -> str:
+    """Whether contributions name the one modality that tells a genre."""
+    if not found.named:
+        return ""
+    wrong = [f"{genre} ({said} instead of {true})" for genre, (true, said) in found.named.items() if said != true]
+    words = f"Of {len(found.named)} genres that one modality alone tells, contributions name the right one for "
+    return words + f"{len(found.named) - len(wrong)}" + (f"; wrong: {', '.join(wrong)}." if wrong else ".")
+
+
+class _Figure(NamedTuple):
+    """Bars of (C, M) values under a caption."""
+
+    words: str
+    values: np.ndarray
+    caption: str
+    bounds: tuple[float, float] | None = (0.0, 1.0)
+    spread: np.ndarray | None = None
+
+
+def _figures(table: GateTable, faithful: Faithfulness | None) -> Iterator[_Figure]:
+    """The published figure, and what it hides."""
+    of = table.values
+    opened = "The published figure: the share of features whose gate is open, over the test movies that have the genre."
+    yield _Figure("share of open features", of["gate_open"], opened)
+    moved = "How far the gate is open; the whisker is its standard deviation from movie to movie."
+    yield _Figure("gate", of["gate"], moved, spread=np.nan_to_num(of["gate_sd_across_movies"]))
+    weighted = "The gate, each feature counted as much as the genre's classifier counts it."
+    for words, values, caption in (
+        ("genre-weighted gate", of["gate_weighted"], weighted),
+        ("contribution to the logit", of["contribution"], "What each modality adds to the genre's logit, exactly."),
+    ):
+        if not np.isnan(values).all():
+            yield _Figure(words, values, caption, (0.0, 1.0) if "gate" in words else None)
+    if faithful and _known(faithful):
+        lost = (
+            "What the genre's average precision lost when every movie went without the modality: what a faithful gate foretells."
+        )
+        yield _Figure("AP lost without it", faithful.lost_by_genre, lost, None)
+
+
+def _drawn(name: str, table: GateTable, figure: _Figure) -> dict[str, str]:
+    """Genres with most movies first."""
+    groups = []
+    for c in np.argsort(-table.movies, kind="stable"):
+        spreads = [None] * len(table.modalities) if figure.spread is None else figure.spread[c].tolist()
+        bars = zip(table.modalities, np.nan_to_num(figure.values[c]).tolist(), spreads, strict=True)
+        groups.append(svg.Bars(f"{table.genres[c]} ({table.movies[c]})", list(bars)))
+    about = f"{figure.words} of {name} for each genre and modality"
+    return {"svg": svg.bars(groups, about, figure.words, figure.bounds), "caption": figure.caption}
