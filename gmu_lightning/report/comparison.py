@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ class Comparison:
     """Settings by falling mean, every pair of them that may be compared, and why others may not.
 
     Attributes:
-        letters: {name: letters}; settings that share one cannot be told apart. Empty where not every pair may be compared.
+        letters: {name: letters}; settings that share one cannot be told apart. Empty where not every pair is compared.
         unscored: settings without a finished run.
+        against: the one setting that all others are compared with; None where every pair is.
     """
 
     metric: str
@@ -32,6 +34,32 @@ class Comparison:
     refused: Sequence[dict[str, str]]
     letters: dict[str, str]
     unscored: Sequence[Setting]
+    against: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """What can be said of all settings together."""
+        best, *others = self.settings
+        if not others:
+            return f"There is one setting, {best.name}: nothing to compare it with."
+        if self.against:
+            return self._against(self.against)
+        if not self.letters:
+            return "Not every pair may be compared, so there is no ranking: see what was refused below."
+        ties = [one.name for one in others if set(self.letters[one.name]) & set(self.letters[best.name])]
+        if not ties:
+            return f"{best.name} is the best: it beats {_others(len(others))}."
+        words = f"{best.name} has the highest mean, but cannot be told apart from {_listed(ties)}."
+        return words if len(ties) == len(others) else f"{words} It beats {_others(len(others) - len(ties))}."
+
+    def _against(self, baseline: str) -> str:
+        above = [pair.a.name for pair in self.pairs if pair.claimed and pair.b.name == baseline]
+        below = [pair.b.name for pair in self.pairs if pair.claimed and pair.a.name == baseline]
+        words = f"Every other setting is compared with {baseline} alone. "
+        words += f"{_listed(above)} beat{'s' if len(above) == 1 else ''} it." if above else "None beats it."
+        words += f" It beats {_listed(below)}." if below else ""
+        rest = len(self.pairs) - len(above) - len(below)
+        return words + (f" {rest} cannot be told apart from it." if rest else "")
 
     def as_json(self) -> dict[str, Any]:
         """comparison.json."""
@@ -39,6 +67,7 @@ class Comparison:
             "metric": self.metric,
             "movies": len(self.settings[0].test[0].ids),
             "level": LEVEL,
+            "against": self.against,
             "settings": [self._setting(one) for one in self.settings],
             "pairs": [pair.row() for pair in self.pairs],
             "refused": list(self.refused),
@@ -61,6 +90,14 @@ class Comparison:
         }
 
 
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+
+def _others(count: int) -> str:
+    return "the other setting" if count == 1 else f"the other {count} settings"
+
+
 def runs_in(folders: Iterable[Path]) -> list[Run]:
     """The runs that these folders are or hold. Raises UserError where one is and holds none."""
     found: list[Run] = []
@@ -77,11 +114,15 @@ def runs_in(folders: Iterable[Path]) -> list[Run]:
     return found
 
 
-def compare(runs: Iterable[Run], metric: str = "f1_micro") -> Comparison:
+def compare(runs: Iterable[Run], metric: str = "f1_micro", against: str | None = None) -> Comparison:
     """Compare all settings of these runs on their test movies.
 
+    Args:
+        against: the words of one setting's name, chosen before the scores were seen. Then only the pairs that it is in are
+            compared: there are fewer of them, so Holm asks less of each.
+
     Raises:
-        UserError: the metric is none, or no run finished.
+        UserError: the metric is none, no run finished, or no setting, or more than one, has those words.
     """
     checked_metric(metric)
     settings = settings_of(runs)
@@ -93,8 +134,11 @@ def compare(runs: Iterable[Run], metric: str = "f1_micro") -> Comparison:
     sound = sorted((e for e in scored if e.name not in apart), key=lambda e: -e.scored(metric).mean)
     if not sound:
         raise UserError(f"nothing can be compared: {refused[0]['a']}: {refused[0]['why']}")
+    baseline = None if against is None else _baseline(against, [e.name for e in sound])
     both: list[tuple[Evidence, Evidence]] = []
     for a, b in combinations(sound, 2):
+        if baseline not in (None, a.name, b.name):
+            continue
         if why := why_not(a, b):
             refused.append({"a": a.name, "b": b.name, "why": why})
         else:
@@ -103,7 +147,18 @@ def compare(runs: Iterable[Run], metric: str = "f1_micro") -> Comparison:
     told_apart = [(pair.a.name, pair.b.name) for pair in pairs if pair.claimed]
     complete = len(pairs) == len(sound) * (len(sound) - 1) // 2
     found = letters([e.name for e in sound], told_apart) if complete else {}
-    return Comparison(metric, sound, pairs, refused, found, [one for one in settings if not one.finished])
+    return Comparison(metric, sound, pairs, refused, found, [one for one in settings if not one.finished], baseline)
+
+
+def _baseline(words: str, names: Sequence[str]) -> str:
+    """The name that is these words, or the only one that has them all."""
+    exact = [name for name in names if name == words]
+    found = exact or [name for name in names if words.split() and set(words.split()) <= set(name.split())]
+    if len(found) == 1:
+        return found[0]
+    some = found or get_close_matches(words, names, cutoff=0.3) or names
+    listed = ", ".join(some[:5]) + (", ..." if len(some) > 5 else "")
+    raise UserError(f"against={words} names {len(found)} of the settings: choose one, such as {listed}")
 
 
 def _pairs(metric: str, both: Sequence[tuple[Evidence, Evidence]]) -> list[Pair]:
@@ -176,6 +231,8 @@ def markdown(comparison: Comparison) -> str:
     lines = [
         f"# {said(comparison.metric)[0].upper()}{said(comparison.metric)[1:]} on {found['movies']} test movies",
         "",
+        comparison.verdict,
+        "",
         "| setting | seeds | mean | 95 % interval | val | |",
         "|---|---:|---:|---|---:|---|",
     ]
@@ -187,9 +244,10 @@ def markdown(comparison: Comparison) -> str:
     lines += [
         "",
         "Settings that share a letter cannot be told apart. Intervals hold the mean over all seeds and all such movies: "
-        "Student's, over the variance between seeds and between movies (infinitesimal jackknife). p are Holm's over all pairs.",
+        "Student's, over the variance between seeds and between movies (infinitesimal jackknife). p are Holm's over "
+        + (f"the {len(comparison.pairs)} pairs with {comparison.against}." if comparison.against else "all pairs."),
     ]
-    lines += ["", "## Pairs", ""]
+    lines += ["", f"## Against {comparison.against}" if comparison.against else "## Pairs", ""]
     for pair in sorted(comparison.pairs, key=lambda pair: not pair.claimed):
         lines.append(f"- {pair.sentence}.")
         if pair.only_on_val:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from gmu_lightning.metrics import scores
+from gmu_lightning.metrics import scores, tune_per_genre
 from gmu_lightning.run import Predictions
 
 
@@ -17,16 +17,23 @@ class GenreScores(NamedTuple):
     genres: tuple[str, ...]
     support: np.ndarray  # (C,) int, test movies that have it
     f1: np.ndarray  # (C,) at .5
+    f1_tuned: np.ndarray  # (C,) at the genre's own threshold
+    threshold: np.ndarray  # (C,) that threshold, tuned on val
     ap: np.ndarray  # (C,)
 
 
-def genre_scores(test: Sequence[Predictions]) -> GenreScores:
+def genre_scores(test: Sequence[Predictions], val: Sequence[Predictions]) -> GenreScores:
     """Of the runs of one setting."""
     first = test[0]
+    thresholds = [tune_per_genre(p.labels, p.probabilities) for p in val]
     found = [scores(p.labels, p.probabilities, p.genres) for p in test]
-    f1 = np.mean([[one[f"f1/{g}"] for g in first.genres] for one in found], axis=0)
-    ap = np.mean([[one.get(f"ap/{g}", np.nan) for g in first.genres] for one in found], axis=0)
-    return GenreScores(first.genres, first.labels.sum(axis=0), f1, ap)
+    tuned = [scores(p.labels, p.probabilities, p.genres, at) for p, at in zip(test, thresholds, strict=True)]
+
+    def each(of: Sequence[Mapping[str, float]], score: str) -> np.ndarray:
+        return np.mean([[one.get(f"{score}/{g}", np.nan) for g in first.genres] for one in of], axis=0)
+
+    support, threshold = first.labels.sum(axis=0), np.mean(thresholds, axis=0)
+    return GenreScores(first.genres, support, each(found, "f1"), each(tuned, "f1"), threshold, each(found, "ap"))
 
 
 class CoOccurrence(NamedTuple):

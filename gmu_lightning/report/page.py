@@ -21,13 +21,14 @@ from gmu_lightning.report.inference import Interval
 from gmu_lightning.report.page_gates import gate_section
 from gmu_lightning.report.search import searches
 from gmu_lightning.report.shown import Shown
-from gmu_lightning.report.verdicts import command
+from gmu_lightning.report.verdicts import beside, command
 from gmu_lightning.run import Predictions, Run
 
 TEMPLATE = Path(__file__).parent / "template"
 SAMPLE = 36  # movies of the browser
 DRIVEN = 3  # most driven movies of each modality
-SCORES = ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro", "f1_micro@val", "f1_macro@val")
+RULES = ("f1_micro@val", "f1_micro@val_per_genre", "f1_macro@val", "f1_macro@val_per_genre")
+SCORES = ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro", *RULES)
 FIRST_LETTERS = 1200  # of a plot
 
 
@@ -71,9 +72,10 @@ def page(comparison: Comparison, runs: Sequence[Run], shown: Shown) -> str:
         f"{len(first.test[0].genres)} genres; the last run ended {last.status['ended']}",
         "metric": said(comparison.metric),
         "movies": len(first.test[0].ids),
-        "verdict": _verdict(comparison),
+        "verdict": comparison.verdict,
         "intervals": sections.interval_chart(comparison),
         "pairs": [pair.row() for pair in comparison.pairs],
+        "beside": [said(metric) for metric in beside(comparison.metric)],
         "refused": comparison.refused,
         "board": _board(comparison, data_set),
         "filters": {
@@ -82,7 +84,7 @@ def page(comparison: Comparison, runs: Sequence[Run], shown: Shown) -> str:
         "fusion_key": list(kinds.items()),
         "modality_key": [(m, m) for m in modalities],
         "curves": sections.curve_charts(settings, kinds),
-        **sections.genre_tables(settings),
+        "genre_tables": sections.genre_tables(settings),
         "distribution": sections.distribution(first.setting.finished[0]),
         "confusion": sections.confusion(first),
         "reliability": sections.reliability_section(settings, kinds),
@@ -119,20 +121,6 @@ def _template() -> Any:
         loader=FileSystemLoader(TEMPLATE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("page.html.j2")
-
-
-def _verdict(comparison: Comparison) -> str:
-    best, *others = comparison.settings
-    if not others:
-        return f"There is one setting, {best.name}: nothing to compare it with."
-    if not comparison.letters:
-        return "Not every pair may be compared, so there is no ranking: see what was refused below."
-    ties = [one.name for one in others if set(comparison.letters[one.name]) & set(comparison.letters[best.name])]
-    below = len(others) - len(ties)
-    if not ties:
-        return f"{best.name} is the best: it beats each of the other {len(others)} settings."
-    alike = " and ".join([", ".join(ties[:-1]), ties[-1]]) if len(ties) > 1 else ties[0]
-    return f"{best.name} has the highest mean, but cannot be told apart from {alike}. It beats the other {below} settings."
 
 
 def _board(comparison: Comparison, data_set: str) -> dict[str, Any]:

@@ -17,6 +17,12 @@ from gmu_lightning.report.evidence import Evidence, said
 from gmu_lightning.report.genres import co_occurrence, genre_scores
 from gmu_lightning.run import Run
 
+GENRE_SCORES = {
+    "f1": "F1 of each genre at .5",
+    "ap": "Average precision of each genre",
+    "f1_tuned": "F1 of each genre at a threshold of its own, tuned on val",
+    "threshold": "The threshold that val chose for each genre",
+}
 KINDS = 10  # colours of fusions
 
 
@@ -99,21 +105,21 @@ def history(run: Run) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def genre_tables(settings: Sequence[Evidence]) -> dict[str, Heat]:
-    """F1 and AP of every genre and setting, means over seeds; the genres with most movies first."""
-    found = {one.name: genre_scores(one.test) for one in settings}
+def genre_tables(settings: Sequence[Evidence]) -> list[Heat]:
+    """Scores and thresholds of every genre and setting, means over seeds; the genres with most movies first."""
+    found = {one.name: genre_scores(one.test, one.val) for one in settings}
     first = next(iter(found.values()))
     order = np.argsort(-first.support, kind="stable")
     columns = [f"{first.genres[c]} ({first.support[c]})" for c in order]
-
-    def rows(score: str) -> list[dict[str, Any]]:
-        return [{"name": name, "values": [float(getattr(one, score)[c]) for c in order]} for name, one in found.items()]
-
-    counted = "in brackets the test movies that have the genre"
-    return {
-        "genre_f1": Heat(f"F1 at .5 of each genre, a mean over seeds; {counted}", "setting", columns, rows("f1")),
-        "genre_ap": Heat(f"Average precision of each genre, a mean over seeds; {counted}", "setting", columns, rows("ap")),
-    }
+    return [
+        Heat(
+            f"{words}, a mean over seeds; in brackets the test movies that have the genre",
+            "setting",
+            columns,
+            [{"name": name, "values": [float(getattr(one, score)[c]) for c in order]} for name, one in found.items()],
+        )
+        for score, words in GENRE_SCORES.items()
+    ]
 
 
 def distribution(run: Run) -> Heat:

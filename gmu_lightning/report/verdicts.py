@@ -67,29 +67,37 @@ class Pair:
     @cached_property
     def sentence(self) -> str:
         """What a reader may write down."""
-        a, b, size = self.a.name, self.b.name, points(self.difference.interval)
+        a, b, size = self.a.name, self.b.name, points(self.difference.interval, f" of {said(self.metric)}")
         if self.same:
             return f"{a} and {b} are one result: they predict the same for every movie, seed by seed"
         if self.difference.p is None:
             few = " and ".join(f"{e.name} has {seeds(len(e.test))}" for e in (self.a, self.b) if len(e.test) < FEWEST_SEEDS)
-            return (
-                f"{a} is {size} of {said(self.metric)} above {b}, of which nothing can be claimed: {few}, and three are the least"
-            )
+            return f"{a} is {size} above {b}, of which nothing can be claimed: {few}, and three are the least"
         if self.claimed:
             one, other = len(self.a.test), len(self.b.test)
             counts = seeds(one) if one == other else f"{one} and {other} seeds"
-            return f"{a} beats {b} by {size} of {said(self.metric)}, {_p(self.p_holm)}, {counts}{self._threshold}"
-        return (
-            f"no difference between {a} and {b} can be claimed ({size} of {said(self.metric)}, {_p(self.p_holm)}); {self._more}"
-        )
+            return f"{a} beats {b} by {size}, {_p(self.p_holm)}, {counts}{self._threshold}"
+        return f"no difference between {a} and {b} can be claimed ({size}, {_p(self.p_holm)}); {self._more}"
 
     @property
     def _threshold(self) -> str:
         """What of a lead is threshold."""
-        if not self.beside:
-            return ""
-        found = [f"in {said(metric)} by {points(difference.interval)}" for metric, difference in self.beside.items()]
-        return "; " + ", ".join(found)
+        words = ""
+        for metric, difference in self.beside.items():
+            if metric in RANKING.values():
+                words += f"; {said(metric)}, which needs no threshold, differs by {points(difference.interval)}"
+            elif metric.endswith("@val"):
+                words += f"; at a threshold tuned on val {self._left(difference)}"
+        return words
+
+    def _left(self, tuned: Difference) -> str:
+        """Of the lead, where a threshold does what it can for either setting."""
+        size, threshold = points(tuned.interval), self.difference.mean - tuned.mean
+        if tuned.p is None or tuned.p >= ALPHA or tuned.mean < 0:
+            return f"no lead can be claimed ({size}), so this one is of thresholds"
+        if threshold < 0.0005:  # less than what is printed
+            return f"it is {size}, so none of it is threshold"
+        return f"it is {size}, so {100 * threshold:.1f} points of it are threshold"
 
     @property
     def _more(self) -> str:
@@ -135,9 +143,9 @@ def seeds(count: int, word: str = "") -> str:
     return f"{count} {word}{'seed' if count == 1 else 'seeds'}"
 
 
-def points(interval: Interval) -> str:
-    """`5.6 points [3.9, 7.2]`"""
-    mean = f"{100 * interval.mean:.1f} points"
+def points(interval: Interval, of: str = "") -> str:
+    """`5.6 points of micro F1 [3.9, 7.2]`"""
+    mean = f"{100 * interval.mean:.1f} points{of}"
     return mean if interval.low is None else f"{mean} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"  # type: ignore[operator]
 
 
@@ -186,4 +194,4 @@ def beside(metric: str) -> Sequence[str]:
     kind, _, rule = metric.partition("@")
     if kind.startswith("ap_"):
         return []
-    return [*([] if rule else [f"{kind}@val"]), RANKING[kind]]
+    return [*([] if rule else [f"{kind}@val", f"{kind}@val_per_genre"]), RANKING[kind]]

@@ -25,7 +25,7 @@ from gmu_lightning.sweep.task import TYPED, register_resolvers
 
 # Values that are paths or free text: taken as typed, never as Hydra's grammar, and never swept over.
 AS_TYPED = re.compile(
-    r"^\+{0,2}(data\.root|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|output|"
+    r"^\+{0,2}(data\.root|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|output|against|"
     r"encoder\.\w+\.(preparation\.)?(?P<weights>name|weights|vectors))=(?P<value>.*)$",
     re.S,
 )

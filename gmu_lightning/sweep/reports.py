@@ -15,13 +15,13 @@ from gmu_lightning.report.shown import Shown
 from gmu_lightning.run import Run
 
 
-def write_comparison(runs: Sequence[Run], folder: Path, metric: str = "f1_micro") -> Comparison:
+def write_comparison(runs: Sequence[Run], folder: Path, metric: str = "f1_micro", against: str | None = None) -> Comparison:
     """comparison.json and .md, leaderboard.tex and report.html of these runs.
 
     Raises:
-        UserError: the metric is none, none of the runs finished, or the folder cannot be made.
+        UserError: the metric or `against` is none, none of the runs finished, or the folder cannot be made.
     """
-    comparison = compare(runs, metric)
+    comparison = compare(runs, metric, against)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -30,11 +30,12 @@ def sweep(tmp_path) -> Path:
 
 
 def test_a_comparison_is_printed_and_kept(sweep, tmp_path):
-    done = typed("compare", f"runs={sweep}", "output=found", folder=tmp_path, store=tmp_path)
+    done = typed("compare", f"runs={sweep}", "output=found", "against=concat", folder=tmp_path, store=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found/comparison.json").read_text())
     assert [one["name"] for one in found["settings"]] == ["gmu_original", "concat"]
     assert found["pairs"][0]["sentence"] in done.stdout
+    assert found["against"] == "concat"
     assert (tmp_path / "found/comparison.md").read_text() in done.stdout
     assert not list(sweep.glob("comparison*"))
 
@@ -60,6 +61,7 @@ def test_several_folders_are_compared_together(tmp_path):
         (["runs={sweep}", "output=/proc/x"], "output=/proc/x cannot be written to"),
         (["runs=away"], "runs=away does not exist: give the folder of a run or a sweep"),
         (["runs={sweep}", "metric=f1"], "metric=f1 is no score: choose one of f1_micro, f1_macro"),
+        (["runs={sweep}", "against=mean"], "against=mean names 0 of the settings: choose one, such as"),
         (["runs={sweep}", "metrics=f1_micro"], "metrics is no key of the configuration: did you mean metric?"),
         ([], "a value is missing: give runs=VALUE on the command line"),
     ],

@@ -31,11 +31,73 @@ def test_a_clear_difference_is_claimed_in_a_sentence(sweep):
     (pair,) = compare(runs).pairs
     assert (pair.a.name, pair.b.name, pair.verdict, pair.command) == ("gmu_original", "concat", "a", None)
     low, high = (100 * end for end in pair.difference.interval[1:])
-    assert pair.sentence.startswith(
-        f"gmu_original beats concat by {100 * pair.difference.mean:.1f} points [{low:.1f}, {high:.1f}]"
-    )
-    assert "of micro F1, p < .001, 3 seeds; in micro F1 at a threshold tuned on val by" in pair.sentence
-    assert "in micro AP by" in pair.sentence
+    lead = f"{100 * pair.difference.mean:.1f} points of micro F1 [{low:.1f}, {high:.1f}]"
+    assert pair.sentence.startswith(f"gmu_original beats concat by {lead}, p < .001, 3 seeds; at a threshold tuned on val it is")
+    assert "; micro AP, which needs no threshold, differs by" in pair.sentence
+
+
+def test_what_of_a_lead_is_threshold_is_said(sweep):
+    timid = three_seeds(sweep, "timid", 1.5)
+    for run in timid:  # ranks as well as the other, but hardly ever says yes
+        for split in ("val", "test"):
+            said = run.predictions(split)
+            said.logits = said.logits - 2.0
+            said.write(run / f"predictions/{split}.parquet")
+    bold, best = three_seeds(sweep, "bold", 1.5), three_seeds(sweep, "best", 4.0)
+    (pair,) = compare([*bold, *timid]).pairs
+    assert pair.verdict == "a"
+    assert "; at a threshold tuned on val no lead can be claimed (" in pair.sentence
+    assert "so this one is of thresholds; micro AP" in pair.sentence
+    (pair,) = compare([*best, *timid]).pairs
+    part = 100 * (pair.difference.mean - pair.beside["f1_micro@val"].mean)
+    assert f"so {part:.1f} points of it are threshold; micro AP" in pair.sentence
+    (pair,) = compare([*best, *timid], "ap_micro").pairs
+    assert "threshold" not in pair.sentence
+
+
+def test_against_one_setting_only_its_pairs_are_compared(sweep):
+    for fusion, skill in (("best", 2.5), ("good", 1.2), ("also", 1.25), ("poor", 0.2)):
+        three_seeds(sweep, fusion, skill)
+    runs = runs_under(sweep.folder)
+    every = {frozenset((pair.a.name, pair.b.name)): pair for pair in compare(runs).pairs}
+    found = compare(runs, against="good")
+    assert (len(every), len(found.pairs)) == (6, 3)
+    for pair in found.pairs:
+        assert "good" in (pair.a.name, pair.b.name)
+        other = every[frozenset((pair.a.name, pair.b.name))]
+        assert pair.difference.p == other.difference.p
+        assert pair.p_holm <= other.p_holm
+    assert not found.letters
+    assert found.as_json()["against"] == "good"
+    assert "best beats it. It beats poor. 1 cannot be told apart from it." in found.verdict
+    assert "## Against good" in markdown(found)
+
+
+def test_a_baseline_is_named_by_words_that_one_setting_has(sweep):
+    for modalities in ("text", "text+image"):
+        three_seeds(sweep, "concat", 1.0, modalities=modalities)
+        three_seeds(sweep, "mean", 1.0, modalities=modalities)
+    runs = runs_under(sweep.folder)
+    assert compare(runs, against="text mean").against == "mean text"
+    for words, sentence in (
+        ("concat", "names 2 of the settings: choose one, such as concat text"),
+        ("meant", "names 0 of the settings: choose one, such as mean text"),
+        (" ", "names 0 of the settings"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            compare(runs, against=words)
+
+
+def test_the_whole_is_said_in_one_line(sweep):
+    three_seeds(sweep, "best", 2.5)
+    assert compare(runs_under(sweep.folder)).verdict == "There is one setting, best: nothing to compare it with."
+    three_seeds(sweep, "good", 1.2)
+    assert compare(runs_under(sweep.folder)).verdict == "best is the best: it beats the other setting."
+    three_seeds(sweep, "also", 2.5)
+    found = compare(runs_under(sweep.folder))
+    tied = f"{found.settings[0].name} has the highest mean, but cannot be told apart from {found.settings[1].name}."
+    assert found.verdict == f"{tied} It beats the other setting."
+    assert found.verdict in markdown(found)
 
 
 def test_means_are_scikit_learn_s_over_the_whole_split(sweep):

@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, f1_score
 from torchmetrics.functional.classification import binary_calibration_error
 
+from gmu_lightning.metrics import tune_per_genre
 from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.gate_evidence import Truth
 from gmu_lightning.report.page import SAMPLE, chosen_movies, page, write_page
@@ -102,6 +103,9 @@ def test_every_number_of_the_leaderboard_is_scikit_learn_s(runs):
         for over in ("micro", "macro"):
             expected = np.mean([average_precision_score(p.labels, p.probabilities, average=over) for p in test])
             assert float(row[f"{over} AP"][1]) == pytest.approx(expected, abs=1e-9)
+            for rule, words in (("val", "a threshold tuned on val"), ("val_per_genre", "thresholds tuned on val per genre")):
+                tuned = [run.metrics[f"test/f1_{over}@{rule}"] for run in runs if of([run], row["fusion"][0])]
+                assert float(row[f"{over} F1 at {words}"][1]) == pytest.approx(np.mean(tuned), abs=1e-9)
         assert row["seeds"] == ("3", "3")
 
 
@@ -109,30 +113,73 @@ def test_every_genre_s_number_is_scikit_learn_s(runs):
     found = Tables(page(compare(runs), runs, Shown()))
     heads = [f"{g} ({int(c)})" for g, c in zip(GENRES, of(runs, "none")[0].labels.sum(axis=0), strict=True)]
     tables = [t for t in found.tables if t[0][0][0] == "setting" and {text for text, _ in t[0][1:]} == set(heads)]
-    assert len(tables) == 2
-    for table, kind in zip(tables, ("f1", "ap"), strict=True):
+    captions = [words for words in found.words if words.endswith("in brackets the test movies that have the genre")]
+    assert [words.split(", a mean")[0] for words in captions] == [
+        "F1 of each genre at .5",
+        "Average precision of each genre",
+        "F1 of each genre at a threshold of its own, tuned on val",
+        "The threshold that val chose for each genre",
+    ]
+    for table, expected_of in zip(tables, (f1_at_half, ap, f1_tuned, threshold), strict=True):
         for row in table[1:]:
-            test = of(runs, row[0][0].split()[0])
+            setting = [run for run in runs if run.config["choices"]["fusion"] == row[0][0].split()[0]]
             for (head, _), (text, value) in zip(table[0][1:], row[1:], strict=True):
-                c = heads.index(head)
-                if kind == "f1":
-                    expected = np.mean([f1_score(p.labels[:, c], p.probabilities[:, c] >= 0.5) for p in test])
-                else:
-                    expected = np.mean([average_precision_score(p.labels[:, c], p.probabilities[:, c]) for p in test])
+                expected = np.mean([expected_of(run, heads.index(head)) for run in setting])
                 assert float(value) == pytest.approx(expected, abs=1e-9)
                 assert text == f"{expected:.2f}"
+
+
+def f1_at_half(run: Run, c: int) -> float:
+    p = run.predictions("test")
+    return f1_score(p.labels[:, c], p.probabilities[:, c] >= 0.5)
+
+
+def ap(run: Run, c: int) -> float:
+    p = run.predictions("test")
+    return average_precision_score(p.labels[:, c], p.probabilities[:, c])
+
+
+def threshold(run: Run, c: int) -> float:
+    """The first of all that have the best F1 on val."""
+    p = run.predictions("val")
+    return tune_per_genre(p.labels, p.probabilities)[c]
+
+
+def f1_tuned(run: Run, c: int) -> float:
+    p = run.predictions("test")
+    return f1_score(p.labels[:, c], p.probabilities[:, c] >= threshold(run, c))
 
 
 def test_intervals_and_sentences_are_the_comparison_s(runs):
     found = compare(runs)
     text = page(found, runs, Shown())
-    rows = {row["fusion"][0]: row for row in Tables(text).rows("95 % interval")}
+    rows = {row["fusion"][0]: row for row in Tables(text).rows("ties")}
     for one in found.settings:
         _, low, high = one.scored("f1_micro").interval
         assert rows[one.setting.values["fusion"]]["95 % interval"][0] == f"[{low:.3f}, {high:.3f}]"
     words = " ".join(Tables(text).words)
     for pair in found.pairs:
         assert pair.sentence in words
+
+
+def test_every_pair_s_numbers_are_the_comparison_s(runs):
+    found = compare(runs)
+    rows = list(Tables(page(found, runs, Shown())).rows("permutation p"))
+    assert len(rows) == len(found.pairs) == 3
+    for row, pair in zip(rows, found.pairs, strict=True):
+        assert (row["better"][0], row["than"][0]) == (pair.a.name, pair.b.name)
+        for name, value in (
+            ("difference", pair.difference.mean),
+            ("p", pair.difference.p),
+            ("Holm's p", pair.p_holm),
+            ("effect (g)", pair.difference.effect),
+            ("micro F1 at a threshold tuned on val", pair.beside["f1_micro@val"].mean),
+            ("micro AP", pair.beside["ap_micro"].mean),
+            ("its p", pair.tests.p_bootstrap),
+            ("permutation p", pair.tests.p_permutation),
+        ):
+            assert float(row[name][1]) == pytest.approx(value)
+        assert row["bootstrap"][0] == f"[{pair.tests.low:.3f}, {pair.tests.high:.3f}]"
 
 
 def test_nothing_is_fetched_and_everything_has_words(runs):
