@@ -11,12 +11,25 @@ from typing import Any
 from gmu_lightning.run import Run
 
 FOLDER = "search"  # of a sweep: its trials, and search.json
+STUDIES = "studies.log"  # beside the trials
 
 
 def searches(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Every search that these runs' sweeps made, as a page tells it."""
     sweeps = dict.fromkeys(run.folder.absolute().parent for run in runs)
     return [_told(json.loads(path.read_text(encoding="utf-8"))) for folder in sweeps if (path := _file(folder)).exists()]
+
+
+def is_trial(run: Run) -> bool:
+    """Whether a run is a search's, which nobody judges on test."""
+    return (run.folder.absolute().parent / STUDIES).exists()
+
+
+def searched_keys(runs: Sequence[Run]) -> set[str]:
+    """What a search chose for every one of these runs."""
+    files = dict.fromkeys(_file(run.folder.absolute().parent) for run in runs)
+    spaces = [set(json.loads(path.read_text(encoding="utf-8"))["space"]) if path.exists() else set() for path in files]
+    return set.intersection(*spaces) if spaces else set()
 
 
 def _file(sweep: Path) -> Path:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from gmu_lightning.report.search import searched_keys
 from gmu_lightning.run import NOT_IDENTITY, Run
 
 ALWAYS = ("modalities", "fusion")  # said of every setting, even where they are the same in all
@@ -22,7 +23,7 @@ class Setting:
     Attributes:
         key: the hash that runs of one setting share.
         values: {what varies between the settings: its value here, as text, None where it says nothing}; `ALWAYS` first.
-        name: unique among the settings compared.
+        name: unique among the settings compared. What a search chose is in `values` alone where the name does without: `tuned`.
         runs: finished and failed ones, one per seed.
         configs: of these runs.
     """
@@ -67,7 +68,11 @@ def settings_of(runs: Iterable[Run]) -> list[Setting]:
     varying = _varying([run for of_one in grouped.values() for run, _ in of_one], configs)
     values = {key: {name: value_of(config, name) for name in (*ALWAYS, *varying)} for key, config in configs.items()}
     same_modalities = len({value["modalities"] for value in values.values()}) == 1
-    names = {key: _name(value, same_modalities) for key, value in values.items()}
+    whole = {key: _name(value, same_modalities) for key, value in values.items()}
+    tuned = {key: searched_keys([run for run, _ in of_one]) for key, of_one in grouped.items()}
+    short = {key: _name(value, same_modalities, tuned[key]) for key, value in values.items()}
+    counts = Counter(short.values())
+    names = {key: short[key] if counts[short[key]] == 1 else whole[key] for key in grouped}
     shared = Counter(names.values())
     found = []
     for key, of_one in grouped.items():
@@ -91,11 +96,12 @@ def value_of(config: Mapping[str, Any], key: str) -> str | None:
     return node if isinstance(node, str) else json.dumps(node)
 
 
-def _name(values: Mapping[str, str | None], same_modalities: bool) -> str:
+def _name(values: Mapping[str, str | None], same_modalities: bool, tuned: Collection[str] = ()) -> str:
     words = [str(values["fusion"] or "fusion")]
     if not same_modalities:
         words.append(str(values["modalities"]))
-    words += [f"{key}={value}" for key, value in values.items() if key not in ALWAYS and value is not None]
+    words += [f"{key}={value}" for key, value in values.items() if key not in (*ALWAYS, *tuned) and value is not None]
+    words += ["tuned"] if tuned else []
     return " ".join(words)
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from gmu_lightning.data.progress import QUIET
 from gmu_lightning.files import write_text
 from gmu_lightning.movie import Senseless, UserError
+from gmu_lightning.report.search import is_trial
 from gmu_lightning.run import Run, identity
 
 Made = TypeVar("Made")
@@ -90,7 +91,8 @@ def ended(job: Job, work: Callable[[], dict[str, Any]]) -> None:
     if metrics is not None:
         run.end("finished")
         warned = " ".join(f"[{w.split(':')[0]}]" for w in run.status["warnings"])
-        scores = f"test micro F1 {metrics['test/f1_micro']:.4f}  micro AP {metrics['test/ap_micro']:.4f}"
+        split = "val" if is_trial(run) else "test"
+        scores = f"{split} micro F1 {metrics[f'{split}/f1_micro']:.4f}  micro AP {metrics[f'{split}/ap_micro']:.4f}"
         print(f"{run.folder.name}  {scores}  {metrics['seconds/total']:.1f} s {warned}".rstrip(), flush=True)
 
 

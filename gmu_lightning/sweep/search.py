@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gmu_lightning.files import digest, write_json
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.search import FOLDER
+from gmu_lightning.report.search import FOLDER, STUDIES
 from gmu_lightning.run import Run, runs_under
 from gmu_lightning.sweep.task import TYPED
 
@@ -157,7 +157,7 @@ class Search(Sweeper):
             return optuna.create_study(direction="maximize", sampler=sampler)
         folder = Path(self.master.hydra.sweep.dir).absolute() / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        storage = JournalStorage(JournalFileBackend(str(folder / "studies.log")))
+        storage = JournalStorage(JournalFileBackend(str(folder / STUDIES)))
         name = digest([overrides, self.space, self.seed])[:16]
         return optuna.create_study(study_name=name, storage=storage, direction="maximize", sampler=sampler, load_if_exists=True)
 

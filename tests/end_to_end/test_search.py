@@ -53,6 +53,14 @@ def test_settings_get_one_budget_and_winners_fresh_seeds(search, tmp_path, launc
             one["best"]["optimizer.lr"], rel=1e-3
         )
     assert (tmp_path / "found/report.html").exists()
+    lines = [line.split("  ") for line in done.stdout.splitlines() if "micro F1" in line and "  micro AP" in line]
+    assert {(line[0].rpartition("seed")[2][0], line[1].split()[0]) for line in lines} == {
+        ("0", "val"),
+        ("1", "test"),
+        ("2", "test"),
+    }
+    names = [one["name"] for one in json.loads((tmp_path / "found/comparison.json").read_text())["settings"]]
+    assert sorted(names) == ["concat tuned", "mean tuned"]
 
 
 def test_a_trial_s_score_is_its_run_s_on_val(search, tmp_path):

@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, f1_score
 from torchmetrics.functional.classification import binary_calibration_error
 
+from gmu_lightning.files import write_json
 from gmu_lightning.metrics import tune_per_genre
 from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.gate_evidence import Truth
@@ -263,6 +264,21 @@ def test_a_search_s_budget_spread_and_winners_are_told(sweep, runs):
         *("fusion=concat", "3", "0.2000", "0.4000", "0.6000", "lr=0.1"),
     ]
     assert none["best with"][0] == "it takes one modality"
+
+
+def test_what_a_search_chose_is_in_the_leaderboard_and_not_in_the_names(tmp_path):
+    tuned, plain = Sweep(tmp_path / "tuned"), Sweep(tmp_path / "plain")
+    for seed in (1, 2, 3):
+        tuned.run("concat", seed, 1.0, typed=["lr=0.3"], lr=0.3)
+        plain.run("mean", seed, 1.0, typed=["lr=0.1"], lr=0.1)
+    settings = [{"overrides": ["fusion=concat"], "why_not": None, "trials": [], "best": {"lr": 0.3}}]
+    found = {"trials": 4, "space": {"lr": {"low": 0.1, "high": 0.5}}, "seed": 0, "monitor": "val/ap_micro", "settings": settings}
+    write_json(tuned.folder / "search/search.json", found)
+    both = [*runs_under(plain.folder), *runs_under(tuned.folder)]
+    compared = compare(both)
+    assert {one.name for one in compared.settings} == {"mean lr=0.1", "concat tuned"}
+    rows = Tables(page(compared, both, Shown())).rows("ties")
+    assert {(row["fusion"][0], row["lr"][0]) for row in rows} >= {("concat", "0.3"), ("mean", "0.1")}
 
 
 def test_known_truth_is_judged(runs):
