@@ -144,8 +144,9 @@ def confusion(best: Evidence) -> dict[str, Any]:
         rows = [{"name": g, "values": [float(v) for v in values[c]]} for c, g in enumerate(found.genres)]
         return Heat(caption, "movies that have", found.genres, rows)
 
+    row, column, movies = found.genres[i], found.genres[j], best.test[0].labels[:, i].sum()
     about = (
-        f"Of {best.name}. Of the test movies that are {found.genres[i]}, {found.true[i, j]:.0%} are {found.genres[j]} too, and "
+        f"Of {best.name}. Of the {movies} test movies that are {row}, {found.true[i, j]:.0%} are {column} too, and "
         f"{found.predicted[i, j]:.0%} are predicted to be: the largest excess of all pairs."
     )
     return {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
-WIDTH = 720.0  # of the drawing; the page scales it
+WIDTH = 420.0  # of the drawing: what a phone has; the page may scale it
 ROW = 22.0
 LETTER = 6.6  # of a label, roughly
 MARGIN = 14.0
@@ -53,27 +53,25 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     return found if len(found) > 1 else [low, high]
 
 
-def dots(rows: Sequence[Dot], about: str, unit: str) -> str:
-    """One line per estimate: a point and its interval, best first."""
-    left = _room(row.label for row in rows)
+def dots(rows: Sequence[Dot], about: str, unit: str, width: float = WIDTH) -> str:
+    """One line per estimate, its label above it: a point and its interval, best first. Narrow, to be read on a phone."""
     ends = [v for row in rows for v in (row.low, row.mean, row.high) if v is not None]
     low, high = _padded(min(ends), max(ends))
-    at = _scale(low, high, left, WIDTH - MARGIN)
-    height = ROW * len(rows) + 40
-    body = [_x_axis(ticks(low, high), at, 8, height - 32, unit)]
+    at = _scale(low, high, MARGIN, width - MARGIN)
+    tall = 1.5 * ROW
+    height = tall * len(rows) + 8
+    body = [_x_axis(ticks(low, high), at, 8, height, unit)]
     for n, row in enumerate(rows):
-        y = 8 + ROW * (n + 0.5)
-        body.append(_text(left - 8, y + 4, row.label, "end"))
+        y = 8 + tall * (n + 0.75)
+        body.append(_text(MARGIN, y - 10, row.label, "start"))
         if row.low is not None and row.high is not None:
             body.append(f'<line class="{row.kind}" x1="{at(row.low):.1f}" x2="{at(row.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         title = f"{row.label}: {row.mean:.4f}" + ("" if row.low is None else f" [{row.low:.4f}, {row.high:.4f}]")
         body.append(f'<circle class="{row.kind}" cx="{at(row.mean):.1f}" cy="{y:.1f}" r="4">{_title(title)}</circle>')
-    return _svg(WIDTH, height, about, body)
+    return _svg(width, height + 34, about, body)
 
 
-def bars(
-    groups: Sequence[Bars], about: str, unit: str, bounds: tuple[float, float] | None = None, width: float = 0.75 * WIDTH
-) -> str:
+def bars(groups: Sequence[Bars], about: str, unit: str, bounds: tuple[float, float] | None = None, width: float = WIDTH) -> str:
     """Groups of thin horizontal bars from zero, a group under each label."""
     left = _room(group.label for group in groups)
     reach = [v + s * side for g in groups for _, v, s in ((k, v, s or 0.0) for k, v, s in g.values) for side in (-1, 1)]
@@ -104,19 +102,20 @@ def lines(
     about: str,
     x_unit: str,
     y_unit: str,
-    size: tuple[float, float] = (WIDTH / 2, 220.0),
+    size: tuple[float, float] = (360.0, 220.0),
     bounds: tuple[float, float] | None = None,
     diagonal: bool = False,
 ) -> str:
-    """Curves over one pair of axes; their names stand in the page's key."""
+    """Curves over one pair of axes; their names stand in the page's key. A diagonal wants the `bounds` of both axes."""
     width, height = size
     xs = [x for curve in curves for x in curve.x]
     ys = [y for curve in curves for y in curve.y if y is not None]
     low, high = bounds or _padded(min(ys), max(ys))
-    across = _scale(min(xs), max(*xs, min(xs) + 1e-9), 52, width - MARGIN)
+    start, end = (low, high) if diagonal else (min(xs), max(*xs, min(xs) + 1e-9))
+    across = _scale(start, end, 52, width - MARGIN)
     up = _scale(low, high, height - 40, 10)
     body = [
-        _x_axis(ticks(min(xs), max(xs)), across, 10, height - 40, x_unit),
+        _x_axis(ticks(start, end), across, 10, height - 40, x_unit),
         _y_axis(ticks(low, high, 5), up, 52, width - MARGIN, y_unit),
     ]
     if diagonal:

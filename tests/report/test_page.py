@@ -221,7 +221,7 @@ def test_published_rows_are_marked_and_in_no_test(runs):
     rows = [row for row in Tables(page(found, runs, Shown())).rows("micro F1") if "published" in row["fusion"][0]]
     gmu = next(row for row in rows if row["fusion"][0].startswith("GMU"))
     assert float(gmu["micro F1"][1]) == 0.630
-    assert "arXiv 1702.01992" in gmu["again"][0]
+    assert "arXiv 1702.01992" in gmu["warnings, sources"][0]
     assert all("GMU" not in (pair.a.name, pair.b.name) for pair in found.pairs)
 
 
