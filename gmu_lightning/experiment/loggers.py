@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,8 @@ def log_comparison(node: Mapping[str, Any], folder: Path, columns: Sequence[str]
     """
     import wandb
 
+    if node["mode"] == "offline":  # what waits for `wandb sync` waits beside the sweep, not in this user's home
+        os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb").absolute()))
     run = wandb.init(
         project=node["project"],
         entity=node["entity"],

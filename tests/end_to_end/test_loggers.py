@@ -96,6 +96,8 @@ def test_an_unknown_mode_is_answered_in_a_sentence(job, tmp_path):
 
 def test_a_sweep_has_a_run_of_its_own_with_its_leaderboard_and_its_files(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_DATA_DIR", "")
+    monkeypatch.delenv("WANDB_DATA_DIR")
     folder = tmp_path / "my sweep"
     folder.mkdir()
     (folder / "leaderboard.csv").write_text("fusion,seeds\nmean,3\n")
@@ -110,8 +112,11 @@ def test_a_sweep_has_a_run_of_its_own_with_its_leaderboard_and_its_files(tmp_pat
     assert json.loads(table.read_text())["data"] == [["mean", 3]]
     (log,) = folder.rglob("*.wandb")
     artifacts = [r.artifact if r.HasField("artifact") else r.request.log_artifact.artifact for r in records(log.read_bytes())]
-    files = {entry.path for artifact in artifacts if artifact.type == "comparison" for entry in artifact.manifest.contents}
-    assert files == {"leaderboard.csv", "report.html"}
+    waiting = {e.path: Path(e.local_path) for a in artifacts if a.type == "comparison" for e in a.manifest.contents}
+    assert set(waiting) == {"leaderboard.csv", "report.html"}
+    for name, copied in waiting.items():
+        assert copied.is_relative_to(folder)
+        assert copied.read_text() == (folder / name).read_text()
 
 
 def test_a_sweep_is_told_where_its_jobs_are(sweep):
