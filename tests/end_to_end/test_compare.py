@@ -23,9 +23,7 @@ from .shell import SMOKE, environment, last_line, typed
 def sweep(tmp_path) -> Path:
     """Two settings of three seeds, in a folder that a user may well have."""
     made = Sweep(tmp_path / "my sweeps, (old)=1")
-    for seed in (1, 2, 3):
-        made.run("gmu_original", seed, 2.0)
-        made.run("concat", seed, 0.5)
+    made.rivals()
     return made.folder
 
 
@@ -42,8 +40,7 @@ def test_a_comparison_is_printed_and_kept(sweep, tmp_path):
 
 def test_several_folders_are_compared_together(tmp_path):
     for folder, fusion in (("one", "mean"), ("two", "concat")):
-        for seed in (1, 2, 3):
-            Sweep(tmp_path / folder).run(fusion, seed)
+        Sweep(tmp_path / folder).three_seeds(fusion)
     done = typed("compare", f"runs=one,{tmp_path / 'two'}", "metric=ap_macro", folder=tmp_path, store=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "# Macro AP on 80 test movies" in done.stdout

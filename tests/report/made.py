@@ -79,6 +79,14 @@ class Sweep:
         made.end("finished")
         return made
 
+    def three_seeds(self, fusion: str = "mean", skill: float = 1.0, **more: Any) -> list[Run]:
+        """The least that claims anything."""
+        return [self.run(fusion, seed, skill, **more) for seed in (1, 2, 3)]
+
+    def rivals(self) -> list[Run]:
+        """Two settings, the first far better."""
+        return [*self.three_seeds("gmu_original", 2.0), *self.three_seeds("concat", 0.5)]
+
     def _predictions(self, split: str, names: list[str], skill: float, rng: np.random.Generator, gated: bool) -> Predictions:
         count, genres, modalities = self.movies[split], len(self.genres), len(names)
         shared = np.random.default_rng(len(split))  # the same movies for every run

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from gmu_lightning.files import write_json
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.comparison import compare, markdown, runs_in, write
-from gmu_lightning.run import Run, runs_under
+from gmu_lightning.run import runs_under
 
 from .made import Sweep
 
@@ -22,12 +22,8 @@ def sweep(tmp_path) -> Sweep:
     return Sweep(tmp_path / "sweep")
 
 
-def three_seeds(sweep: Sweep, fusion: str, skill: float, **more) -> list[Run]:
-    return [sweep.run(fusion, seed, skill, **more) for seed in (1, 2, 3)]
-
-
 def test_a_clear_difference_is_claimed_in_a_sentence(sweep):
-    runs = [*three_seeds(sweep, "gmu_original", 2.0), *three_seeds(sweep, "concat", 0.7)]
+    runs = [*sweep.three_seeds("gmu_original", 2.0), *sweep.three_seeds("concat", 0.7)]
     (pair,) = compare(runs).pairs
     assert (pair.a.name, pair.b.name, pair.verdict, pair.command) == ("gmu_original", "concat", "a", None)
     low, high = (100 * end for end in pair.difference.interval[1:])
@@ -37,13 +33,13 @@ def test_a_clear_difference_is_claimed_in_a_sentence(sweep):
 
 
 def test_what_of_a_lead_is_threshold_is_said(sweep):
-    timid = three_seeds(sweep, "timid", 1.5)
+    timid = sweep.three_seeds("timid", 1.5)
     for run in timid:  # ranks as well as the other, but hardly ever says yes
         for split in ("val", "test"):
             said = run.predictions(split)
             said.logits = said.logits - 2.0
             said.write(run / f"predictions/{split}.parquet")
-    bold, best = three_seeds(sweep, "bold", 1.5), three_seeds(sweep, "best", 4.0)
+    bold, best = sweep.three_seeds("bold", 1.5), sweep.three_seeds("best", 4.0)
     (pair,) = compare([*bold, *timid]).pairs
     assert pair.verdict == "a"
     assert "; at a threshold tuned on val no lead can be claimed (" in pair.sentence
@@ -57,7 +53,7 @@ def test_what_of_a_lead_is_threshold_is_said(sweep):
 
 def test_against_one_setting_only_its_pairs_are_compared(sweep):
     for fusion, skill in (("best", 2.5), ("good", 1.2), ("also", 1.25), ("poor", 0.2)):
-        three_seeds(sweep, fusion, skill)
+        sweep.three_seeds(fusion, skill)
     runs = runs_under(sweep.folder)
     every = {frozenset((pair.a.name, pair.b.name)): pair for pair in compare(runs).pairs}
     found = compare(runs, against="good")
@@ -75,8 +71,8 @@ def test_against_one_setting_only_its_pairs_are_compared(sweep):
 
 def test_a_baseline_is_named_by_words_that_one_setting_has(sweep):
     for modalities in ("text", "text+image"):
-        three_seeds(sweep, "concat", 1.0, modalities=modalities)
-        three_seeds(sweep, "mean", 1.0, modalities=modalities)
+        sweep.three_seeds("concat", 1.0, modalities=modalities)
+        sweep.three_seeds("mean", 1.0, modalities=modalities)
     runs = runs_under(sweep.folder)
     assert compare(runs, against="text mean").against == "mean text"
     for words, sentence in (
@@ -89,11 +85,11 @@ def test_a_baseline_is_named_by_words_that_one_setting_has(sweep):
 
 
 def test_the_whole_is_said_in_one_line(sweep):
-    three_seeds(sweep, "best", 2.5)
+    sweep.three_seeds("best", 2.5)
     assert compare(runs_under(sweep.folder)).verdict == "There is one setting, best: nothing to compare it with."
-    three_seeds(sweep, "good", 1.2)
+    sweep.three_seeds("good", 1.2)
     assert compare(runs_under(sweep.folder)).verdict == "best is the best: it beats the other setting."
-    three_seeds(sweep, "also", 2.5)
+    sweep.three_seeds("also", 2.5)
     found = compare(runs_under(sweep.folder))
     tied = f"{found.settings[0].name} has the highest mean, but cannot be told apart from {found.settings[1].name}."
     assert found.verdict == f"{tied} It beats the other setting."
@@ -101,7 +97,7 @@ def test_the_whole_is_said_in_one_line(sweep):
 
 
 def test_means_are_scikit_learn_s_over_the_whole_split(sweep):
-    runs = three_seeds(sweep, "mean", 1.0)
+    runs = sweep.three_seeds("mean", 1.0)
     test = [run.predictions("test") for run in runs]
     micro = np.mean([f1_score(p.labels, p.probabilities >= 0.5, average="micro", zero_division=0) for p in test])
     ranked = np.mean([average_precision_score(p.labels, p.probabilities, average="macro") for p in test])
@@ -111,13 +107,13 @@ def test_means_are_scikit_learn_s_over_the_whole_split(sweep):
 
 @pytest.mark.parametrize("metric", ["f1_micro@val", "f1_macro@val_per_genre", "f1_samples@val"])
 def test_thresholds_tuned_on_val_are_those_of_the_runs(sweep, metric):
-    runs = three_seeds(sweep, "mean", 1.0)
+    runs = sweep.three_seeds("mean", 1.0)
     expected = np.mean([run.metrics[f"test/{metric}"] for run in runs])
     assert compare(runs, metric).as_json()["settings"][0]["mean"] == pytest.approx(expected, abs=1e-9)
 
 
 def test_what_cannot_be_claimed_says_how_many_seeds_would_tell_and_the_command_for_them(sweep):
-    runs = [*three_seeds(sweep, "a", 1.0, spread=0.3), *three_seeds(sweep, "b", 1.25, spread=0.3)]
+    runs = [*sweep.three_seeds("a", 1.0, spread=0.3), *sweep.three_seeds("b", 1.25, spread=0.3)]
     write_json(sweep.folder / "status.json", {"jobs": []})
     (pair,) = compare(runs).pairs
     assert pair.verdict == "none"
@@ -135,7 +131,7 @@ def test_what_cannot_be_claimed_says_how_many_seeds_would_tell_and_the_command_f
 
 
 def test_fewer_than_three_seeds_claim_nothing(sweep):
-    runs = [sweep.run("gmu_hier", 1, 3.0), sweep.run("gmu_hier", 2, 3.0), *three_seeds(sweep, "concat", 0.3)]
+    runs = [sweep.run("gmu_hier", 1, 3.0), sweep.run("gmu_hier", 2, 3.0), *sweep.three_seeds("concat", 0.3)]
     found = compare(runs)
     (pair,) = found.pairs
     assert (pair.verdict, pair.p_holm) == ("none", None)
@@ -145,7 +141,7 @@ def test_fewer_than_three_seeds_claim_nothing(sweep):
 
 def test_p_are_holm_s_over_all_pairs_and_letters_follow_them(sweep):
     for fusion, skill in (("best", 2.5), ("good", 1.5), ("also", 1.5), ("poor", 0.2)):
-        three_seeds(sweep, fusion, skill)
+        sweep.three_seeds(fusion, skill)
     found = compare(runs_under(sweep.folder))
     assert len(found.pairs) == 6
     for pair in found.pairs:
@@ -157,7 +153,7 @@ def test_p_are_holm_s_over_all_pairs_and_letters_follow_them(sweep):
 
 def test_what_chance_would_give_one_of_many_pairs_is_not_claimed(sweep):
     for n in range(6):
-        three_seeds(sweep, f"s{n}", 1.0 + 0.06 * n)
+        sweep.three_seeds(f"s{n}", 1.0 + 0.06 * n)
     pairs = compare(runs_under(sweep.folder)).pairs
     alone = [pair for pair in pairs if pair.difference.p < 0.05 <= pair.p_holm]
     assert alone
@@ -174,9 +170,9 @@ def test_what_chance_would_give_one_of_many_pairs_is_not_claimed(sweep):
     ],
 )
 def test_settings_on_other_data_are_refused_and_the_difference_is_named(sweep, change, why):
-    three_seeds(sweep, "mean", 1.0)
+    sweep.three_seeds("mean", 1.0)
     other = Sweep(sweep.folder, fingerprint=sweep.fingerprint | {"movies": "m2"})
-    three_seeds(other, "concat", 1.0, **change)
+    other.three_seeds("concat", 1.0, **change)
     found = compare(runs_under(sweep.folder))
     assert not found.pairs
     (refused,) = found.refused
@@ -187,10 +183,10 @@ def test_settings_on_other_data_are_refused_and_the_difference_is_named(sweep, c
 
 
 def test_other_content_of_a_modality_is_refused_only_where_both_read_it(sweep):
-    three_seeds(sweep, "mean", 1.0)
+    sweep.three_seeds("mean", 1.0)
     other = Sweep(sweep.folder, fingerprint=sweep.fingerprint | {"image": "i2"})
-    three_seeds(other, "concat", 1.0)
-    three_seeds(other, "none", 1.0, modalities="text")
+    other.three_seeds("concat", 1.0)
+    other.three_seeds("none", 1.0, modalities="text")
     found = compare(runs_under(sweep.folder))
     assert [row["why"] for row in found.refused] == ["the content of image differs"]
     assert len(found.pairs) == 2
@@ -199,15 +195,15 @@ def test_other_content_of_a_modality_is_refused_only_where_both_read_it(sweep):
 def test_seeds_that_saw_different_data_are_no_setting(sweep):
     sweep.run("mean", 1)
     Sweep(sweep.folder, fingerprint=sweep.fingerprint | {"text": "t2"}).run("mean", 2)
-    three_seeds(sweep, "concat", 1.0)
+    sweep.three_seeds("concat", 1.0)
     found = compare(runs_under(sweep.folder))
     assert [(row["a"], row["b"]) for row in found.refused] == [("mean", "mean")]
     assert [one.name for one in found.settings] == ["concat"]
 
 
 def test_another_threshold_is_refused(sweep):
-    three_seeds(sweep, "mean", 1.0)
-    for run in three_seeds(sweep, "concat", 1.0):
+    sweep.three_seeds("mean", 1.0)
+    for run in sweep.three_seeds("concat", 1.0):
         said = run.predictions("test")
         said.threshold = 0.3
         said.write(run / "predictions/test.parquet")
@@ -216,7 +212,7 @@ def test_another_threshold_is_refused(sweep):
 
 
 def test_a_setting_that_wins_on_val_alone_is_flagged(sweep):
-    good, bad = three_seeds(sweep, "good", 1.0), three_seeds(sweep, "lucky", 1.0)
+    good, bad = sweep.three_seeds("good", 1.0), sweep.three_seeds("lucky", 1.0)
     for run in bad:
         said = run.predictions("val")
         said.logits = np.where(said.labels, 3.0, -3.0)
@@ -227,7 +223,7 @@ def test_a_setting_that_wins_on_val_alone_is_flagged(sweep):
 
 
 def test_failed_runs_and_warnings_stay_with_their_setting(sweep):
-    runs = three_seeds(sweep, "mean", 1.0)
+    runs = sweep.three_seeds("mean", 1.0)
     runs[0].warn("flat_loss: the training loss fell by 1 %")
     failed = sweep.run("concat", 1)
     failed.end("failed", "the disk is full")
@@ -237,7 +233,7 @@ def test_failed_runs_and_warnings_stay_with_their_setting(sweep):
 
 
 def test_settings_that_say_the_same_are_one_result(sweep):
-    one, other = three_seeds(sweep, "gmu_original", 1.0), three_seeds(sweep, "gmu_hier", 2.0)
+    one, other = sweep.three_seeds("gmu_original", 1.0), sweep.three_seeds("gmu_hier", 2.0)
     for a, b in zip(one, other, strict=True):
         for split in ("val", "test"):
             a.predictions(split).write(b / f"predictions/{split}.parquet")
@@ -248,9 +244,9 @@ def test_settings_that_say_the_same_are_one_result(sweep):
 
 
 def test_one_result_in_two_rows_is_compared_once(sweep):
-    runs = [run for name, skill in (("x", 1.0), ("y", 1.1), ("z", 1.3)) for run in three_seeds(sweep, name, skill)]
+    runs = [run for name, skill in (("x", 1.0), ("y", 1.1), ("z", 1.3)) for run in sweep.three_seeds(name, skill)]
     alone = {(p.a.name, p.b.name): p.p_holm for p in compare(runs).pairs}
-    for run in three_seeds(sweep, "copy of z", 5.0):
+    for run in sweep.three_seeds("copy of z", 5.0):
         original = next(r for r in runs if r.config["choices"]["fusion"] == "z" and r.config["seed"] == run.config["seed"])
         for split in ("val", "test"):
             original.predictions(split).write(run / f"predictions/{split}.parquet")
@@ -263,7 +259,7 @@ def test_one_result_in_two_rows_is_compared_once(sweep):
 
 
 def test_files_hold_what_was_found(sweep, tmp_path):
-    runs = [*three_seeds(sweep, "mean", 1.0), *three_seeds(sweep, "concat", 2.0)]
+    runs = [*sweep.three_seeds("mean", 1.0), *sweep.three_seeds("concat", 2.0)]
     found = compare(runs)
     write(found, tmp_path / "out")
     there = json.loads((tmp_path / "out/comparison.json").read_text())

@@ -7,7 +7,6 @@ import json
 import pytest
 
 from gmu_lightning.report.comparison import compare
-from gmu_lightning.run import runs_under
 
 from .made import GENRES, Sweep
 
@@ -19,10 +18,7 @@ from gmu_lightning.report.dashboard import CURVES, SCORES, Dashboard
 @pytest.fixture
 def dashboard(tmp_path) -> Dashboard:
     sweep = Sweep(tmp_path / "sweep")
-    for seed in (1, 2, 3):
-        sweep.run("gmu_original", seed, 2.0)
-        sweep.run("concat", seed, 0.5)
-    return Dashboard("team", "gmu_lightning", "my sweep", compare(runs_under(sweep.folder)))
+    return Dashboard("team", "gmu_lightning", "my sweep", compare(sweep.rivals()))
 
 
 def panels(dashboard: Dashboard) -> list[dict]:

@@ -34,7 +34,7 @@ def test_it_is_the_newest_study_of_test(sweep):
 
 
 def test_runs_that_were_asked_are_averaged_and_counted(sweep):
-    runs = [sweep.run("gmu_original", seed) for seed in (1, 2, 3)]
+    runs = sweep.three_seeds("gmu_original")
     study(runs[0], LOST)
     study(runs[2], {"text": 0.2, "image": 0.15})
     found = faithfulness(runs)

@@ -18,7 +18,8 @@ from gmu_lightning.files import write_json
 from gmu_lightning.metrics import tune_per_genre
 from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.gate_evidence import Truth
-from gmu_lightning.report.page import SAMPLE, chosen_movies, page, write_page
+from gmu_lightning.report.page import page, write_page
+from gmu_lightning.report.page_movies import SAMPLE, chosen_movies
 from gmu_lightning.report.shown import Shown, ShownMovie, thumbnail
 from gmu_lightning.run import Run, runs_under
 
@@ -75,10 +76,9 @@ class Tables(HTMLParser):
 @pytest.fixture
 def sweep(tmp_path) -> Sweep:
     made = Sweep(tmp_path / "sweep")
-    for seed in (1, 2, 3):
-        made.run("gmu_original", seed, 2.0)
-        made.run("concat", seed, 0.8)
-        made.run("none", seed, 0.6, modalities="text")
+    made.three_seeds("gmu_original", 2.0)
+    made.three_seeds("concat", 0.8)
+    made.three_seeds("none", 0.6, modalities="text")
     return made
 
 
@@ -204,8 +204,7 @@ def test_nothing_is_fetched_and_everything_has_words(runs):
 
 def test_what_strangers_wrote_is_text(sweep):
     evil = '</script><script>alert("x")</script>'
-    for seed in (1, 2, 3):
-        sweep.run("mean", seed, 1.0, typed=[f"note={evil}"], note=evil)
+    sweep.three_seeds("mean", typed=[f"note={evil}"], note=evil)
     sweep.run("concat", 9).warn(f"odd: {evil}")
     runs = runs_under(sweep.folder)
     found = compare(runs)
@@ -268,9 +267,8 @@ def test_a_search_s_budget_spread_and_winners_are_told(sweep, runs):
 
 def test_what_a_search_chose_is_in_the_leaderboard_and_not_in_the_names(tmp_path):
     tuned, plain = Sweep(tmp_path / "tuned"), Sweep(tmp_path / "plain")
-    for seed in (1, 2, 3):
-        tuned.run("concat", seed, 1.0, typed=["lr=0.3"], lr=0.3)
-        plain.run("mean", seed, 1.0, typed=["lr=0.1"], lr=0.1)
+    tuned.three_seeds("concat", typed=["lr=0.3"], lr=0.3)
+    plain.three_seeds("mean", typed=["lr=0.1"], lr=0.1)
     settings = [{"overrides": ["fusion=concat"], "why_not": None, "trials": [], "best": {"lr": 0.3}}]
     found = {"trials": 4, "space": {"lr": {"low": 0.1, "high": 0.5}}, "seed": 0, "monitor": "val/ap_micro", "settings": settings}
     write_json(tuned.folder / "search/search.json", found)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from gmu_lightning.report import svg
 from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.latex import escaped, latex
-from gmu_lightning.run import runs_under
 
 from .made import Sweep
 
@@ -59,10 +58,7 @@ def test_text_is_printed_by_latex_as_it_stands():
 
 def test_a_latex_row_has_every_score_and_the_best_is_bold(tmp_path):
     sweep = Sweep(tmp_path / "sweep")
-    for seed in (1, 2, 3):
-        sweep.run("gmu_original", seed, 2.0)
-        sweep.run("concat", seed, 0.5)
-    text = latex(compare(runs_under(sweep.folder)))
+    text = latex(compare(sweep.rivals()))
     lines = [line for line in text.splitlines() if line.startswith(("gmu", "concat"))]
     assert all(line.count("&") == 7 for line in lines)
     assert lines[0].count(r"\textbf") == 4
