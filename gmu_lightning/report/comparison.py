@@ -12,7 +12,8 @@ from typing import Any
 from gmu_lightning.files import write_json, write_text
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.evidence import Evidence, checked_metric, said, same, why_not
-from gmu_lightning.report.inference import LEVEL, Difference, Resampled, holm, letters, resampled
+from gmu_lightning.report.inference import LEVEL, Difference, holm, letters
+from gmu_lightning.report.resampling import Resampling
 from gmu_lightning.report.settings import Setting, settings_of
 from gmu_lightning.report.verdicts import ALPHA, Pair, beside
 from gmu_lightning.run import Run, runs_under
@@ -25,6 +26,7 @@ class Comparison:
     Attributes:
         letters: {name: letters}; settings that share one cannot be told apart. Empty where not every pair is compared.
         unscored: settings without a finished run.
+        resampling: of the settings and the pairs.
         against: the one setting that all others are compared with; None where every pair is.
     """
 
@@ -34,6 +36,7 @@ class Comparison:
     refused: Sequence[dict[str, str]]
     letters: dict[str, str]
     unscored: Sequence[Setting]
+    resampling: Resampling
     against: str | None = None
 
     @property
@@ -82,6 +85,7 @@ class Comparison:
             "mean": interval.mean,
             "low": interval.low,
             "high": interval.high,
+            "bootstrap": dict(zip(("low", "high"), self.resampling.interval(one.scored(self.metric)), strict=True)),
             "sd": float(one.scored(self.metric).scores.std(ddof=1)) if len(one.test) > 1 else None,
             "val": one.scored(self.metric, "val").mean,
             "letters": self.letters.get(one.name),
@@ -143,11 +147,14 @@ def compare(runs: Iterable[Run], metric: str = "f1_micro", against: str | None =
             refused.append({"a": a.name, "b": b.name, "why": why})
         else:
             both.append((a, b))
-    pairs = _pairs(metric, both)
+    differences = [Difference(a.scored(metric), b.scored(metric)) for a, b in both]
+    resampling = Resampling([e.scored(metric) for e in sound], differences)
+    pairs = _pairs(metric, both, differences, resampling)
     told_apart = [(pair.a.name, pair.b.name) for pair in pairs if pair.claimed]
     complete = len(pairs) == len(sound) * (len(sound) - 1) // 2
     found = letters([e.name for e in sound], told_apart) if complete else {}
-    return Comparison(metric, sound, pairs, refused, found, [one for one in settings if not one.finished], baseline)
+    unscored = [one for one in settings if not one.finished]
+    return Comparison(metric, sound, pairs, refused, found, unscored, resampling, baseline)
 
 
 def _baseline(words: str, names: Sequence[str]) -> str:
@@ -161,14 +168,14 @@ def _baseline(words: str, names: Sequence[str]) -> str:
     raise UserError(f"against={words} names {len(found)} of the settings: choose one, such as {listed}")
 
 
-def _pairs(metric: str, both: Sequence[tuple[Evidence, Evidence]]) -> list[Pair]:
-    differences = [Difference(a.scored(metric), b.scored(metric)) for a, b in both]
+def _pairs(
+    metric: str, both: Sequence[tuple[Evidence, Evidence]], differences: Sequence[Difference], resampling: Resampling
+) -> list[Pair]:
     alike = [same(a, b) for a, b in both]
     first = _first(both, alike)
     # What is one result is one comparison, however many rows it has.
     p = [difference.p if first[n] == n else None for n, difference in enumerate(differences)]
     adjusted, levels = holm(p), _levels(p)
-    tests = _resampled(differences)
     return [
         Pair(
             metric,
@@ -176,7 +183,7 @@ def _pairs(metric: str, both: Sequence[tuple[Evidence, Evidence]]) -> list[Pair]
             b,
             differences[n],
             1.0 if alike[n] else adjusted[first[n]],
-            tests[n],
+            resampling.of(differences[n]),
             {other: Difference(a.scored(other), b.scored(other)) for other in beside(metric)},
             Difference(a.scored(metric, "val"), b.scored(metric, "val")),
             alike[n],
@@ -198,16 +205,6 @@ def _first(both: Sequence[tuple[Evidence, Evidence]], alike: Sequence[bool]) -> 
         key = frozenset({stands_for.get(a.name, a.name), stands_for.get(b.name, b.name)})
         found.append(-1 if len(key) == 1 else seen.setdefault(key, n))
     return found
-
-
-def _resampled(differences: Sequence[Difference]) -> list[Resampled]:
-    """Of pairs that need not all be on the same movies."""
-    found: dict[int, Resampled] = {}
-    counts = [difference.a.influence.shape[1] for difference in differences]
-    for count in set(counts):
-        of_these = [n for n, other in enumerate(counts) if other == count]
-        found |= dict(zip(of_these, resampled([differences[n] for n in of_these]), strict=True))
-    return [found[n] for n in range(len(differences))]
 
 
 def _levels(p: Sequence[float | None]) -> list[float]:

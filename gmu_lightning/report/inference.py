@@ -22,7 +22,6 @@ from typing import NamedTuple
 import numpy as np
 
 LEVEL = 0.95
-DRAWS = 9_999
 FEWEST_SEEDS = 3  # two say too little of how seeds vary: intervals from them are too short, and called different too often
 MOST_SEEDS = 200  # more are not worth asking for
 
@@ -195,62 +194,6 @@ def _half_width(parts: Sequence[Part]) -> float:
 
     sd = math.sqrt(sum(part.variance for part in parts))
     return sd and float(t.isf((1 - LEVEL) / 2, _degrees(parts))) * sd
-
-
-class Resampled(NamedTuple):
-    """What two resampling tests say of a difference."""
-
-    low: float  # the middle 95 % of a bootstrap over movies and seeds
-    high: float
-    p_bootstrap: float  # of that bootstrap, the share beyond 0, doubled
-    p_permutation: float  # of swapping the two settings movie by movie: of these runs alone, whatever other seeds would do
-
-
-def resampled(pairs: Sequence[Difference], seed: int = 0, draws: int = DRAWS) -> list[Resampled]:
-    """Paired bootstrap and permutation test of each pair, all pairs over the same draws.
-
-    The bootstrap is hierarchical: each draw takes N movies and, of each setting, S seeds, with replacement.
-    The permutation test is of the movies' mean differences: a movie's sign is turned or not.
-    """
-    if not pairs:
-        return []
-    rng = np.random.default_rng(seed)
-    settings = list({id(s): s for pair in pairs for s in (pair.a, pair.b)}.values())
-    count = settings[0].influence.shape[1]
-    place = {id(s): n for n, s in enumerate(settings)}
-    runs = np.concatenate([s.influence for s in settings]).astype(np.float32)
-    means = np.empty((draws, len(settings)))
-    block = max(1, 20_000_000 // count)
-    differences = np.stack([p.mean + p.a.of_movies - p.b.of_movies for p in pairs], axis=1)
-    beyond = np.zeros(len(pairs), dtype=int)
-    observed = np.abs(differences.mean(axis=0))
-    for start in range(0, draws, block):
-        size = min(block, draws - start)
-        weights = _multinomial(rng, count, size)
-        moved = (weights - 1) @ runs.T / count  # (size, R)
-        column = 0
-        for n, one in enumerate(settings):
-            chosen = rng.integers(one.seeds, size=(size, one.seeds))
-            scores = one.scores + moved[:, column : column + one.seeds]
-            means[start : start + size, n] = np.take_along_axis(scores, chosen, axis=1).mean(axis=1)
-            column += one.seeds
-        signs = (rng.integers(0, 2, size=(size, count), dtype=np.int8) * 2 - 1).astype(np.float32)
-        beyond += (np.abs(signs @ differences.astype(np.float32)) / count >= observed - 1e-9).sum(axis=0)
-    found = []
-    for n, pair in enumerate(pairs):
-        drawn = means[:, place[id(pair.a)]] - means[:, place[id(pair.b)]]
-        low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-        found.append(
-            Resampled(float(low), float(high), min(1.0, 2 * (tail + 1) / (draws + 1)), float((beyond[n] + 1) / (draws + 1)))
-        )
-    return found
-
-
-def _multinomial(rng: np.random.Generator, count: int, draws: int) -> np.ndarray:
-    """How often each of `count` movies is drawn, `count` being drawn with replacement: (draws, count) float32."""
-    chosen = rng.integers(count, size=(draws, count), dtype=np.int32) + np.arange(draws, dtype=np.int64)[:, None] * count
-    return np.bincount(chosen.ravel(), minlength=draws * count).reshape(draws, count).astype(np.float32)
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:

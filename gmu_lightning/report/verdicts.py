@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gmu_lightning.report.evidence import Evidence, said
-from gmu_lightning.report.inference import FEWEST_SEEDS, LEVEL, Difference, Interval, Resampled
+from gmu_lightning.report.inference import FEWEST_SEEDS, LEVEL, Difference, Interval
+from gmu_lightning.report.resampling import Resampled
 from gmu_lightning.report.settings import Setting
 
 ALPHA = 1 - LEVEL

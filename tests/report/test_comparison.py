@@ -267,6 +267,8 @@ def test_files_hold_what_was_found(sweep, tmp_path):
     assert {"metric", "movies", "settings", "pairs", "refused"} <= set(there)
     assert {"name", "seeds", "mean", "low", "high"} <= set(there["settings"][0])
     assert {"a", "b", "difference", "low", "high", "p", "p_holm", "effect", "verdict", "sentence"} <= set(there["pairs"][0])
+    for one in there["settings"]:
+        assert one["bootstrap"]["low"] < one["mean"] < one["bootstrap"]["high"]
     assert (tmp_path / "out/comparison.md").read_text() == markdown(found)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gmu_lightning.report.inference import Difference, Scored, holm, letters, resampled
+from gmu_lightning.report.inference import Difference, Scored, holm, letters
 
 from .simulated import World
 
@@ -62,33 +62,6 @@ def test_effect_sizes_are_hedges_g_and_how_often_one_run_beats_another():
     found = Difference(scored(a), scored(b))
     assert found.effect == pytest.approx((np.mean(a) - np.mean(b)) / pooled * (1 - 3 / (4 * 4 - 1)))
     assert found.superiority == pytest.approx((3 + 2.5 + 2) / 9)
-
-
-def test_permutation_is_scipy_s():
-    rng = np.random.default_rng(4)
-    movies = rng.normal(0.03, 0.4, 200)
-    a = Scored(np.full(2, 0.5 + movies.mean()), np.tile(movies - movies.mean(), (2, 1)))
-    (found,) = resampled([Difference(a, Scored(np.full(2, 0.5), np.zeros((2, 200))))])
-    expected = stats.permutation_test((movies,), np.mean, permutation_type="samples", n_resamples=20_000, rng=0)
-    assert found.p_permutation == pytest.approx(expected.pvalue, abs=0.02)
-
-
-def test_the_bootstrap_is_scipy_s_where_seeds_do_not_matter():
-    rng = np.random.default_rng(4)
-    movies = rng.normal(0.03, 0.4, 200)
-    a = Scored(np.full(2, 0.5 + movies.mean()), np.tile(movies - movies.mean(), (2, 1)))
-    (found,) = resampled([Difference(a, Scored(np.full(2, 0.5), np.zeros((2, 200))))])
-    expected = stats.bootstrap((movies,), np.mean, method="percentile", n_resamples=20_000, rng=0).confidence_interval
-    assert (found.low, found.high) == pytest.approx(expected, abs=0.004)
-
-
-def test_all_pairs_are_resampled_over_the_same_draws():
-    rng = np.random.default_rng(1)
-    a, b, c = (Scored(rng.normal(0.5, 0.02, 3), rng.normal(0, 1, (3, 90))) for _ in range(3))
-    alone, together = resampled([Difference(a, b)]), resampled([Difference(a, b), Difference(a, c)])
-    assert together[0].p_bootstrap == pytest.approx(alone[0].p_bootstrap, abs=0.03)
-    assert resampled([Difference(a, b)]) == alone
-    assert resampled([]) == []
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=12))
