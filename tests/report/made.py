@@ -75,7 +75,8 @@ class Sweep:
         write_json(made / "metrics.json", metrics)
         write_rows(made / "history.csv", [_epoch(n, metrics) for n in range(4)])
         write_json(made / "environment.json", {"data_fingerprint": dict(self.fingerprint), "device": "cpu", "seed": seed})
-        write_json(made / "audit.json", {"layout": "raw", "movies": self.movies, "genres": {}, "problems": [], "counts": {}})
+        genres = {split: dict(zip(self.genres, said.labels.sum(axis=0).tolist(), strict=True)) for split, said in found.items()}
+        write_json(made / "audit.json", {"layout": "raw", "movies": self.movies, "genres": genres, "problems": [], "counts": {}})
         made.end("finished")
         return made
 

@@ -151,6 +151,24 @@ def f1_tuned(run: Run, c: int) -> float:
     return f1_score(p.labels[:, c], p.probabilities[:, c] >= threshold(run, c))
 
 
+def test_shares_of_genres_and_what_they_are_taken_for_are_counted(runs):
+    tables = Tables(page(compare(runs), runs, Shown())).tables
+    labels = {split: runs[0].predictions(split).labels for split in ("val", "test")}
+    (shares,) = [table for table in tables if table[0][0][0] == "split"]
+    assert [[text for text, _ in row] for row in shares[1:]] == [
+        [f"{split} ({len(has)})", *(f"{share:.2f}" for share in has.mean(axis=0))] for split, has in labels.items()
+    ]
+    predicted, true = [table for table in tables if table[0][0][0] == "movies that have"]
+    best = of(runs, "gmu_original")
+    for i, genre in enumerate(GENRES):
+        has = labels["test"][:, i]
+        said = np.mean([(p.probabilities[has] >= 0.5).mean(axis=0) for p in best], axis=0)
+        for table, expected in ((predicted, said), (true, labels["test"][has].mean(axis=0))):
+            name, *values = table[1 + i]
+            assert name[0] == genre
+            assert [float(value) for _, value in values] == pytest.approx(expected.tolist())
+
+
 def test_intervals_and_sentences_are_the_comparison_s(runs):
     found = compare(runs)
     text = page(found, runs, Shown())
