@@ -15,7 +15,7 @@ from gmu_lightning.report import page_sections as sections
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.evidence import Evidence, said
 from gmu_lightning.report.page_board import board
-from gmu_lightning.report.page_gates import gate_section
+from gmu_lightning.report.page_gates import gate_section, still_gates
 from gmu_lightning.report.page_movies import browser
 from gmu_lightning.report.search import searches
 from gmu_lightning.report.shown import Shown
@@ -67,6 +67,7 @@ def page(comparison: Comparison, runs: Sequence[Run], shown: Shown) -> str:
         **_scores(settings),
         "searches": searches(runs),
         "gates": gate_section(settings, shown.truth),
+        "still_gates": still_gates(settings),
         "cards": movies.cards,
         "driven": movies.driven,
         "failed": [(run.folder.name, str(run.status["why"])) for run in runs if run.status.get("state") == "failed"],

@@ -13,6 +13,9 @@ from gmu_lightning.report import svg
 from gmu_lightning.report.evidence import Evidence
 from gmu_lightning.report.faithfulness import Faithfulness, faithfulness
 from gmu_lightning.report.gate_evidence import GateTable, Recovered, Truth, decomposition_error, gate_table, recovered
+from gmu_lightning.run import Predictions
+
+STILL = 1e-6  # a standard deviation that is rounding
 
 
 def gate_section(settings: Sequence[Evidence], truth: Truth | None) -> list[dict[str, Any]]:
@@ -20,9 +23,32 @@ def gate_section(settings: Sequence[Evidence], truth: Truth | None) -> list[dict
     return [_gates_of(one, truth) for one in settings if _moves(one)]
 
 
+def still_gates(settings: Sequence[Evidence]) -> list[str]:
+    """A sentence for every setting whose gate is one for all movies, be it a fixed rule or a gate that learned nothing."""
+    still = [one for one in settings if one.test[0].gate is not None and not _moves(one)]
+    return [
+        f"The gate of {one.name} is the same for every movie ({', '.join(f'{m} {at:.2f}' for m, at in _whole(one).items())})."
+        for one in still
+    ]
+
+
 def _moves(one: Evidence) -> bool:
-    gate = one.test[0].gate
-    return gate is not None and bool((gate.std(axis=0) > 0).any())
+    """Whether any seed's gate differs between movies that lack nothing."""
+    gates = [p.gate[_lacking_nothing(p)] for p in one.test if p.gate is not None]
+    return any((gate.std(axis=0) > STILL).any() for gate in gates)
+
+
+def _whole(one: Evidence) -> dict[str, float]:
+    """{modality: mean gate} over movies that lack nothing, of the first seed."""
+    first = one.test[0]
+    assert first.gate is not None
+    return dict(zip(first.modalities, first.gate[_lacking_nothing(first)].mean(axis=0).tolist(), strict=True))
+
+
+def _lacking_nothing(p: Predictions) -> np.ndarray:
+    """(N,) bool; all of them where every movie lacks something."""
+    whole: np.ndarray = p.present.all(axis=1)
+    return whole if whole.any() else np.ones_like(whole)
 
 
 def _gates_of(one: Evidence, truth: Truth | None) -> dict[str, Any]:

@@ -320,6 +320,19 @@ def test_gates_numbers_are_those_of_the_predictions(runs):
             assert text == f"{expected:.3f}"
 
 
+def test_a_gate_that_never_moves_is_told_so_and_gets_no_figures(sweep):
+    for run in sweep.three_seeds("gmu_softmax", 1.0):
+        said = run.predictions("test")
+        said.present[:9, 0] = False
+        said.gate = np.where(said.present, 0.5, 0.0)  # moves with what movies lack alone
+        said.write(run / "predictions/test.parquet")
+    runs = runs_under(sweep.folder)
+    text = page(compare(runs), runs, Shown())
+    assert "The gate of gmu_softmax text+image is the same for every movie (text 0.50, image 0.50)." in text
+    assert "share of open features of gmu_original text+image" in text
+    assert "share of open features of gmu_softmax" not in text
+
+
 def test_what_is_lost_without_a_modality_stands_beside_the_gate(runs):
     gated = [run for run in runs if run.config["choices"]["fusion"] == "gmu_original"]
     text = page(compare(runs), runs, Shown())
