@@ -47,7 +47,7 @@ def _whole(one: Evidence) -> dict[str, float]:
 
 def _lacking_nothing(p: Predictions) -> np.ndarray:
     """(N,) bool; all of them where every movie lacks something."""
-    whole: np.ndarray = p.present.all(axis=1)
+    whole = np.asarray(p.present.all(axis=1))
     return whole if whole.any() else np.ones_like(whole)
 
 
