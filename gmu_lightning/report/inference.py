@@ -87,12 +87,12 @@ class Scored:
 
     @property
     def interval(self) -> Interval:
-        """Of the mean over all seeds and all such movies."""
+        """Of the mean over all seeds and all such movies; scores are fractions, and so are its ends."""
         if self.between_seeds is None:
             return Interval(self.mean, None, None)
         movies = Part(max(0.0, self.between_movies), self.influence.shape[1] - 1)
         half = _half_width([movies, self.between_seeds])
-        return Interval(self.mean, self.mean - half, self.mean + half)
+        return Interval(self.mean, max(0.0, self.mean - half), min(1.0, self.mean + half))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from gmu_lightning.report.resampling import Resampled
 from gmu_lightning.report.settings import Setting
 
 ALPHA = 1 - LEVEL
+LEAST = 0.0005  # what is printed as 0.0 points is none
 NOT_A_SETTING = ("seed=", "sweep=")  # a search is not searched again for more seeds of its winner
 RANKING = {"f1_micro": "ap_micro", "f1_macro": "ap_macro", "f1_weighted": "ap_macro", "f1_samples": "ap_samples"}  # no threshold
 
@@ -96,12 +97,19 @@ class Pair:
         size, threshold = points(tuned.interval), self.difference.mean - tuned.mean
         if tuned.p is None or tuned.p >= ALPHA or tuned.mean < 0:
             return f"no lead can be claimed ({size}), so this one is of thresholds"
-        if threshold < 0.0005:  # less than what is printed
+        if threshold < LEAST:
             return f"it is {size}, so none of it is threshold"
         return f"it is {size}, so {100 * threshold:.1f} points of it are threshold"
 
     @property
+    def _nothing(self) -> bool:
+        """Whether the difference is none as it is printed."""
+        return abs(self.difference.mean) < LEAST
+
+    @property
     def _more(self) -> str:
+        if self._nothing:
+            return "there is nothing to look for"
         if self.needed is None:
             return f"no number of seeds would show a difference of this size on these {len(self.a.test[0].ids)} test movies"
         more = max(self.needed - min(len(self.a.test), len(self.b.test)), 1)
@@ -110,7 +118,7 @@ class Pair:
     @cached_property
     def command(self) -> str | None:
         """What trains just the seeds that are wanting; None where nothing is wanting, or nothing would help."""
-        if self.claimed or self.needed is None or self.same:
+        if self.claimed or self.needed is None or self.same or self._nothing:
             return None
         lines = [more_seeds(e.setting, self.needed) for e in (self.a, self.b)]
         return " && ".join(line for line in lines if line) or None
@@ -146,8 +154,15 @@ def seeds(count: int, word: str = "") -> str:
 
 def points(interval: Interval, of: str = "") -> str:
     """`5.6 points of micro F1 [3.9, 7.2]`"""
-    mean = f"{100 * interval.mean:.1f} points{of}"
-    return mean if interval.low is None else f"{mean} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"  # type: ignore[operator]
+    mean = f"{_hundredfold(interval.mean)} points{of}"
+    if interval.low is None or interval.high is None:
+        return mean
+    return f"{mean} [{_hundredfold(interval.low)}, {_hundredfold(interval.high)}]"
+
+
+def _hundredfold(value: float) -> str:
+    """With one digit, and no minus before a zero."""
+    return f"{round(100 * value, 1) + 0.0:.1f}"
 
 
 def _p(p: float | None) -> str:

@@ -243,6 +243,17 @@ def test_settings_that_say_the_same_are_one_result(sweep):
     assert "are one result: they predict the same for every movie, seed by seed" in pair.sentence
 
 
+def test_a_difference_of_nothing_asks_for_no_seeds(sweep):
+    one, other = sweep.three_seeds("one", 1.0), sweep.three_seeds("other", 2.0)
+    for a, b in zip(one, [*other[1:], other[0]], strict=True):  # the same runs, under other seeds
+        for split in ("val", "test"):
+            a.predictions(split).write(b / f"predictions/{split}.parquet")
+    (pair,) = compare([*one, *other]).pairs
+    assert pair.sentence.startswith("no difference between one and other can be claimed (0.0 points of micro F1 [-")
+    assert pair.sentence.endswith("there is nothing to look for")
+    assert pair.command is None
+
+
 def test_one_result_in_two_rows_is_compared_once(sweep):
     runs = [run for name, skill in (("x", 1.0), ("y", 1.1), ("z", 1.3)) for run in sweep.three_seeds(name, skill)]
     alone = {(p.a.name, p.b.name): p.p_holm for p in compare(runs).pairs}

@@ -50,6 +50,11 @@ def test_fewer_than_three_seeds_say_nothing_of_a_setting(few):
     assert Difference(one, some).seeds_needed() is None
 
 
+def test_an_interval_of_a_score_stays_within_what_scores_can_be():
+    assert scored([1.0, 1.0, 0.98]).interval.high == 1.0
+    assert scored([0.0, 0.0, 0.02]).interval.low == 0.0
+
+
 def test_runs_that_are_the_same_do_not_differ():
     same = scored([0.5, 0.5, 0.5])
     assert (Difference(same, same).p, Difference(same, same).interval) == (1.0, (0.0, 0.0, 0.0))
