@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -115,7 +116,7 @@ def _openvino(program: Any, shapes: list[list[int]], precision: str, cores: int)
         "NUM_STREAMS": cores,
         "INFERENCE_NUM_THREADS": cores,
     }
-    compiled = openvino.Core().compile_model(model, "CPU", hints)
+    compiled = _core().compile_model(model, "CPU", hints)
 
     def call_of(request: Any) -> _Plain:
         def call(tensors: list[Tensor]) -> list[Tensor]:
@@ -125,6 +126,15 @@ def _openvino(program: Any, shapes: list[list[int]], precision: str, cores: int)
         return call
 
     return [call_of(compiled.create_infer_request()) for _ in range(cores)]
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO, never unloaded: it gives the main thread a stack for signals, and takes it away with its last reference, from
+    whichever thread drops that; the next Ctrl-C then ends the process with a segmentation fault."""
+    import openvino
+
+    return openvino.Core()
 
 
 def _onnxruntime(program: Any, shapes: list[list[int]], precision: str, cores: int) -> list[_Plain]:
