@@ -106,8 +106,8 @@ def runs_in(folders: Iterable[Path]) -> list[Run]:
     """The runs that these folders are or hold. Raises UserError where one is and holds none."""
     found: list[Run] = []
     for folder in folders:
-        if not folder.exists() or folder == Path():
-            raise UserError(f"runs={'' if folder == Path() else folder} does not exist: give the folder of a run or a sweep")
+        if not folder.exists():
+            raise UserError(f"runs={folder} does not exist: give the folder of a run or a sweep")
         here = [Run(folder)] if (folder / "config.yaml").exists() else runs_under(folder)
         runs = [run for run in here if (run / "config.yaml").exists()]
         if not runs:

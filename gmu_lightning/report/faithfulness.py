@@ -45,7 +45,8 @@ def faithfulness(runs: Sequence[Run]) -> Faithfulness | None:
         return None
     first = asked[0][1]
     lost = {score: np.mean([_lost(folder, p.modalities, score) for folder, p in asked], axis=0) for score in SCORES}
-    by_genre = np.mean([_lost_by_genre(folder, p) for folder, p in asked], axis=0)
+    known = [table for folder, p in asked if np.isfinite(table := _lost_by_genre(folder, p)).any()]
+    by_genre = np.mean(known, axis=0) if known else np.full((len(first.genres), len(first.modalities)), np.nan)
     said = gate_table([p for _, p in asked]).values
     foretold = {measure: _correlation(said[measure], by_genre) for measure in ("gate_weighted", "contribution")}
     return Faithfulness(first.modalities, len(asked), lost, by_genre, foretold)
@@ -55,7 +56,10 @@ def _study(run: Run, test: Predictions) -> Path | None:
     """The folder of the newest one of the test split, of the movies that the run was tested on: evaluate takes others too."""
     for path in sorted((run / "evaluate").glob("*/robustness.json"), reverse=True):
         if json.loads(path.read_text(encoding="utf-8"))["split"] == "test":
-            other = Predictions.read(path.parent / "predictions/test.parquet")
+            predictions = path.parent / "predictions/test.parquet"
+            if not predictions.exists():
+                continue
+            other = Predictions.read(predictions)
             if other.ids == test.ids and other.data_fingerprint == test.data_fingerprint:
                 return path.parent
     return None

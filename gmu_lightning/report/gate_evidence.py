@@ -23,8 +23,8 @@ class GateTable:
 
     Attributes:
         values: {measure: (C, M)}, the columns of gates/by_genre.parquet.
-        agreement: (M,) Spearman's correlation between a movie's genre-weighted gate and the size of its contribution, a mean over
-            genres and seeds; None without exact contributions.
+        agreement: (M,) Spearman's correlation between a movie's genre-weighted gate and the size of its contribution, over the
+            movies that have the modality (without it both are 0), a mean over genres and seeds; None without exact contributions.
     """
 
     genres: tuple[str, ...]
@@ -53,11 +53,15 @@ def _agreement(p: Predictions) -> np.ndarray:
 
     assert p.gate_by_genre is not None
     assert p.contributions is not None
-    gate, size = rankdata(p.gate_by_genre, axis=0), rankdata(np.abs(p.contributions), axis=0)  # (N, M, C)
-    gate, size = gate - gate.mean(axis=0), size - size.mean(axis=0)
-    with np.errstate(invalid="ignore"):
-        each = (gate * size).sum(axis=0) / np.sqrt((gate**2).sum(axis=0) * (size**2).sum(axis=0))  # (M, C)
-    return np.nanmean(np.where(np.isfinite(each), each, 0.0), axis=1)
+    found = np.full(len(p.modalities), np.nan)
+    for m, there in enumerate(p.present.T):
+        gate, size = (rankdata(x[there, m], axis=0) for x in (p.gate_by_genre, np.abs(p.contributions)))  # (N', C)
+        if there.any():
+            gate, size = gate - gate.mean(axis=0), size - size.mean(axis=0)
+            scale = np.sqrt((gate**2).sum(axis=0) * (size**2).sum(axis=0))
+            if (scale > 0).any():  # a genre where nothing moves has no correlation
+                found[m] = ((gate * size).sum(axis=0)[scale > 0] / scale[scale > 0]).mean()
+    return found
 
 
 def decomposition_error(test: Sequence[Predictions]) -> float | None:

@@ -37,7 +37,7 @@ SECTIONS = {
 }
 OPTIONAL = {
     "search": ["searches"],
-    "gates": ["gates"],
+    "gates": ["gates", "still_gates"],
     "movies": ["cards", "driven"],
 }  # sections that may have nothing to tell, and what they tell of
 

@@ -82,15 +82,16 @@ def _about(one: Evidence, faithful: Faithfulness | None) -> str:
     if error is not None:
         words += f" Bias and contributions sum to the logits {'exactly' if error == 0 else f'to {error:.0e}'}."
     if faithful is None:
-        return words + " What is lost without a modality is told once evaluate has run on its runs."
+        return words + " What is lost without a modality is told once evaluate has run on its runs, on test."
     words += f" What is lost without a modality is a mean over {faithful.runs} of them."
     return words + (" Foretold: Spearman's correlation over genres with the AP lost." if _known(faithful) else "")
 
 
 def _evaluations(one: Evidence) -> str:
     """The command that tells what is lost."""
-    each = (f"run={run.folder.absolute()}" for run in one.setting.finished)
-    return " && ".join(shlex.join(["python", "-m", "gmu_lightning.evaluate", run, "robustness=true"]) for run in each)
+    pairs = zip(one.setting.finished, one.setting.of_finished, strict=True)
+    each = ([f"run={run.folder.absolute()}", f"store.dir={config['store']['dir']}"] for run, config in pairs)
+    return "; ".join(shlex.join(["python", "-m", "gmu_lightning.evaluate", *words, "robustness=true"]) for words in each)
 
 
 def _over_movies(one: Evidence, summary: Callable[..., np.ndarray], **also: Any) -> np.ndarray:

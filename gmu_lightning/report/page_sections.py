@@ -90,9 +90,10 @@ def _curve(one: Evidence, column: str, kinds: Mapping[str, str]) -> svg.Line | N
         for row in history(run):
             if row.get(column):
                 by_epoch.setdefault(int(row["epoch"]), []).append(float(row[column]))
-    if not by_epoch:
+    seeds = len(by_epoch.get(0, []))
+    epochs = [epoch for epoch in sorted(by_epoch) if len(by_epoch[epoch]) == seeds]  # beyond, others' seeds would be compared
+    if not epochs:
         return None
-    epochs = sorted(by_epoch)
     return svg.Line(one.name, epochs, [float(np.mean(by_epoch[e])) for e in epochs], kinds[str(one.setting.values["fusion"])])
 
 

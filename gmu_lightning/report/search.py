@@ -29,7 +29,9 @@ def searched_keys(runs: Sequence[Run]) -> set[str]:
     """What a search chose for every one of these runs."""
     files = dict.fromkeys(_file(run.folder.absolute().parent) for run in runs)
     spaces = [set(json.loads(path.read_text(encoding="utf-8"))["space"]) if path.exists() else set() for path in files]
-    return set.intersection(*spaces) if spaces else set()
+    keys = set.intersection(*spaces) if spaces else set()
+    typed = [{override.partition("=")[0] for override in run.overrides} for run in runs]
+    return keys if all(keys <= of for of in typed) else set()  # others may have been put into the search's folder since
 
 
 def _file(sweep: Path) -> Path:

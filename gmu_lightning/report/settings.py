@@ -106,13 +106,17 @@ def _name(values: Mapping[str, str | None], same_modalities: bool, tuned: Collec
 
 
 def _distinct(runs: Iterable[Run]) -> list[tuple[str, Run, Mapping[str, Any]]]:
-    """(setting, run, its configuration) of finished runs and failed ones, by seed; of those with one identity the first that
-    finished, or else the first."""
+    """(setting, run, its configuration) of finished runs and failed ones, by seed; of those with one identity and one
+    fingerprint of their data the first that finished; of those that only failed the first."""
     ended = [(run, status) for run in runs if (status := run.status).get("state") in ("finished", "failed")]
     ended.sort(key=lambda pair: pair[1]["state"] == "failed")
-    first: dict[str, tuple[Run, str]] = {}
+    first: dict[tuple[str, str], tuple[Run, str]] = {}
+    identities = set()
     for run, status in ended:
-        first.setdefault(status["identity"], (run, status["setting"]))
+        if status["state"] == "finished" or status["identity"] not in identities:
+            seen = json.dumps(run.data_fingerprint, sort_keys=True) if status["state"] == "finished" else ""
+            first.setdefault((status["identity"], seen), (run, status["setting"]))
+        identities.add(status["identity"])
     found = [(setting, run, run.config) for run, setting in first.values()]
     return sorted(found, key=lambda row: (len(str(row[2]["seed"])), str(row[2]["seed"])))
 

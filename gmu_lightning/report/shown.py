@@ -38,7 +38,7 @@ def thumbnail(poster: Path) -> str | None:
         with Image.open(poster) as image:
             small = image.convert("RGB")
             small.thumbnail((WIDTH, 2 * WIDTH))
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # a damaged PNG is a SyntaxError
         return None
     kept = io.BytesIO()
     small.save(kept, "JPEG", quality=QUALITY, optimize=True)

@@ -133,6 +133,8 @@ def lines(
 
 def _padded(low: float, high: float) -> tuple[float, float]:
     margin = 0.04 * (high - low) or max(abs(high) * 0.05, 0.01)
+    if low == high == 0:
+        return 0.0, margin
     return (low if low == 0 else low - margin), (high if high == 0 else high + margin)
 
 

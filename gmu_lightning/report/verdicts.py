@@ -121,7 +121,7 @@ class Pair:
         if self.claimed or self.needed is None or self.same or self._nothing:
             return None
         lines = [more_seeds(e.setting, self.needed) for e in (self.a, self.b)]
-        return " && ".join(line for line in lines if line) or None
+        return "; ".join(line for line in lines if line) or None
 
     def row(self) -> dict[str, Any]:
         """Of comparison.json."""

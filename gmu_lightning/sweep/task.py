@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -84,7 +85,12 @@ def compare(config: DictConfig) -> None:
 
     typed = str(config.runs or "")
     folders = [typed] if Path(typed).exists() and typed else typed.split(",")
+    if "" in folders:
+        raise UserError(f"runs={typed} names no folder: give the folder of a run or a sweep, or several with commas")
     runs = runs_in(Path(folder).expanduser() for folder in folders)
+    left = [run for run in runs if run.status.get("state") not in ("finished", "failed", "skipped")]
+    if left:
+        print(f"not compared, for it did not end: {', '.join(str(run.folder) for run in left)}", file=sys.stderr)
     folder = Path(config.output or f"outputs/compare/{datetime.now(UTC).strftime('%Y-%m-%dT%H-%M-%S.%f')}")
     against = None if config.against is None else str(config.against)
     comparison = write_comparison(runs, folder, str(config.metric), against)

@@ -54,7 +54,7 @@ def test_several_folders_are_compared_together(tmp_path):
     ("words", "sentence"),
     [
         (["runs={sweep}/.."], "{sweep}/.. holds no run: it holds sweeps (my sweeps, (old)=1): give one of them"),
-        (["runs="], "runs= does not exist: give the folder of a run or a sweep"),
+        (["runs="], "runs= names no folder: give the folder of a run or a sweep, or several with commas"),
         (["runs={sweep}", "output=/proc/x"], "output=/proc/x cannot be written to"),
         (["runs=away"], "runs=away does not exist: give the folder of a run or a sweep"),
         (["runs={sweep}", "metric=f1"], "metric=f1 is no score: choose one of f1_micro, f1_macro"),

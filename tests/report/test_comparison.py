@@ -120,7 +120,7 @@ def test_what_cannot_be_claimed_says_how_many_seeds_would_tell_and_the_command_f
     assert "no difference between" in pair.sentence
     assert pair.needed is not None
     assert f"about {pair.needed - 3} more seeds of each would be needed" in pair.sentence
-    first, second = pair.command.split(" && ")
+    first, second = pair.command.split("; ")
     words = shlex.split(first)
     assert words[:4] == ["python", "-m", "gmu_lightning.train", "-m"]
     assert f"fusion={pair.a.name}" in words
