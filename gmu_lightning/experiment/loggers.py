@@ -10,6 +10,7 @@ from typing import Any
 from hydra.utils import instantiate
 
 from gmu_lightning.movie import UserError
+from gmu_lightning.report.search import is_trial
 from gmu_lightning.run import Run
 
 
@@ -44,6 +45,7 @@ def wandb_logger(
         project=project,
         entity=entity,
         group=group,
+        job_type="trial" if is_trial(run) else None,
         tags=list(dict.fromkeys([*tags, *made_of])),
         config=config,
         save_dir=str(run.folder),

@@ -40,11 +40,19 @@ class Comparison:
     against: str | None = None
 
     @property
+    def alike(self) -> list[Evidence]:
+        """The settings that were tested on the best one's movies and genres: what one table may hold."""
+        first = self.settings[0].test[0]
+        return [one for one in self.settings if one.test[0].ids == first.ids and one.test[0].genres == first.genres]
+
+    @property
     def verdict(self) -> str:
         """What can be said of all settings together."""
         best, *others = self.settings
         if not others:
-            return f"There is one setting, {best.name}: nothing to compare it with."
+            more = len({row["a"] for row in self.refused}) + len(self.unscored)
+            only = f"There is one setting, {best.name}" + (f", beside {more} that cannot be compared" if more else "")
+            return f"{only}: nothing to compare it with."
         if self.against:
             return self._against(self.against)
         if not self.letters:
@@ -58,7 +66,9 @@ class Comparison:
     def _against(self, baseline: str) -> str:
         above = [pair.a.name for pair in self.pairs if pair.claimed and pair.b.name == baseline]
         below = [pair.b.name for pair in self.pairs if pair.claimed and pair.a.name == baseline]
-        words = f"Every other setting is compared with {baseline} alone. "
+        if not self.pairs:
+            return f"No other setting may be compared with {baseline}: see what was refused below."
+        words = f"Every other setting that may be is compared with {baseline} alone. "
         words += f"{_listed(above)} beat{'s' if len(above) == 1 else ''} it." if above else "None beats it."
         words += f" It beats {_listed(below)}." if below else ""
         rest = len(self.pairs) - len(above) - len(below)

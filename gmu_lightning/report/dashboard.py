@@ -14,6 +14,7 @@ from gmu_lightning.report.evidence import said
 FUSION = "choices.fusion"  # W&B's name of it in a run's configuration
 SCORES = ("test/f1_micro", "test/f1_macro", "test/ap_micro", "test/ap_macro", "test/f1_micro@val")
 CURVES = ("val/f1_micro", "val/ap_micro", "train/loss", "val/loss")
+OTHERS = ("comparison", "trial")  # runs of the group that are no jobs of the comparison
 FIGURES = ("figures/by_genre", "figures/genres")
 
 
@@ -56,7 +57,7 @@ class Dashboard:
                 ws.Section(name="Comparison", is_open=True, panels=[wr.MarkdownPanel(markdown=markdown(self.comparison))]),
             ],
             runset_settings=ws.RunsetSettings(
-                filters=ws.And(ws.Metric("Group") == self.group, ws.Metric("JobType") != "comparison"),
+                filters=ws.And(ws.Metric("Group") == self.group, *(ws.Metric("JobType") != kind for kind in OTHERS)),
                 groupby=[ws.Config("modalities"), ws.Config(FUSION)],
             ),
         )
@@ -76,7 +77,7 @@ class Dashboard:
     @property
     def title(self) -> str:
         """Of both; W&B takes no colons and the like, which could be an emoji's."""
-        return re.sub(r"[^\w .,+-]", "_", f"{self.group} {said(self.comparison.metric)}")
+        return re.sub(r"[^\w .,-]", "_", f"{self.group} {said(self.comparison.metric)}")
 
     def definition(self) -> dict[str, Any]:
         """Both as W&B stores them, as far as that can be known without an account."""

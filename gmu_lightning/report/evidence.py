@@ -14,7 +14,7 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.report.inference import Scored
 from gmu_lightning.report.influence import KINDS, influence
 from gmu_lightning.report.settings import Setting
-from gmu_lightning.run import Predictions
+from gmu_lightning.run import Predictions, Run
 
 TUNED: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {"val": tune_threshold, "val_per_genre": tune_per_genre}
 MATTERS = ("label_policy", "limit", "seed", "plot", "absent", "layout")  # of `data`: what may make one data set two
@@ -50,10 +50,8 @@ class Evidence:
 
     @classmethod
     def of(cls, setting: Setting) -> Evidence:
-        """Read from the runs' files."""
-        return cls(
-            setting, [run.predictions("test") for run in setting.finished], [r.predictions("val") for r in setting.finished]
-        )
+        """Read from the runs' files. Raises UserError, which names the run, where they cannot be."""
+        return cls(setting, [_read(run, "test") for run in setting.finished], [_read(run, "val") for run in setting.finished])
 
     @property
     def name(self) -> str:
@@ -87,6 +85,18 @@ class Evidence:
     def config(self) -> Mapping[str, Any]:
         """Of the first run."""
         return self.setting.of_finished[0]
+
+
+def _read(run: Run, split: str) -> Predictions:
+    try:
+        run.metrics  # noqa: B018  the leaderboard reads them
+        return run.predictions(split)
+    except (OSError, ValueError, KeyError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(
+            f"{run.folder}: its metrics.json or predictions/{split}.parquet cannot be read ({why}): "
+            "leave this run out, or train it again"
+        ) from error
 
 
 def same(a: Evidence, b: Evidence) -> bool:

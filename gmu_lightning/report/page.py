@@ -56,7 +56,7 @@ def write_page(comparison: Comparison, runs: Sequence[Run], folder: Path, shown:
 
 def page(comparison: Comparison, runs: Sequence[Run], shown: Shown) -> str:
     """The page's text."""
-    settings = list(comparison.settings)
+    settings = comparison.alike
     last = max((run for one in settings for run in one.setting.finished), key=lambda run: run.status["ended"])
     data_set = str((settings[0].config.get("choices") or {}).get("data", "the data"))
     movies = browser(comparison, shown)
@@ -99,6 +99,7 @@ def _claims(comparison: Comparison) -> dict[str, Any]:
         "pairs": [pair.row() for pair in comparison.pairs],
         "beside": [said(metric) for metric in beside(comparison.metric)],
         "refused": comparison.refused,
+        "apart": [one.name for one in comparison.settings if one not in comparison.alike],
     }
 
 

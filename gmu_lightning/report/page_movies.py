@@ -22,7 +22,7 @@ TITLES = {"right": "predicted, and true", "missed": "true, and not predicted", "
 
 def chosen_movies(comparison: Comparison) -> list[str]:
     """The test movies that a page shows: a sample drawn with a fixed seed, and those that one modality drives."""
-    ids = comparison.settings[0].test[0].ids
+    ids = comparison.alike[0].test[0].ids
     return list(dict.fromkeys([*sample(ids), *(ids[n] for rows in _driven(comparison).values() for n in rows)]))
 
 
@@ -34,7 +34,7 @@ def sample(ids: Sequence[str]) -> list[str]:
 
 def _driven(comparison: Comparison) -> dict[str, list[int]]:
     """Of the best setting that can say it."""
-    found = (driven(one.test, DRIVEN) for one in comparison.settings)
+    found = (driven(one.test, DRIVEN) for one in comparison.alike)
     return next((rows for rows in found if rows), {})
 
 
@@ -71,13 +71,13 @@ def browser(comparison: Comparison, shown: Shown) -> Browser:
     if not shown.movies:
         return Browser([], [])
     first = comparison.settings[0].test[0]
-    spoken = [_Said.of(one) for one in comparison.settings if one.test[0].ids == first.ids]
+    spoken = [_Said.of(one) for one in comparison.alike]
     row = {movie: n for n, movie in enumerate(first.ids)}
 
     def cards(movies: Iterable[str]) -> list[dict[str, Any]]:
         return [_card(first, row[movie], spoken, shown.movies[movie]) for movie in movies if movie in shown.movies]
 
-    by = next((one.name for one in comparison.settings if driven(one.test, 1)), "")
+    by = next((one.name for one in comparison.alike if driven(one.test, 1)), "")
     groups = [
         {"title": f"Most driven by {modality}, for {by}", "cards": cards(first.ids[n] for n in rows)}
         for modality, rows in _driven(comparison).items()

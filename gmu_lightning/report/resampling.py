@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gmu_lightning.report.inference import LEVEL, Difference, Scored
+from gmu_lightning.report.inference import FEWEST_SEEDS, LEVEL, Difference, Scored
 
 DRAWS = 9_999
 AT_ONCE = 20_000_000  # numbers of a block of draws
@@ -16,9 +16,9 @@ AT_ONCE = 20_000_000  # numbers of a block of draws
 class Resampled(NamedTuple):
     """What two resampling tests say of a difference."""
 
-    low: float  # the middle 95 % of a bootstrap over movies and seeds
-    high: float
-    p_bootstrap: float  # of that bootstrap, the share beyond 0, doubled
+    low: float | None  # the middle 95 % of a bootstrap over movies and seeds; None of too few seeds to draw from
+    high: float | None
+    p_bootstrap: float | None  # of that bootstrap, the share beyond 0, doubled
     p_permutation: float  # of swapping the two settings movie by movie: of these runs alone, whatever other seeds would do
 
 
@@ -101,12 +101,16 @@ class Resampling:
             of_these = [pair for pair in pairs if _movies(pair.a) == count]
             self._p |= zip(map(id, of_these), permuted(of_these), strict=True)
 
-    def interval(self, one: Scored) -> tuple[float, float]:
-        """Of a setting's mean."""
+    def interval(self, one: Scored) -> tuple[float, float] | tuple[None, None]:
+        """Of a setting's mean; of fewer seeds than three it would tell of movies alone."""
+        if one.seeds < FEWEST_SEEDS:
+            return None, None
         return self._bootstraps[_movies(one)].interval(one)
 
     def of(self, pair: Difference) -> Resampled:
         """Of a difference."""
+        if min(pair.a.seeds, pair.b.seeds) < FEWEST_SEEDS:
+            return Resampled(None, None, None, self._p[id(pair)])
         return Resampled(*self._bootstraps[_movies(pair.a)].difference(pair), self._p[id(pair)])
 
 

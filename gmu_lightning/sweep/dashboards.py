@@ -31,7 +31,14 @@ def write_dashboard(folder: Path, output: Path, metric: str, mode: str, entity: 
         compare(runs, metric),
     )
     path = output / "dashboard.json"
-    write_json(path, found.definition())
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(path, found.definition())
+    except (SyntaxError, ValueError) as error:  # the library reads filters as Python
+        why = " ".join(str(error).split())
+        raise UserError(f"W&B's library takes no sweep of the name {folder.resolve().name} ({why}): rename the folder") from error
+    except OSError as error:
+        raise UserError(f"output={output} cannot be written to ({error}): give another folder") from error
     print(path)
     if mode == "online":
         print("\n".join(_saved(found, path)))

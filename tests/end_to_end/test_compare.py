@@ -83,6 +83,39 @@ def test_a_dashboard_is_always_kept_as_a_file_and_written_only_where_w_b_can_be_
     assert (tmp_path / "other/dashboard.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "output", "sentence"),
+    [
+        ("it's", "board", "W&B's library takes no sweep of the name it's"),
+        ("text+image", "/proc/x", "output=/proc/x cannot be written to"),
+        ("text+image", "board", None),
+    ],
+)
+def test_a_dashboard_of_an_odd_name_or_place_is_made_or_refused_in_a_sentence(tmp_path, name, output, sentence):
+    pytest.importorskip("wandb_workspaces")
+    Sweep(tmp_path / name).rivals()
+    done = typed("dashboard", f"runs={name}", "mode=offline", f"output={output}", folder=tmp_path, store=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (1 if sentence else 0, False), done.stderr
+    if sentence:
+        assert last_line(done.stderr).startswith(sentence)
+
+
+def test_a_run_that_cannot_be_read_is_named(sweep, tmp_path):
+    run = next(folder for folder in sweep.iterdir() if folder.is_dir())
+    (run / "predictions/val.parquet").unlink()
+    done = typed("compare", f"runs={sweep}", folder=tmp_path, store=tmp_path)
+    assert done.returncode == 1
+    assert last_line(done.stderr).startswith(f"{run}: its metrics.json or predictions/val.parquet cannot be read")
+
+
+def test_a_run_that_did_not_end_is_told_of(sweep, tmp_path):
+    left = Sweep(sweep).run("mean", 9)
+    left.end("running")
+    done = typed("compare", f"runs={sweep}", folder=tmp_path, store=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"not compared, for it did not end: {left.folder}" in done.stderr
+
+
 def test_the_command_for_more_seeds_adds_them_to_the_sweep(tmp_path, raw):
     """Typed as it is printed, from another folder."""
     words = ("-m", *SMOKE, f"data.root={raw}", "fusion=mean,concat", "seed=1,2,3", "hydra.sweep.dir=made")

@@ -201,6 +201,16 @@ def test_seeds_that_saw_different_data_are_no_setting(sweep):
     assert [one.name for one in found.settings] == ["concat"]
 
 
+def test_one_configuration_on_other_data_does_not_vanish(sweep):
+    sweep.three_seeds("mean", 2.0)
+    sweep.three_seeds("concat", 1.0)
+    other = Sweep(sweep.folder, fingerprint=sweep.fingerprint | {"movies": "m2"})
+    other.three_seeds("mean", 0.5, data={"root": "/other"})
+    found = compare(runs_under(sweep.folder))
+    assert [(row["a"], row["b"]) for row in found.refused] == [("mean", "mean")]
+    assert "beside 1 that cannot be compared" in found.verdict
+
+
 def test_another_threshold_is_refused(sweep):
     sweep.three_seeds("mean", 1.0)
     for run in sweep.three_seeds("concat", 1.0):

@@ -43,6 +43,7 @@ def test_only_the_sweep_s_jobs_are_shown_grouped_by_what_they_are(dashboard):
     (runs,) = dashboard.definition()["workspace"]["spec"]["section"]["runSets"]
     kept = [(f["key"]["name"], f["op"], f["value"]) for f in runs["filters"]["filters"]]
     assert ("group", "=", "my sweep") in kept
+    assert {value for name, op, value in kept if op == "!="} == {"comparison", "trial"}
     assert [key["name"] for key in runs["grouping"]] == ["modalities.value", "choices.value.fusion"]
 
 

@@ -74,3 +74,14 @@ def test_three_modalities_are_each_taken_alone(sweep):
     run = sweep.run("gmu_hier", modalities="text+video+audio")
     study(run, {"text": 0.3, "video": 0.2, "audio": -0.1})
     assert faithfulness([run]).lost["f1_micro"] == pytest.approx([0.3, 0.2, -0.1])
+
+
+def test_a_study_without_genres_or_half_written_takes_nothing_from_the_others(sweep):
+    runs = sweep.three_seeds("gmu_original")
+    study(runs[0], LOST, by_genre=GENRES)
+    study(runs[1], LOST)
+    study(runs[2], LOST)
+    (runs[2] / "evaluate/1/predictions/test.parquet").unlink()
+    found = faithfulness(runs)
+    assert found.runs == 2
+    assert found.lost_by_genre == pytest.approx(np.array([[0.1 * n] * 2 for n in range(len(GENRES))]))

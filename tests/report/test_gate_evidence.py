@@ -34,6 +34,17 @@ def test_agreement_is_spearman_s_over_movies_a_mean_over_genres(sweep):
     assert gate_table([p]).agreement == pytest.approx(expected)
 
 
+def test_movies_without_a_modality_make_no_agreement(sweep):
+    p = sweep.run("gmu_original").predictions("test")
+    there = np.arange(len(p.ids)) % 2 == 0
+    expected = np.mean(
+        [spearmanr(p.gate_by_genre[there, 0, c], np.abs(p.contributions[there, 0, c])).statistic for c in range(4)]
+    )
+    p.present[~there, 0] = False
+    p.gate_by_genre[~there, 0] = p.contributions[~there, 0] = 0.0
+    assert gate_table([p]).agreement[0] == pytest.approx(expected)
+
+
 def test_without_contributions_there_is_no_agreement(sweep):
     p = sweep.run("gmu_original").predictions("test")
     p.contributions = None

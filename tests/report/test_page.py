@@ -263,6 +263,32 @@ def test_what_failed_was_skipped_or_was_wrong_with_the_data_is_told(sweep):
     assert "fusion=max takes at least 2 modalities (1 job)" in words
 
 
+def test_settings_on_other_movies_or_genres_share_no_table(sweep):
+    other = Sweep(
+        sweep.folder, {"val": 30, "test": 10}, ("Western", *GENRES[::-1]), {"movies": "m2", "text": "t2", "image": "i2"}
+    )
+    other.three_seeds("mean", 1.0)
+    runs = runs_under(sweep.folder)
+    found = compare(runs)
+    text = page(found, runs, Shown({movie: ShownMovie("A plot.", None) for movie in chosen_movies(found)}))
+    tables = [t for t in Tables(text).tables if t[0][0][0] == "setting"]
+    names = {row[0][0] for table in tables for row in table[1:]}
+    assert names
+    assert ("mean text+image" in names) is (len(names) == 1)
+    assert "and therefore in none of the sections below the leaderboard" in text
+
+
+def test_scores_of_nothing_are_drawn(sweep, tmp_path):
+    alone = Sweep(tmp_path / "alone")
+    for run in alone.three_seeds("mean"):
+        for split in ("val", "test"):
+            said = run.predictions(split)
+            said.logits = np.full_like(said.logits, -3.0)
+            said.write(run / f"predictions/{split}.parquet")
+    runs = runs_under(alone.folder)
+    assert "0.000" in page(compare(runs), runs, Shown())
+
+
 def test_a_search_s_budget_spread_and_winners_are_told(sweep, runs):
     trials = [{"params": {"lr": 0.1 * n}, "score": score} for n, score in enumerate((0.2, 0.6, 0.4, None))]
     settings = [

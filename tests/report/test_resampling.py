@@ -9,7 +9,7 @@ from scipy import stats
 from gmu_lightning.report.inference import Difference, Scored
 from gmu_lightning.report.resampling import Bootstrap, Resampling
 
-NOTHING = Scored(np.full(2, 0.5), np.zeros((2, 200)))
+NOTHING = Scored(np.full(3, 0.5), np.zeros((3, 200)))
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def movies() -> np.ndarray:
 @pytest.fixture
 def one(movies) -> Scored:
     """A setting whose seeds do not matter."""
-    return Scored(np.full(2, 0.5 + movies.mean()), np.tile(movies - movies.mean(), (2, 1)))
+    return Scored(np.full(3, 0.5 + movies.mean()), np.tile(movies - movies.mean(), (3, 1)))
 
 
 def random(seed: int, movies: int = 90) -> Scored:
@@ -65,3 +65,11 @@ def test_settings_on_other_movies_are_resampled_by_themselves():
     found = Resampling([a, other, b], [pair])
     assert found.of(pair) == Resampling([a, b], [pair]).of(pair)
     assert found.interval(other) == Resampling([other], []).interval(other)
+
+
+def test_of_fewer_than_three_seeds_no_bootstrap_is_told():
+    few = Scored(np.array([0.5, 0.6]), np.zeros((2, 90)))
+    pair = Difference(few, random(1))
+    found = Resampling([few, pair.b], [pair])
+    assert found.interval(few) == (None, None)
+    assert found.of(pair)[:3] == (None, None, None)
