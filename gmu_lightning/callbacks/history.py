@@ -35,12 +35,13 @@ class Epochs:
         self.scores: list[dict[str, float]] = []
 
     def add(self, epoch: int, step: int, seconds: float, lr: float, loss: float, found: dict[str, float]) -> None:
-        """An epoch that has ended. Raises UserError where its mean training loss is no number."""
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the training loss became {loss} in epoch {epoch}: "
-                "lower optimizer.lr, clip the gradient with trainer.gradient_clip_val=1.0, or use trainer.precision=32-true"
-            )
+        """An epoch that has ended. Raises UserError where its mean training loss, or the loss on val after it, is no number."""
+        for name, value in (("training", loss), ("val", found["val/loss"])):
+            if not math.isfinite(value):
+                raise UserError(
+                    f"the {name} loss became {value} in epoch {epoch}: "
+                    "lower optimizer.lr, clip the gradient with trainer.gradient_clip_val=1.0, or use trainer.precision=32-true"
+                )
         row = {"epoch": epoch, "step": step, "seconds": round(seconds, 4), "lr": lr, "train/loss": loss}
         self.rows.append(row | {f"val/{name}": found[f"val/{name}"] for name in SHOWN})
         self.scores.append(found)

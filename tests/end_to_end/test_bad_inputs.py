@@ -121,12 +121,18 @@ def test_a_zero_byte_poster_and_a_broken_record_cost_no_run_unless_strict(typed,
         ("modalities=text", "fusion=gmu_original takes at least 2 modalities"),
         ("seed=first", "seed=first is no seed: give a whole number"),
         ("trainer.max_epochs=many", "trainer.max_epochs=many is no such number: give a whole number from 1 on"),
-        ("optimizer.lr=1e30", "the training loss became nan"),
+        ("optimizer.lr=1e30", "the val loss became nan in epoch 0"),
         ("data.root=", "holds something, and nothing is overwritten"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_answered_in_a_sentence(typed, words, sentence):
     assert typed(*PLANTED, *RUN, "trainer.max_epochs=2", words).refused(sentence)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value", "ignore:Encountered `nan`")
+def test_a_run_that_diverges_in_its_last_step_says_so(typed):
+    words = ("data=planted", "data.movies=240", *RUN, "optimizer.lr=1e30")
+    assert typed(*words).refused("the val loss became nan in epoch 0: lower optimizer.lr")
 
 
 def test_weights_that_are_nowhere_are_never_replaced_by_random_ones(here, store):
