@@ -112,8 +112,11 @@ class Pair:
             return "there is nothing to look for"
         if self.needed is None:
             return f"no number of seeds would show a difference of this size on these {len(self.a.test[0].ids)} test movies"
-        more = max(self.needed - min(len(self.a.test), len(self.b.test)), 1)
-        return f"about {seeds(more, 'more ')} of each would be needed to see one of this size"
+        more = [max(self.needed - len(one.test), 0) for one in (self.a, self.b)]
+        if more[0] != more[1]:
+            of_both = f"{seeds(more[0], 'more ')} of {self.a.name} and {more[1]} of {self.b.name}"
+            return f"about {of_both} would be needed to see one of this size"
+        return f"about {seeds(max(more[0], 1), 'more ')} of each would be needed to see one of this size"
 
     @cached_property
     def command(self) -> str | None:

@@ -55,3 +55,12 @@ def test_the_temperature_of_val_mends_test():
     found = calibration(said(*drawn(3.0, 1)), said(*drawn(3.0, 2), "test"))
     assert found.before.error > 0.08
     assert found.after.error < 0.02
+
+
+def test_the_temperature_is_val_s_whatever_test_would_ask_for():
+    val, test = said(*drawn(3.0, 1)), said(*drawn(1.0, 2), "test")
+    found = calibration(val, test)
+    assert found.temperature == pytest.approx(3.0, rel=0.06)
+    scaled = 1 / (1 + np.exp(-test.logits / found.temperature))
+    assert found.after.error == pytest.approx(reliability(test.labels, scaled).error)
+    assert found.after.error > found.before.error

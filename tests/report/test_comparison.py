@@ -130,6 +130,19 @@ def test_what_cannot_be_claimed_says_how_many_seeds_would_tell_and_the_command_f
     assert f"fusion={pair.b.name}" in second
 
 
+def test_of_unequal_numbers_of_seeds_each_is_told_what_it_lacks(sweep):
+    runs = [
+        *sweep.three_seeds("a", 1.0, spread=0.3),
+        *sweep.three_seeds("b", 1.25, spread=0.3),
+        sweep.run("b", 4, 1.25, spread=0.3),
+    ]
+    (pair,) = compare(runs).pairs
+    lacks = {one.name: pair.needed - len(one.test) for one in (pair.a, pair.b)}
+    assert (
+        f"about {lacks[pair.a.name]} more seeds of {pair.a.name} and {lacks[pair.b.name]} of {pair.b.name} would" in pair.sentence
+    )
+
+
 def test_fewer_than_three_seeds_claim_nothing(sweep):
     runs = [sweep.run("gmu_hier", 1, 3.0), sweep.run("gmu_hier", 2, 3.0), *sweep.three_seeds("concat", 0.3)]
     found = compare(runs)

@@ -233,6 +233,35 @@ def test_what_strangers_wrote_is_text(sweep):
     assert evil + " & more" in "".join(Tables(text).words)
 
 
+def test_a_movie_s_card_says_what_was_predicted_and_what_each_modality_added(runs):
+    found, test = compare(runs), of(runs, "gmu_original")
+    row = {movie: n for n, movie in enumerate(test[0].ids)}
+    movie = next(movie for movie in chosen_movies(found) if test[0].labels[row[movie]].sum() > 1)
+    text = page(found, runs, Shown({movie: ShownMovie("A plot.", None)}))
+    probabilities = np.mean([p.probabilities[row[movie]] for p in test], axis=0)
+    parts = np.mean([p.contributions[row[movie]] for p in test], axis=0)
+    cells = [line[1][0] for table in Tables(text).tables if len(table[0]) == 2 for line in table if line[0][0].startswith("gmu_")]
+    has = test[0].labels[row[movie]]
+    expected = [
+        f"{genre} {probabilities[c]:.2f} (text {parts[0, c]:+.1f}, image {parts[1, c]:+.1f})"
+        for c, genre in enumerate(GENRES)
+        if has[c] or probabilities[c] >= 0.5
+    ]
+    assert expected
+    assert cells[0] == ", ".join(expected)
+    right = [genre for c, genre in enumerate(GENRES) if has[c] and probabilities[c] >= 0.5]
+    assert all(f'<span class="right" title="predicted, and true">{genre} ' in text for genre in right)
+
+
+def test_drawn_intervals_are_the_numbers(runs):
+    found = compare(runs)
+    text = page(found, runs, Shown())
+    for one in found.settings:
+        mean, low, high = one.scored("f1_micro").interval
+        letters = found.letters[one.name]
+        assert f"<title>{one.name}  {letters}: {mean:.4f} [{low:.4f}, {high:.4f}]</title>" in text
+
+
 def test_published_rows_are_marked_and_in_no_test(runs):
     found = compare(runs)
     rows = [row for row in Tables(page(found, runs, Shown())).rows("micro F1") if "published" in row["fusion"][0]]
