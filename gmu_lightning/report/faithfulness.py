@@ -45,9 +45,10 @@ def faithfulness(runs: Sequence[Run]) -> Faithfulness | None:
         return None
     first = asked[0][1]
     lost = {score: np.mean([_lost(folder, p.modalities, score) for folder, p in asked], axis=0) for score in SCORES}
-    known = [table for folder, p in asked if np.isfinite(table := _lost_by_genre(folder, p)).any()]
-    by_genre = np.mean(known, axis=0) if known else np.full((len(first.genres), len(first.modalities)), np.nan)
-    said = gate_table([p for _, p in asked]).values
+    known = [(p, table) for folder, p in asked if np.isfinite(table := _lost_by_genre(folder, p)).any()]
+    nothing = np.full((len(first.genres), len(first.modalities)), np.nan)
+    by_genre = np.mean([table for _, table in known], axis=0) if known else nothing
+    said = gate_table([p for p, _ in known] or [first]).values  # of the very runs whose losses are known
     foretold = {measure: _correlation(said[measure], by_genre) for measure in ("gate_weighted", "contribution")}
     return Faithfulness(first.modalities, len(asked), lost, by_genre, foretold)
 

@@ -55,7 +55,7 @@ def test_genre_by_genre_it_is_correlated_with_what_was_said_of_the_genre(sweep):
     run = sweep.run("gmu_original")
     study(run, LOST, by_genre=GENRES)
     found = faithfulness([run])
-    assert found.lost_by_genre == pytest.approx(np.array([[0.1 * n] * 2 for n in range(len(GENRES))]))
+    assert found.lost_by_genre == pytest.approx(np.array([[0.1 * n, 0.05 * n] for n in range(len(GENRES))]))
     said = gate_table([run.predictions("test")]).values
     for measure in ("gate_weighted", "contribution"):
         expected = [spearmanr(said[measure][:, m], found.lost_by_genre[:, m]).statistic for m in range(2)]
@@ -84,4 +84,7 @@ def test_a_study_without_genres_or_half_written_takes_nothing_from_the_others(sw
     (runs[2] / "evaluate/1/predictions/test.parquet").unlink()
     found = faithfulness(runs)
     assert found.runs == 2
-    assert found.lost_by_genre == pytest.approx(np.array([[0.1 * n] * 2 for n in range(len(GENRES))]))
+    assert found.lost_by_genre == pytest.approx(np.array([[0.1 * n, 0.05 * n] for n in range(len(GENRES))]))
+    said = gate_table([runs[0].predictions("test")]).values["gate_weighted"]  # of the one run whose losses are known
+    expected = [spearmanr(said[:, m], found.lost_by_genre[:, m]).statistic for m in range(2)]
+    assert found.foretold["gate_weighted"] == pytest.approx(expected)
