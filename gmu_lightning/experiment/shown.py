@@ -12,7 +12,7 @@ from gmu_lightning.experiment.build import make
 from gmu_lightning.experiment.conf import checked_as_data
 from gmu_lightning.movie import Movie, UserError
 from gmu_lightning.report.gate_evidence import Truth
-from gmu_lightning.report.shown import Shown, ShownMovie, thumbnail
+from gmu_lightning.report.page.shown import Shown, ShownMovie, thumbnail
 from gmu_lightning.run import Run
 
 

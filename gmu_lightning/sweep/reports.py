@@ -10,9 +10,9 @@ from gmu_lightning.files import write_text
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.comparison import Comparison, compare, write
 from gmu_lightning.report.latex import latex
-from gmu_lightning.report.page import write_page
-from gmu_lightning.report.page_movies import chosen_movies
-from gmu_lightning.report.shown import Shown
+from gmu_lightning.report.page.movies import chosen_movies
+from gmu_lightning.report.page.shown import Shown
+from gmu_lightning.report.page.write import write_page
 from gmu_lightning.run import Run
 
 

@@ -18,9 +18,9 @@ from gmu_lightning.files import write_json
 from gmu_lightning.metrics import tune_per_genre
 from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.gate_evidence import Truth
-from gmu_lightning.report.page import page, write_page
-from gmu_lightning.report.page_movies import SAMPLE, chosen_movies
-from gmu_lightning.report.shown import Shown, ShownMovie, thumbnail
+from gmu_lightning.report.page.movies import SAMPLE, chosen_movies
+from gmu_lightning.report.page.shown import Shown, ShownMovie, thumbnail
+from gmu_lightning.report.page.write import page, write_page
 from gmu_lightning.run import Run, runs_under
 
 from .made import GENRES, Sweep, study

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmu_lightning.report import svg
 from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.latex import escaped, latex
+from gmu_lightning.report.page import svg
 
 from .made import Sweep
 

@@ -11,14 +11,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gmu_lightning.files import write_text
-from gmu_lightning.report import page_sections as sections
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.evidence import Evidence, said
-from gmu_lightning.report.page_board import board
-from gmu_lightning.report.page_gates import gate_section, still_gates
-from gmu_lightning.report.page_movies import browser
+from gmu_lightning.report.page import sections
+from gmu_lightning.report.page.board import board
+from gmu_lightning.report.page.gates import gate_section, still_gates
+from gmu_lightning.report.page.movies import browser
+from gmu_lightning.report.page.shown import Shown
 from gmu_lightning.report.search import searches
-from gmu_lightning.report.shown import Shown
 from gmu_lightning.report.verdicts import beside
 from gmu_lightning.run import Run
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from gmu_lightning.report import svg
 from gmu_lightning.report.calibration import BINS, calibration
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.evidence import Evidence, said
 from gmu_lightning.report.genres import co_occurrence, genre_scores
+from gmu_lightning.report.page import svg
 from gmu_lightning.run import Run
 
 GENRE_SCORES = {

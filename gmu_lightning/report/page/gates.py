@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gmu_lightning.report import svg
 from gmu_lightning.report.evidence import Evidence
 from gmu_lightning.report.faithfulness import Faithfulness, faithfulness
 from gmu_lightning.report.gate_evidence import GateTable, Recovered, Truth, decomposition_error, gate_table, recovered
+from gmu_lightning.report.page import svg
 from gmu_lightning.run import Predictions
 
 STILL = 1e-6  # a standard deviation that is rounding

@@ -10,7 +10,7 @@ import numpy as np
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.evidence import Evidence
 from gmu_lightning.report.gate_evidence import driven
-from gmu_lightning.report.shown import Shown, ShownMovie
+from gmu_lightning.report.page.shown import Shown, ShownMovie
 from gmu_lightning.run import Predictions
 
 SAMPLE = 36  # movies of the browser

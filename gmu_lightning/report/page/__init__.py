@@ -1,0 +1,1 @@
+"""The page of a comparison: report.html, one file that needs no network."""
