@@ -259,6 +259,11 @@ class Run:
             lock.release()
 
 
+def disagreeing(a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
+    """The keys of two data fingerprints that both have and that differ: none, and the runs saw the same data."""
+    return [key for key in a if a[key] != b.get(key, a[key])]
+
+
 def runs_under(folder: Path) -> list[Run]:
     """The runs directly below a folder, by name."""
     return [Run(path.parent) for path in sorted(folder.glob("*/status.json"))]

@@ -9,9 +9,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from gmu_lightning.files import write_json, write_text
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.evidence import Evidence, checked_metric, said, same, why_not
+from gmu_lightning.report.evidence import Evidence, checked_metric, same, why_not
 from gmu_lightning.report.inference import LEVEL, Difference, holm, letters
 from gmu_lightning.report.resampling import Resampling
 from gmu_lightning.report.settings import Setting, settings_of
@@ -21,10 +20,12 @@ from gmu_lightning.run import Run, runs_under
 
 @dataclass(frozen=True)
 class Comparison:
-    """Settings by falling mean, every pair of them that may be compared, and why others may not.
+    """Settings, every pair of them that may be compared, and why others may not.
 
     Attributes:
-        letters: {name: letters}; settings that share one cannot be told apart. Empty where not every pair is compared.
+        settings: by falling mean; what most of them were tested on comes first, those tested on other movies follow.
+        letters: {name: letters} of `alike`; settings that share one cannot be told apart. Empty where not every pair of these is
+            compared.
         unscored: settings without a finished run.
         resampling: of the settings and the pairs.
         against: the one setting that all others are compared with; None where every pair is.
@@ -41,20 +42,28 @@ class Comparison:
 
     @property
     def alike(self) -> list[Evidence]:
-        """The settings that were tested on the best one's movies and genres: what one table may hold."""
-        first = self.settings[0].test[0]
-        return [one for one in self.settings if one.test[0].ids == first.ids and one.test[0].genres == first.genres]
+        """The settings that were tested on the first one's movies, genres and labels: what one table may hold."""
+        return [one for one in self.settings if one.tested_as(self.settings[0])]
+
+    @property
+    def apart(self) -> list[Evidence]:
+        """Those that were tested on others."""
+        return [one for one in self.settings if not one.tested_as(self.settings[0])]
 
     @property
     def verdict(self) -> str:
         """What can be said of all settings together."""
-        best, *others = self.settings
-        if not others:
-            more = len({row["a"] for row in self.refused}) + len(self.unscored)
-            only = f"There is one setting, {best.name}" + (f", beside {more} that cannot be compared" if more else "")
-            return f"{only}: nothing to compare it with."
         if self.against:
             return self._against(self.against)
+        rest = f" Tested on other movies, genres or labels: {_listed([one.name for one in self.apart])}." if self.apart else ""
+        return self._of_alike(len(self.apart)) + rest
+
+    def _of_alike(self, apart: int) -> str:
+        best, *others = self.alike
+        if not others:
+            more = len({row["a"] for row in self.refused if row["a"] == row["b"]}) + len(self.unscored) + apart
+            only = f"There is one setting, {best.name}" + (f", beside {more} that cannot be compared" if more else "")
+            return f"{only}: nothing to compare it with."
         if not self.letters:
             return "Not every pair may be compared, so there is no ranking: see what was refused below."
         ties = [one.name for one in others if set(self.letters[one.name]) & set(self.letters[best.name])]
@@ -78,7 +87,7 @@ class Comparison:
         """comparison.json."""
         return {
             "metric": self.metric,
-            "movies": len(self.settings[0].test[0].ids),
+            "movies": len(self.settings[0].test[0].ids),  # of those settings that are `alike`
             "level": LEVEL,
             "against": self.against,
             "settings": [self._setting(one) for one in self.settings],
@@ -92,6 +101,7 @@ class Comparison:
         return {
             "name": one.name,
             "seeds": len(one.test),
+            "movies": len(one.test[0].ids),
             "mean": interval.mean,
             "low": interval.low,
             "high": interval.high,
@@ -145,7 +155,7 @@ def compare(runs: Iterable[Run], metric: str = "f1_micro", against: str | None =
         raise UserError("none of these runs finished: there is nothing to compare")
     refused = [{"a": e.name, "b": e.name, "why": why} for e in scored if (why := e.split_within)]
     apart = {row["a"] for row in refused}
-    sound = sorted((e for e in scored if e.name not in apart), key=lambda e: -e.scored(metric).mean)
+    sound = _ranked([e for e in scored if e.name not in apart], metric)
     if not sound:
         raise UserError(f"nothing can be compared: {refused[0]['a']}: {refused[0]['why']}")
     baseline = None if against is None else _baseline(against, [e.name for e in sound])
@@ -160,11 +170,29 @@ def compare(runs: Iterable[Run], metric: str = "f1_micro", against: str | None =
     differences = [Difference(a.scored(metric), b.scored(metric)) for a, b in both]
     resampling = Resampling([e.scored(metric) for e in sound], differences)
     pairs = _pairs(metric, both, differences, resampling)
-    told_apart = [(pair.a.name, pair.b.name) for pair in pairs if pair.claimed]
-    complete = len(pairs) == len(sound) * (len(sound) - 1) // 2
-    found = letters([e.name for e in sound], told_apart) if complete else {}
     unscored = [one for one in settings if not one.finished]
-    return Comparison(metric, sound, pairs, refused, found, unscored, resampling, baseline)
+    return Comparison(metric, sound, pairs, refused, _letters(sound, pairs), unscored, resampling, baseline)
+
+
+def _ranked(settings: Sequence[Evidence], metric: str) -> list[Evidence]:
+    """By falling mean, in groups that were tested alike; the largest group first, of equally large ones the better one."""
+    groups: list[list[Evidence]] = []
+    for one in sorted(settings, key=lambda e: -e.scored(metric).mean):
+        group = next((of for of in groups if one.tested_as(of[0])), None)
+        if group is None:
+            groups.append([one])
+        else:
+            group.append(one)
+    return [one for group in sorted(groups, key=len, reverse=True) for one in group]
+
+
+def _letters(sound: Sequence[Evidence], pairs: Sequence[Pair]) -> dict[str, str]:
+    """Of the settings tested as the first was; none where not every pair of these is compared."""
+    names = [one.name for one in sound if one.tested_as(sound[0])]
+    among = [pair for pair in pairs if {pair.a.name, pair.b.name} <= set(names)]
+    if len(among) < len(names) * (len(names) - 1) // 2:
+        return {}
+    return letters(names, [(pair.a.name, pair.b.name) for pair in among if pair.claimed])
 
 
 def _baseline(words: str, names: Sequence[str]) -> str:
@@ -224,48 +252,3 @@ def _levels(p: Sequence[float | None]) -> list[float]:
     for rank, (_, n) in enumerate(known):
         levels[n] = ALPHA / (len(known) - rank)
     return levels
-
-
-def write(comparison: Comparison, folder: Path) -> None:
-    """comparison.json and comparison.md."""
-    write_json(folder / "comparison.json", comparison.as_json())
-    write_text(folder / "comparison.md", markdown(comparison))
-
-
-def markdown(comparison: Comparison) -> str:
-    """For reading."""
-    found = comparison.as_json()
-    lines = [
-        f"# {said(comparison.metric)[0].upper()}{said(comparison.metric)[1:]} on {found['movies']} test movies",
-        "",
-        comparison.verdict,
-        "",
-        "| setting | seeds | mean | 95 % interval | val | |",
-        "|---|---:|---:|---|---:|---|",
-    ]
-    for one in found["settings"]:
-        ends = "too few seeds" if one["low"] is None else f"[{one['low']:.3f}, {one['high']:.3f}]"
-        lines.append(
-            f"| {one['name']} | {one['seeds']} | {one['mean']:.3f} | {ends} | {one['val']:.3f} | {one['letters'] or ''} |"
-        )
-    lines += [
-        "",
-        "Settings that share a letter cannot be told apart. Intervals hold the mean over all seeds and all such movies: "
-        "Student's, over the variance between seeds and between movies (infinitesimal jackknife). p are Holm's over "
-        + (f"the {len(comparison.pairs)} pairs with {comparison.against}." if comparison.against else "all pairs."),
-    ]
-    lines += ["", f"## Against {comparison.against}" if comparison.against else "## Pairs", ""]
-    for pair in sorted(comparison.pairs, key=lambda pair: not pair.claimed):
-        lines.append(f"- {pair.sentence}.")
-        if pair.only_on_val:
-            lines.append(f"  {pair.only_on_val} wins on val, and not on test: val chose it by chance, or was tuned on.")
-        if pair.command:
-            lines.append(f"  `{pair.command}`")
-    flagged = [(one["name"], one["warnings"]) for one in found["settings"] + found["without_scores"] if one["warnings"]]
-    for title, rows in (
-        ("Warnings", [f"- {name}: {warning}" for name, warnings in flagged for warning in warnings]),
-        ("Not compared", [f"- {row['a']} and {row['b']}: {row['why']}" for row in comparison.refused]),
-    ):
-        if rows:
-            lines += ["", f"## {title}", "", *rows]
-    return "\n".join(lines) + "\n"

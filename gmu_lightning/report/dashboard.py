@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.comparison import Comparison, markdown
+from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.evidence import said
+from gmu_lightning.report.markdown import markdown
 
 FUSION = "choices.fusion"  # W&B's name of it in a run's configuration
 SCORES = ("test/f1_micro", "test/f1_macro", "test/ap_micro", "test/ap_macro", "test/f1_micro@val")

@@ -14,7 +14,7 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.report.inference import Scored
 from gmu_lightning.report.influence import KINDS, influence
 from gmu_lightning.report.settings import Setting
-from gmu_lightning.run import Predictions, Run
+from gmu_lightning.run import Predictions, Run, disagreeing
 
 TUNED: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {"val": tune_threshold, "val_per_genre": tune_per_genre}
 MATTERS = ("label_policy", "limit", "seed", "plot", "absent", "layout")  # of `data`: what may make one data set two
@@ -73,6 +73,11 @@ class Evidence:
             self._known[metric, split] = Scored(np.array([f.score for f in found]), np.stack([f.psi for f in found]))
         return self._known[metric, split]
 
+    def tested_as(self, other: Evidence) -> bool:
+        """Whether both were tested on the same movies, genres and labels."""
+        a, b = self.test[0], other.test[0]
+        return a.ids == b.ids and a.genres == b.genres and np.array_equal(a.labels, b.labels)
+
     @property
     def split_within(self) -> str | None:
         """Why the setting's own seeds cannot be put together; None where they can."""
@@ -119,9 +124,7 @@ def unlike(a: Predictions, b: Predictions, config_a: Mapping[str, Any], config_b
     set_a, set_b = (str((config.get("choices") or {}).get("data", "")) for config in (config_a, config_b))
     if set_a != set_b:
         return f"one was tested on {set_a}, the other on {set_b}"
-    differ = [
-        key for key in a.data_fingerprint if a.data_fingerprint[key] != b.data_fingerprint.get(key, a.data_fingerprint[key])
-    ]
+    differ = disagreeing(a.data_fingerprint, b.data_fingerprint)
     if not differ and a.ids == b.ids and a.genres == b.genres and np.array_equal(a.labels, b.labels):
         return None
     options = [

@@ -20,18 +20,21 @@ FEWEST_GENRES = 4  # whose order says anything
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Of a gated setting: what its test scores lost when every movie went without a modality. Means over the runs asked.
+    """What a setting's test scores lost when every movie went without a modality. Means over the runs that were asked.
 
     Attributes:
-        runs: how many of the setting's runs were asked.
+        runs: how many were asked.
+        others: the runs that were not.
         lost: {`f1_micro` or `ap_micro`: (M,)}, the whole score less the score without the modality; nan where it is not known.
         lost_by_genre: (C, M) average precision of the genre; nan where a genre has no movie, or the file is older than its table.
         foretold: {`gate_weighted` or `contribution`: (M,)}, Spearman's correlation over genres between that measure and
-            `lost_by_genre`: whether a modality is missed most where it was said to matter most. nan where nothing varies.
+            `lost_by_genre`: whether a modality is missed most where it was said to matter most. nan where nothing varies; empty
+            without gates.
     """
 
     modalities: tuple[str, ...]
     runs: int
+    others: Sequence[Run]
     lost: Mapping[str, np.ndarray]
     lost_by_genre: np.ndarray
     foretold: Mapping[str, np.ndarray]
@@ -39,30 +42,35 @@ class Faithfulness:
 
 def faithfulness(runs: Sequence[Run]) -> Faithfulness | None:
     """From the newest study of test in each run's folder; None where `evaluate robustness=true` was asked of none of them."""
-    said_of = [(run, run.predictions("test")) for run in runs]
-    asked = [(folder, test) for run, test in said_of if (folder := _study(run, test)) is not None]
-    if not asked:
+    studies = {run.folder: found for run in runs if (found := _study(run)) is not None}
+    if not studies:
         return None
+    asked, others = list(studies.values()), [run for run in runs if run.folder not in studies]
     first = asked[0][1]
     lost = {score: np.mean([_lost(folder, p.modalities, score) for folder, p in asked], axis=0) for score in SCORES}
     known = [(p, table) for folder, p in asked if np.isfinite(table := _lost_by_genre(folder, p)).any()]
     nothing = np.full((len(first.genres), len(first.modalities)), np.nan)
     by_genre = np.mean([table for _, table in known], axis=0) if known else nothing
-    said = gate_table([p for p, _ in known] or [first]).values  # of the very runs whose losses are known
-    foretold = {measure: _correlation(said[measure], by_genre) for measure in ("gate_weighted", "contribution")}
-    return Faithfulness(first.modalities, len(asked), lost, by_genre, foretold)
+    foretold: dict[str, np.ndarray] = {}
+    if first.gate is not None:
+        said = gate_table([p for p, _ in known] or [first]).values  # of the very runs whose losses are known
+        foretold = {measure: _correlation(said[measure], by_genre) for measure in ("gate_weighted", "contribution")}
+    return Faithfulness(first.modalities, len(asked), others, lost, by_genre, foretold)
 
 
-def _study(run: Run, test: Predictions) -> Path | None:
-    """The folder of the newest one of the test split, of the movies that the run was tested on: evaluate takes others too."""
+def _study(run: Run) -> tuple[Path, Predictions] | None:
+    """The folder of the newest one of the test split, of the movies that the run was tested on: evaluate takes others too.
+
+    With it what the run itself said of these movies.
+    """
     for path in sorted((run / "evaluate").glob("*/robustness.json"), reverse=True):
         if json.loads(path.read_text(encoding="utf-8"))["split"] == "test":
             predictions = path.parent / "predictions/test.parquet"
             if not predictions.exists():
                 continue
-            other = Predictions.read(predictions)
+            test, other = run.predictions("test"), Predictions.read(predictions)
             if other.ids == test.ids and other.data_fingerprint == test.data_fingerprint:
-                return path.parent
+                return path.parent, test
     return None
 
 

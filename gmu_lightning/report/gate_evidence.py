@@ -109,8 +109,10 @@ class Recovered(NamedTuple):
 
 
 def recovered(truth: Truth, test: Sequence[Predictions]) -> Recovered:
-    """Of the runs of one setting."""
+    """Of the runs of one setting; nothing where the truth is of other movies."""
     first = test[0]
+    if not set(first.ids) <= set(truth.switch):  # others were tested than those that lie there now
+        return Recovered({}, {})
     switches = [c for c, genre in enumerate(first.genres) if truth.genres.get(genre) == SWITCH]
     correlation: dict[str, float] = {}
     if first.gate_by_genre is not None and switches:

@@ -23,6 +23,7 @@ import numpy as np
 
 LEVEL = 0.95
 FEWEST_SEEDS = 3  # two say too little of how seeds vary: intervals from them are too short, and called different too often
+FEWEST_MOVIES = 2  # one says nothing of how movies vary
 MOST_SEEDS = 200  # more are not worth asking for
 
 
@@ -34,7 +35,7 @@ class Part(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """An estimate, and an interval that holds the true value 95 times in 100; no ends where nothing is known of the seeds."""
+    """An estimate, and an interval that holds the true value 95 times in 100; no ends where seeds or movies are too few."""
 
     mean: float
     low: float | None
@@ -65,8 +66,8 @@ class Scored:
 
     @property
     def between_seeds(self) -> Part | None:
-        """s^2 / S; None for fewer than three seeds, of which nothing is said."""
-        if self.seeds < FEWEST_SEEDS:
+        """s^2 / S; None for fewer than three seeds or two movies, of which nothing is said."""
+        if self.seeds < FEWEST_SEEDS or self.influence.shape[1] < FEWEST_MOVIES:
             return None
         return Part(float(self.scores.var(ddof=1)) / self.seeds, self.seeds - 1)
 
@@ -116,7 +117,7 @@ class Difference:
 
     @property
     def parts(self) -> list[Part] | None:
-        """Of its variance; None where a setting has fewer than three seeds."""
+        """Of its variance; None where a setting has fewer than three seeds, or the split one movie."""
         seeds = [self.a.between_seeds, self.b.between_seeds]
         if None in seeds:
             return None
@@ -132,7 +133,7 @@ class Difference:
 
     @property
     def p(self) -> float | None:
-        """Two-sided, of no difference; None where a setting has fewer than three seeds."""
+        """Two-sided, of no difference; None where a setting has fewer than three seeds, or the split one movie."""
         from scipy.stats import t
 
         if self.parts is None:

@@ -17,7 +17,7 @@ SPECIAL |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\text
 
 def latex(comparison: Comparison) -> str:
     """Mean and standard deviation over seeds in per cent, best mean of each column bold; equal letters: not told apart."""
-    settings = list(comparison.settings)
+    settings = comparison.alike
     means = {score: [one.scored(score).mean for one in settings] for score in SCORES}
     lines = [
         r"% \usepackage{booktabs}",
@@ -43,7 +43,11 @@ def latex(comparison: Comparison) -> str:
     movies = len(settings[0].test[0].ids)
     note = f"Per cent on {movies} test movies, mean and standard deviation over seeds; threshold 0.5."
     note += f" Settings that share a letter cannot be told apart in {said(comparison.metric)} (Holm, 5 \\%)."
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", f"% {note}"]) + "\n"
+    notes = [f"% {note}"]
+    if comparison.apart:
+        names = escaped(", ".join(one.name for one in comparison.apart))
+        notes.append(f"% Left out, being tested on other movies, genres or labels: {names}.")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes]) + "\n"
 
 
 def _names(one: Evidence) -> Sequence[str]:
@@ -60,5 +64,5 @@ def _cell(one: Evidence, score: str, best: bool) -> str:
 
 
 def escaped(words: str) -> str:
-    """Text that LaTeX prints as it stands."""
-    return re.sub(r"[&%$#_{}~^\\]", lambda found: SPECIAL[found[0]], words)
+    """Text that LaTeX prints as it stands, in one line."""
+    return re.sub(r"[&%$#_{}~^\\]", lambda found: SPECIAL[found[0]], " ".join(words.split()))

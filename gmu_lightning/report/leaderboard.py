@@ -168,7 +168,12 @@ def _markdown(rows: Sequence[Row], skipped: Sequence[tuple[str, str]], failed: S
 
 
 def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(map(escaped, cells)) + " |"
+
+
+def escaped(cell: str) -> str:
+    """What stands in one cell of a Markdown table, whatever it is."""
+    return cell.replace("|", "\\|").replace("\n", " ")
 
 
 def _equal_by_definition(rows: Sequence[Row]) -> Iterator[str]:

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 from gmu_lightning.report.search import searched_keys
-from gmu_lightning.run import NOT_IDENTITY, Run
+from gmu_lightning.run import NOT_IDENTITY, Run, disagreeing
 
 ALWAYS = ("modalities", "fusion")  # said of every setting, even where they are the same in all
 
@@ -106,18 +107,19 @@ def _name(values: Mapping[str, str | None], same_modalities: bool, tuned: Collec
 
 
 def _distinct(runs: Iterable[Run]) -> list[tuple[str, Run, Mapping[str, Any]]]:
-    """(setting, run, its configuration) of finished runs and failed ones, by seed; of those with one identity and one
-    fingerprint of their data the first that finished; of those that only failed the first."""
+    """(setting, run, its configuration) of finished runs and failed ones, by seed; of those with one identity and the same
+    data the first that finished; of those that only failed the first."""
     ended = [(run, status) for run in runs if (status := run.status).get("state") in ("finished", "failed")]
     ended.sort(key=lambda pair: pair[1]["state"] == "failed")
-    first: dict[tuple[str, str], tuple[Run, str]] = {}
-    identities = set()
+    kept: dict[str, list[Run]] = {}
+    settings: dict[str, str] = {}
     for run, status in ended:
-        if status["state"] == "finished" or status["identity"] not in identities:
-            seen = json.dumps(run.data_fingerprint, sort_keys=True) if status["state"] == "finished" else ""
-            first.setdefault((status["identity"], seen), (run, status["setting"]))
-        identities.add(status["identity"])
-    found = [(setting, run, run.config) for run, setting in first.values()]
+        before = kept.setdefault(status["identity"], [])
+        other_data = all(disagreeing(run.data_fingerprint, one.data_fingerprint) for one in before)
+        if other_data if status["state"] == "finished" else not before:
+            before.append(run)
+        settings[status["identity"]] = status["setting"]
+    found = [(settings[identity], run, run.config) for identity, runs in kept.items() for run in runs]
     return sorted(found, key=lambda row: (len(str(row[2]["seed"])), str(row[2]["seed"])))
 
 
@@ -135,8 +137,7 @@ def _is_beside_the_setting(key: str) -> bool:
 def _warnings(runs: Sequence[Run]) -> Iterator[str]:
     sentences: dict[str, str] = {}
     counts: Counter[str] = Counter()
-    fingerprints = {json.dumps(run.data_fingerprint, sort_keys=True) for run in runs if run.data_fingerprint}
-    if len(fingerprints) > 1:
+    if any(disagreeing(a.data_fingerprint, b.data_fingerprint) for a, b in combinations(runs, 2)):
         yield "mixed_data: the seeds of this setting did not see the same data, so their mean means nothing"
     for run in runs:
         failure = [f"failed: {run.status['why']}"] if run.status["state"] == "failed" else []

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gmu_lightning.report.evidence import Evidence, said
-from gmu_lightning.report.inference import FEWEST_SEEDS, LEVEL, Difference, Interval
+from gmu_lightning.report.inference import FEWEST_MOVIES, FEWEST_SEEDS, LEVEL, Difference, Interval
 from gmu_lightning.report.resampling import Resampled
 from gmu_lightning.report.settings import Setting
 
@@ -72,12 +72,16 @@ class Pair:
         a, b, size = self.a.name, self.b.name, points(self.difference.interval, f" of {said(self.metric)}")
         if self.same:
             return f"{a} and {b} are one result: they predict the same for every movie, seed by seed"
+        if self.difference.p is None and len(self.a.test[0].ids) < FEWEST_MOVIES:
+            return f"{a} is {size} above {b}, of which nothing can be claimed: there is one test movie"
         if self.difference.p is None:
-            few = " and ".join(f"{e.name} has {seeds(len(e.test))}" for e in (self.a, self.b) if len(e.test) < FEWEST_SEEDS)
+            few = " and ".join(
+                f"{e.name} has {counted(len(e.test), 'seed')}" for e in (self.a, self.b) if len(e.test) < FEWEST_SEEDS
+            )
             return f"{a} is {size} above {b}, of which nothing can be claimed: {few}, and three are the least"
         if self.claimed:
             one, other = len(self.a.test), len(self.b.test)
-            counts = seeds(one) if one == other else f"{one} and {other} seeds"
+            counts = counted(one, "seed") if one == other else f"{one} and {other} seeds"
             return f"{a} beats {b} by {size}, {_p(self.p_holm)}, {counts}{self._threshold}"
         return f"no difference between {a} and {b} can be claimed ({size}, {_p(self.p_holm)}); {self._more}"
 
@@ -114,16 +118,17 @@ class Pair:
             return f"no number of seeds would show a difference of this size on these {len(self.a.test[0].ids)} test movies"
         more = [max(self.needed - len(one.test), 0) for one in (self.a, self.b)]
         if more[0] != more[1]:
-            of_both = f"{seeds(more[0], 'more ')} of {self.a.name} and {more[1]} of {self.b.name}"
+            of_both = f"{counted(more[0], 'more seed')} of {self.a.name} and {more[1]} of {self.b.name}"
             return f"about {of_both} would be needed to see one of this size"
-        return f"about {seeds(max(more[0], 1), 'more ')} of each would be needed to see one of this size"
+        return f"about {counted(max(more[0], 1), 'more seed')} of each would be needed to see one of this size"
 
     @cached_property
     def command(self) -> str | None:
         """What trains just the seeds that are wanting; None where nothing is wanting, or nothing would help."""
-        if self.claimed or self.needed is None or self.same or self._nothing:
+        wanted = FEWEST_SEEDS if self.difference.p is None else self.needed
+        if self.claimed or wanted is None or self.same or self._nothing:
             return None
-        lines = [more_seeds(e.setting, self.needed) for e in (self.a, self.b)]
+        lines = [more_seeds(e.setting, wanted) for e in (self.a, self.b)]
         return "; ".join(line for line in lines if line) or None
 
     def row(self) -> dict[str, Any]:
@@ -150,9 +155,9 @@ class Pair:
         }
 
 
-def seeds(count: int, word: str = "") -> str:
+def counted(count: int, noun: str) -> str:
     """`1 seed`, `3 more seeds`"""
-    return f"{count} {word}{'seed' if count == 1 else 'seeds'}"
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def points(interval: Interval, of: str = "") -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from gmu_lightning.files import now, write_json
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.leaderboard import rows, table, write_leaderboard
+from gmu_lightning.report.verdicts import counted
 from gmu_lightning.run import Run, runs_under
 
 
@@ -27,7 +28,7 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False) -> Counte
         folder / "status.json",
         {
             "state": "failed" if interrupted or counts["failed"] else "finished",
-            "why": "interrupted" if interrupted else f"{_count(counts['failed'])} failed" if counts["failed"] else None,
+            "why": "interrupted" if interrupted else f"{counted(counts['failed'], 'job')} failed" if counts["failed"] else None,
             "started": started,
             "ended": now(),
             "jobs": [_job(run) for run in runs],
@@ -38,7 +39,7 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False) -> Counte
     write_leaderboard(folder, board, skipped=_listed(runs, "skipped"), failed=_listed(runs, "failed"))
     print(table(board))
     for why, count in Counter(why for _, why in _listed(runs, "skipped")).items():
-        print(f"skipped, {_count(count)}: {why}", file=sys.stderr)
+        print(f"skipped, {counted(count, 'job')}: {why}", file=sys.stderr)
     for name, why in _listed(runs, "failed"):
         print(f"failed: {name}: {why}", file=sys.stderr)
     if counts["finished"] and not interrupted:
@@ -71,7 +72,3 @@ def _job(run: Run) -> dict[str, object]:
 
 def _listed(runs: list[Run], state: str) -> list[tuple[str, str]]:
     return [(run.folder.name, str(run.status["why"])) for run in runs if run.status["state"] == state]
-
-
-def _count(count: int) -> str:
-    return "1 job" if count == 1 else f"{count} jobs"

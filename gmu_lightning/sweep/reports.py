@@ -8,8 +8,9 @@ from pathlib import Path
 
 from gmu_lightning.files import write_text
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.comparison import Comparison, compare, write
+from gmu_lightning.report.comparison import Comparison, compare
 from gmu_lightning.report.latex import latex
+from gmu_lightning.report.markdown import write
 from gmu_lightning.report.page.movies import chosen_movies
 from gmu_lightning.report.page.shown import Shown
 from gmu_lightning.report.page.write import write_page

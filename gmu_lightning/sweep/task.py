@@ -79,8 +79,9 @@ def evaluate(config: DictConfig) -> None:
 
 def compare(config: DictConfig) -> None:
     """The task of `compare`."""
-    from gmu_lightning.report.comparison import markdown, runs_in
+    from gmu_lightning.report.comparison import runs_in
     from gmu_lightning.report.leaderboard import rows, write_leaderboard
+    from gmu_lightning.report.markdown import markdown
     from gmu_lightning.sweep.reports import write_comparison
 
     typed = str(config.runs or "")

@@ -11,7 +11,8 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from gmu_lightning.files import write_json
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.comparison import compare, markdown, runs_in, write
+from gmu_lightning.report.comparison import compare, runs_in
+from gmu_lightning.report.markdown import markdown, write
 from gmu_lightning.run import runs_under
 
 from .made import Sweep
@@ -150,6 +151,27 @@ def test_fewer_than_three_seeds_claim_nothing(sweep):
     assert (pair.verdict, pair.p_holm) == ("none", None)
     assert "of which nothing can be claimed: gmu_hier has 2 seeds, and three are the least" in pair.sentence
     assert found.as_json()["settings"][0]["low"] is None
+    words = shlex.split(pair.command)
+    assert [word for word in words if word.startswith(("fusion=", "seed="))] == ["fusion=gmu_hier", "seed=3"]
+
+
+def test_a_single_test_movie_claims_nothing(sweep):
+    sweep.movies = {"val": 60, "test": 1}
+    (pair,) = compare(sweep.rivals()).pairs
+    assert pair.sentence.endswith("of which nothing can be claimed: there is one test movie")
+    assert (pair.p_holm, pair.difference.interval.low, pair.command) == (None, None, None)
+
+
+def test_names_of_any_characters_stay_in_their_cells(sweep):
+    sweep.three_seeds("a", 1.0, typed=["note=..."], note="one|two\nthree")
+    sweep.three_seeds("a", 1.5, typed=["note=x"], note="x")
+    rows = [line for line in markdown(compare(runs_under(sweep.folder))).splitlines() if line.startswith("| a ")]
+    assert len(rows) == 2
+    assert any("note=one\\|two" in row for row in rows)
+
+
+def test_one_setting_has_no_pairs_to_list(sweep):
+    assert "## Pairs" not in markdown(compare(sweep.three_seeds("mean")))
 
 
 def test_p_are_holm_s_over_all_pairs_and_letters_follow_them(sweep):

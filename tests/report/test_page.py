@@ -292,21 +292,6 @@ def test_what_failed_was_skipped_or_was_wrong_with_the_data_is_told(sweep):
     assert "fusion=max takes at least 2 modalities (1 job)" in words
 
 
-def test_settings_on_other_movies_or_genres_share_no_table(sweep):
-    other = Sweep(
-        sweep.folder, {"val": 30, "test": 10}, ("Western", *GENRES[::-1]), {"movies": "m2", "text": "t2", "image": "i2"}
-    )
-    other.three_seeds("mean", 1.0)
-    runs = runs_under(sweep.folder)
-    found = compare(runs)
-    text = page(found, runs, Shown({movie: ShownMovie("A plot.", None) for movie in chosen_movies(found)}))
-    tables = [t for t in Tables(text).tables if t[0][0][0] == "setting"]
-    names = {row[0][0] for table in tables for row in table[1:]}
-    assert names
-    assert ("mean text+image" in names) is (len(names) == 1)
-    assert "and therefore in none of the sections below the leaderboard" in text
-
-
 def test_scores_of_nothing_are_drawn(sweep, tmp_path):
     alone = Sweep(tmp_path / "alone")
     for run in alone.three_seeds("mean"):
@@ -388,12 +373,35 @@ def test_a_gate_that_never_moves_is_told_so_and_gets_no_figures(sweep):
     assert "share of open features of gmu_softmax" not in text
 
 
+def test_a_gate_that_differs_from_seed_to_seed_alone_is_told_so(sweep):
+    for n, run in enumerate(sweep.three_seeds("gmu_softmax", 1.0)):
+        said = run.predictions("test")
+        said.gate = np.full_like(said.gate, 0.4 + 0.1 * n)
+        said.write(run / "predictions/test.parquet")
+    runs = runs_under(sweep.folder)
+    assert "same for every movie (text 0.40 to 0.60, image 0.40 to 0.60)." in page(compare(runs), runs, Shown())
+
+
+def test_a_genre_without_movies_has_no_bars(sweep):
+    runs = runs_under(sweep.folder)
+    for run in runs:
+        said = run.predictions("test")
+        said.labels[:, 0] = False
+        said.write(run / "predictions/test.parquet")
+    text = page(compare(runs), runs, Shown())
+    gates = text[text.index('id="gates"') :]
+    assert "<title>Comedy (" in gates
+    assert "Action (0)" in gates
+    assert "<title>Action (" not in gates
+
+
+def test_a_truth_of_other_movies_judges_nobody(runs):
+    truth = Truth({"another": "text"}, dict.fromkeys(GENRES, "switch"))
+    assert "correlation with the truth" not in page(compare(runs), runs, Shown(truth=truth))
+
+
 def test_what_is_lost_without_a_modality_stands_beside_the_gate(runs):
     gated = [run for run in runs if run.config["choices"]["fusion"] == "gmu_original"]
-    text = page(compare(runs), runs, Shown())
-    commands = [attributes.get("data-copy") or "" for tag, attributes in Tables(text).tags if tag == "button"]
-    (asking,) = (command for command in commands if "robustness=true" in command)
-    assert [f"run={run.folder.absolute()}" in asking for run in gated] == [True] * len(gated)
     for run in gated:
         study(run, {"text": 0.3, "image": 0.1}, by_genre=GENRES)
     found = Tables(page(compare(runs), runs, Shown()))
@@ -402,7 +410,6 @@ def test_what_is_lost_without_a_modality_stands_beside_the_gate(runs):
     assert rows["image"]["micro F1 lost without it"][0] == "0.100"
     assert "foretold by the gate" in rows["text"]
     assert any("average precision lost" in words for words in found.words)
-    assert not any("robustness=true" in (attributes.get("data-copy") or "") for _, attributes in found.tags)
 
 
 def test_calibration_errors_are_torchmetrics_s(runs):

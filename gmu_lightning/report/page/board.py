@@ -82,8 +82,12 @@ def _measured(one: Evidence, comparison: Comparison, names: Sequence[str], also:
         parameters=metrics[0].get("parameters/total"),
         seconds=float(np.mean(seconds)) if len(seconds) == len(metrics) else None,
         command=command(one.setting, [int(seed) for seed in one.setting.seeds]),
-        remarks="; ".join(one.setting.warnings),
+        remarks="; ".join([*_apart(one, comparison), *one.setting.warnings]),
     )
+
+
+def _apart(one: Evidence, comparison: Comparison) -> list[str]:
+    return [f"tested on {len(one.test[0].ids)} other movies, genres or labels"] if one in comparison.apart else []
 
 
 def _published(row: Mapping[str, Any], source: str, metric: str, names: Sequence[str], also: Sequence[str]) -> Row:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gmu_lightning.report.evidence import Evidence
-from gmu_lightning.report.faithfulness import Faithfulness, faithfulness
+from gmu_lightning.report.faithfulness import Faithfulness
 from gmu_lightning.report.gate_evidence import GateTable, Recovered, Truth, decomposition_error, gate_table, recovered
 from gmu_lightning.report.page import svg
 from gmu_lightning.run import Predictions
@@ -18,31 +17,35 @@ from gmu_lightning.run import Predictions
 STILL = 1e-6  # a standard deviation that is rounding
 
 
-def gate_section(settings: Sequence[Evidence], truth: Truth | None) -> list[dict[str, Any]]:
-    """The gates of every setting whose gates move, genre by genre, and what they are worth."""
-    return [_gates_of(one, truth) for one in settings if _moves(one)]
+def gate_section(settings: Sequence[Evidence], truth: Truth | None, losses: Mapping[str, Faithfulness]) -> list[dict[str, Any]]:
+    """The gates of every setting whose gates move, genre by genre, and what they are worth.
+
+    Args:
+        losses: {setting: what it lost without a modality}, of those that were asked.
+    """
+    return [_gates_of(one, truth, losses.get(one.name)) for one in settings if _moves(one)]
 
 
 def still_gates(settings: Sequence[Evidence]) -> list[str]:
     """A sentence for every setting whose gate is one for all movies, be it a fixed rule or a gate that learned nothing."""
     still = [one for one in settings if one.test[0].gate is not None and not _moves(one)]
     return [
-        f"The gate of {one.name} is the same for every movie ({', '.join(f'{m} {at:.2f}' for m, at in _whole(one).items())})."
+        f"The gate of {one.name} is the same for every movie ({', '.join(f'{m} {at}' for m, at in _whole(one).items())})."
         for one in still
     ]
 
 
 def _moves(one: Evidence) -> bool:
-    """Whether any seed's gate differs between movies that lack nothing."""
+    """Whether any seed's gate differs between movies that lack nothing; of a single such movie nothing is said to be still."""
     gates = [p.gate[_lacking_nothing(p)] for p in one.test if p.gate is not None]
-    return any((gate.std(axis=0) > STILL).any() for gate in gates)
+    return any(len(gate) < 2 for gate in gates) or any((gate.std(axis=0) > STILL).any() for gate in gates)
 
 
-def _whole(one: Evidence) -> dict[str, float]:
-    """{modality: mean gate} over movies that lack nothing, of the first seed."""
-    first = one.test[0]
-    assert first.gate is not None
-    return dict(zip(first.modalities, first.gate[_lacking_nothing(first)].mean(axis=0).tolist(), strict=True))
+def _whole(one: Evidence) -> dict[str, str]:
+    """{modality: gate of movies that lack nothing, from its lowest seed to its highest}."""
+    gates = np.stack([p.gate[_lacking_nothing(p)].mean(axis=0) for p in one.test if p.gate is not None])
+    ends = zip(one.test[0].modalities, gates.min(axis=0), gates.max(axis=0), strict=True)
+    return {m: f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}" for m, low, high in ends}
 
 
 def _lacking_nothing(p: Predictions) -> np.ndarray:
@@ -51,9 +54,8 @@ def _lacking_nothing(p: Predictions) -> np.ndarray:
     return whole if whole.any() else np.ones_like(whole)
 
 
-def _gates_of(one: Evidence, truth: Truth | None) -> dict[str, Any]:
+def _gates_of(one: Evidence, truth: Truth | None, faithful: Faithfulness | None) -> dict[str, Any]:
     table = gate_table(one.test)
-    faithful = faithfulness(one.setting.finished)
     found = recovered(truth, one.test) if truth else Recovered({}, {})
     columns = {
         "mean gate": _over_movies(one, np.mean),
@@ -68,7 +70,6 @@ def _gates_of(one: Evidence, truth: Truth | None) -> dict[str, Any]:
     return {
         "name": one.name,
         "about": _about(one, faithful),
-        "command": None if faithful else _evaluations(one),
         "charts": [_drawn(one.name, table, figure) for figure in _figures(table, faithful)],
         "columns": list(shown),
         "rows": [{"name": m, "values": [float(of[k]) for of in shown.values()]} for k, m in enumerate(table.modalities)],
@@ -82,16 +83,9 @@ def _about(one: Evidence, faithful: Faithfulness | None) -> str:
     if error is not None:
         words += f" Bias and contributions sum to the logits {'exactly' if error == 0 else f'to {error:.0e}'}."
     if faithful is None:
-        return words + " What is lost without a modality is told once evaluate has run on its runs, on test."
+        return words
     words += f" What is lost without a modality is a mean over {faithful.runs} of them."
     return words + (" Foretold: Spearman's correlation over genres with the AP lost." if _known(faithful) else "")
-
-
-def _evaluations(one: Evidence) -> str:
-    """The command that tells what is lost."""
-    pairs = zip(one.setting.finished, one.setting.of_finished, strict=True)
-    each = ([f"run={run.folder.absolute()}", f"store.dir={config['store']['dir']}"] for run, config in pairs)
-    return "; ".join(shlex.join(["python", "-m", "gmu_lightning.evaluate", *words, "robustness=true"]) for words in each)
 
 
 def _over_movies(one: Evidence, summary: Callable[..., np.ndarray], **also: Any) -> np.ndarray:
@@ -159,7 +153,8 @@ def _drawn(name: str, table: GateTable, figure: _Figure) -> dict[str, str]:
     groups = []
     for c in np.argsort(-table.movies, kind="stable"):
         spreads = [None] * len(table.modalities) if figure.spread is None else figure.spread[c].tolist()
-        bars = zip(table.modalities, np.nan_to_num(figure.values[c]).tolist(), spreads, strict=True)
+        values = [None if math.isnan(value) else value for value in figure.values[c].tolist()]
+        bars = zip(table.modalities, values, spreads, strict=True)
         groups.append(svg.Bars(f"{table.genres[c]} ({table.movies[c]})", list(bars)))
     about = f"{figure.words} of {name} for each genre and modality"
     return {"svg": svg.bars(groups, about, figure.words, figure.bounds), "caption": figure.caption}

@@ -52,9 +52,9 @@ def fusion_kinds(settings: Sequence[Evidence]) -> dict[str, str]:
 
 
 def interval_chart(comparison: Comparison) -> str:
-    """Every setting's mean and interval, best first."""
+    """Mean and interval of every setting that was tested alike, best first."""
     rows = []
-    for one in comparison.settings:
+    for one in comparison.alike:
         mean, low, high = one.scored(comparison.metric).interval
         letters = comparison.letters.get(one.name, "")
         rows.append(svg.Dot(f"{one.name}  {letters}".rstrip(), mean, low, high))
@@ -146,10 +146,12 @@ def confusion(best: Evidence) -> dict[str, Any]:
         return Heat(caption, "movies that have", found.genres, rows)
 
     row, column, movies = found.genres[i], found.genres[j], best.test[0].labels[:, i].sum()
-    about = (
-        f"Of {best.name}. Of the {movies} test movies that are {row}, {found.true[i, j]:.0%} are {column} too, and "
-        f"{found.predicted[i, j]:.0%} are predicted to be: the largest excess of all pairs."
-    )
+    about = f"Of {best.name}. No genre is predicted more often beside another than it truly stands there."
+    if excess[i, j] > 0:
+        about = (
+            f"Of {best.name}. Of the {movies} test movies that are {row}, {found.true[i, j]:.0%} are {column} too, and "
+            f"{found.predicted[i, j]:.0%} are predicted to be: the largest excess of all pairs."
+        )
     return {
         "about": about,
         "predicted": heat(found.predicted, "Share of the movies with the row's genre for which the column's is predicted"),

@@ -37,10 +37,11 @@ class Line(NamedTuple):
 
 
 class Bars(NamedTuple):
-    """A group of horizontal bars under one label; `spread` is drawn as a whisker, None where there is none."""
+    """A group of horizontal bars under one label; `spread` is drawn as a whisker, None where there is none; a value that is None
+    leaves its place empty."""
 
     label: str
-    values: Sequence[tuple[str, float, float | None]]  # CSS class, value, spread
+    values: Sequence[tuple[str, float | None, float | None]]  # CSS class, value, spread
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -74,7 +75,12 @@ def dots(rows: Sequence[Dot], about: str, unit: str, width: float = WIDTH) -> st
 def bars(groups: Sequence[Bars], about: str, unit: str, bounds: tuple[float, float] | None = None, width: float = WIDTH) -> str:
     """Groups of thin horizontal bars from zero, a group under each label."""
     left = _room(group.label for group in groups)
-    reach = [v + s * side for g in groups for _, v, s in ((k, v, s or 0.0) for k, v, s in g.values) for side in (-1, 1)]
+    reach = [
+        v + s * side
+        for g in groups
+        for _, v, s in ((k, v, s or 0.0) for k, v, s in g.values if v is not None)
+        for side in (-1, 1)
+    ]
     low, high = bounds or _padded(min(0.0, *reach), max(0.0, *reach))
     at = _scale(low, high, left, width - MARGIN)
     thick = 7.0
@@ -83,6 +89,9 @@ def bars(groups: Sequence[Bars], about: str, unit: str, bounds: tuple[float, flo
         tall = thick * len(group.values)
         body.append(_text(left - 8, height + tall / 2 + 4, group.label, "end"))
         for kind, value, spread in group.values:
+            if value is None:
+                height += thick
+                continue
             start, end = sorted((at(0.0), at(value)))
             title = _title(f"{group.label}: {value:.3f}" + ("" if spread is None else f", spread {spread:.3f}"))
             box = f'x="{start:.1f}" y="{height:.1f}" width="{max(end - start, 0.5):.1f}" height="{thick - 1.5}"'

@@ -16,10 +16,11 @@ from gmu_lightning.report.evidence import Evidence, said
 from gmu_lightning.report.page import sections
 from gmu_lightning.report.page.board import board
 from gmu_lightning.report.page.gates import gate_section, still_gates
+from gmu_lightning.report.page.losses import loss_table, losses_of
 from gmu_lightning.report.page.movies import browser
 from gmu_lightning.report.page.shown import Shown
 from gmu_lightning.report.search import searches
-from gmu_lightning.report.verdicts import beside
+from gmu_lightning.report.verdicts import beside, counted
 from gmu_lightning.run import Run
 
 TEMPLATE = Path(__file__).parent / "template"
@@ -30,6 +31,7 @@ SECTIONS = {
     "genres": "Genres",
     "calibration": "Calibration",
     "search": "Search",
+    "lost": "Modalities",
     "gates": "Gates",
     "movies": "Movies",
     "left": "Problems",
@@ -37,6 +39,7 @@ SECTIONS = {
 }
 OPTIONAL = {
     "search": ["searches"],
+    "lost": ["lost"],
     "gates": ["gates", "still_gates"],
     "movies": ["cards", "driven"],
 }  # sections that may have nothing to tell, and what they tell of
@@ -59,15 +62,16 @@ def page(comparison: Comparison, runs: Sequence[Run], shown: Shown) -> str:
     settings = comparison.alike
     last = max((run for one in settings for run in one.setting.finished), key=lambda run: run.status["ended"])
     data_set = str((settings[0].config.get("choices") or {}).get("data", "the data"))
-    movies = browser(comparison, shown)
+    movies, losses = browser(comparison, shown), losses_of(settings)
     context: dict[str, Any] = {
         **_head(comparison, data_set, str(last.status["ended"])),
         **_claims(comparison),
         "board": board(comparison, data_set),
         **_scores(settings),
         "searches": searches(runs),
-        "gates": gate_section(settings, shown.truth),
+        "gates": gate_section(settings, shown.truth, losses),
         "still_gates": still_gates(settings),
+        "lost": loss_table(settings, losses),
         "cards": movies.cards,
         "driven": movies.driven,
         "failed": [(run.folder.name, str(run.status["why"])) for run in runs if run.status.get("state") == "failed"],
@@ -82,7 +86,8 @@ def page(comparison: Comparison, runs: Sequence[Run], shown: Shown) -> str:
 
 def _head(comparison: Comparison, data_set: str, ended: str) -> dict[str, Any]:
     settings, test = comparison.settings, comparison.settings[0].test[0]
-    of = f"{sum(len(one.test) for one in settings)} runs, {len(test.ids)} test movies, {len(test.genres)} genres"
+    apart = f" ({counted(len(comparison.apart), 'setting')} on others)" if comparison.apart else ""
+    of = f"{sum(len(one.test) for one in settings)} runs, {len(test.ids)} test movies{apart}, {len(test.genres)} genres"
     return {
         "title": f"{data_set}: {len(settings)} settings compared",
         "subtitle": f"{of}; the last run ended {ended}",
@@ -99,7 +104,7 @@ def _claims(comparison: Comparison) -> dict[str, Any]:
         "pairs": [pair.row() for pair in comparison.pairs],
         "beside": [said(metric) for metric in beside(comparison.metric)],
         "refused": comparison.refused,
-        "apart": [one.name for one in comparison.settings if one not in comparison.alike],
+        "apart": [one.name for one in comparison.apart],
     }
 
 

@@ -1,0 +1,62 @@
+"""A comparison's files: comparison.json for programs, comparison.md for reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gmu_lightning.files import write_json, write_text
+from gmu_lightning.report.comparison import Comparison
+from gmu_lightning.report.evidence import said
+from gmu_lightning.report.leaderboard import escaped
+
+
+def write(comparison: Comparison, folder: Path) -> None:
+    """comparison.json and comparison.md."""
+    write_json(folder / "comparison.json", comparison.as_json())
+    write_text(folder / "comparison.md", markdown(comparison))
+
+
+def _pairs_of(comparison: Comparison) -> str:
+    return "pair" if len(comparison.pairs) == 1 else f"{len(comparison.pairs)} pairs"
+
+
+def markdown(comparison: Comparison) -> str:
+    """For reading."""
+    found = comparison.as_json()
+    lines = [
+        f"# {said(comparison.metric)[0].upper()}{said(comparison.metric)[1:]} on {found['movies']} test movies",
+        "",
+        comparison.verdict,
+        "",
+        "| setting | seeds | mean | 95 % interval | val | |",
+        "|---|---:|---:|---|---:|---|",
+    ]
+    apart = {one.name for one in comparison.apart}
+    for one in found["settings"]:
+        name = f"{one['name']}, on {one['movies']} other movies or labels" if one["name"] in apart else one["name"]
+        ends = "too few seeds" if one["low"] is None else f"[{one['low']:.3f}, {one['high']:.3f}]"
+        lines.append(
+            f"| {escaped(name)} | {one['seeds']} | {one['mean']:.3f} | {ends} | {one['val']:.3f} | {one['letters'] or ''} |"
+        )
+    lines += [
+        "",
+        "Settings that share a letter cannot be told apart. Intervals hold the mean over all seeds and all such movies: "
+        "Student's, over the variance between seeds and between movies (infinitesimal jackknife). p are Holm's over "
+        + (f"the {_pairs_of(comparison)} with {comparison.against}." if comparison.against else "all pairs."),
+    ]
+    if comparison.pairs:
+        lines += ["", f"## Against {comparison.against}" if comparison.against else "## Pairs", ""]
+    for pair in sorted(comparison.pairs, key=lambda pair: not pair.claimed):
+        lines.append(f"- {pair.sentence}.")
+        if pair.only_on_val:
+            lines.append(f"  {pair.only_on_val} wins on val, and not on test: val chose it by chance, or was tuned on.")
+        if pair.command:
+            lines.append(f"  `{pair.command}`")
+    flagged = [(one["name"], one["warnings"]) for one in found["settings"] + found["without_scores"] if one["warnings"]]
+    for title, rows in (
+        ("Warnings", [f"- {name}: {warning}" for name, warnings in flagged for warning in warnings]),
+        ("Not compared", [f"- {row['a']} and {row['b']}: {row['why']}" for row in comparison.refused]),
+    ):
+        if rows:
+            lines += ["", f"## {title}", "", *rows]
+    return "\n".join(lines) + "\n"
