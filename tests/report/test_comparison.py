@@ -131,6 +131,20 @@ def test_what_cannot_be_claimed_says_how_many_seeds_would_tell_and_the_command_f
     assert f"fusion={pair.b.name}" in second
 
 
+def test_seeds_are_asked_for_at_the_level_that_holm_leaves_a_pair(sweep):
+    for n, skill in enumerate((1.0, 1.15, 1.35, 1.6)):
+        sweep.three_seeds(f"s{n}", skill, spread=0.25)
+    pairs = sorted(compare(runs_under(sweep.folder)).pairs, key=lambda pair: pair.difference.p)
+    assert len(pairs) == 6
+    asked = [pair.needed for pair in pairs]
+    assert asked == [pair.difference.seeds_needed(alpha=0.05 / (6 - smaller)) for smaller, pair in enumerate(pairs)]
+    alone = [pair.difference.seeds_needed(alpha=0.05) for pair in pairs]
+    assert all(more > less for more, less in zip(asked[:-1], alone[:-1], strict=True))
+    assert asked[-1] == alone[-1]
+    (pair,) = compare([run for one in (pairs[0].a, pairs[0].b) for run in one.setting.runs]).pairs
+    assert pair.needed == alone[0] < asked[0]
+
+
 def test_of_unequal_numbers_of_seeds_each_is_told_what_it_lacks(sweep):
     runs = [
         *sweep.three_seeds("a", 1.0, spread=0.3),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import pearsonr, spearmanr
 
 from gmu_lightning.report.gate_evidence import Truth, decomposition_error, driven, gate_table, recovered
 from gmu_lightning.report.gates import by_genre
@@ -77,6 +77,24 @@ def test_the_truth_is_recovered_where_gates_follow_it(sweep):
     found = recovered(truth, [p])
     assert found.correlation == pytest.approx({"text": 1.0, "image": 1.0})
     assert found.named == {"Drama": ("text", "text"), "Horror": ("image", "image")}
+
+
+def test_every_seed_counts_in_the_correlation_with_the_truth_one_that_goes_against_it_too(sweep):
+    test = [run.predictions("test") for run in sweep.three_seeds("gmu_original")]
+    tells = np.random.default_rng(0).integers(2, size=len(test[0].ids))
+    truth = Truth(
+        {movie: ("text", "image")[tell] for movie, tell in zip(test[0].ids, tells, strict=True)},
+        {"Action": "switch", "Comedy": "text", "Drama": "switch", "Horror": "image"},
+    )
+    for p, follows in zip(test, (0.6, -0.8, -0.7), strict=True):
+        p.gate_by_genre[:, 0, [0, 2]] += follows * (tells == 0)[:, None]
+        p.gate_by_genre[:, 1, [0, 2]] += 0.3 * (tells == 1)[:, None]
+    each = {
+        modality: [pearsonr(p.gate_by_genre[:, m, [0, 2]].mean(axis=1), tells == m).statistic for p in test]
+        for m, modality in enumerate(test[0].modalities)
+    }
+    assert recovered(truth, test).correlation == pytest.approx({modality: np.mean(of) for modality, of in each.items()})
+    assert np.mean(each["text"]) < 0 < each["text"][0]
 
 
 def test_truth_is_read_where_there_is_one(tmp_path):

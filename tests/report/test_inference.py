@@ -156,3 +156,12 @@ def test_fewer_seeds_find_a_larger_difference_and_some_are_found_by_none():
     assert needed == sorted(needed)
     assert pilot.seeds_needed(0.03, alpha=0.001) > pilot.seeds_needed(0.03)
     assert pilot.seeds_needed(1e-4) is None
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.01])
+def test_where_movies_do_not_matter_the_seeds_needed_are_statsmodels_s(alpha):
+    power = pytest.importorskip("statsmodels.stats.power").TTestIndPower()
+    a, b = [0.50, 0.54, 0.58, 0.52], [0.46, 0.50, 0.54, 0.48]
+    at_most = np.sqrt(np.var(a, ddof=1) * 3 / stats.chi2.ppf(0.2, 3))  # the upper 80 % bound of the deviation between seeds
+    needed = Difference(scored(a), scored(b)).seeds_needed(alpha=alpha)
+    assert power.power(0.04 / at_most, needed - 1, alpha) < 0.8 <= power.power(0.04 / at_most, needed, alpha)

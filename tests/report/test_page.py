@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -24,53 +22,9 @@ from gmu_lightning.report.page.write import page, write_page
 from gmu_lightning.run import Run, runs_under
 
 from .made import GENRES, Sweep, study
+from .reading import Tables
 
 PIXEL = "data:image/jpeg;base64,/9j/4AAQ"
-
-
-class Tables(HTMLParser):
-    """Every table as rows of (text, data-value), every tag with its attributes, and all text."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tables: list[list[list[tuple[str, str | None]]]] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self._cell: str | None = None
-        self._value: str | None = None
-        self._depth: list[int] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag == "table":
-            self.tables.append([])
-            self._depth.append(len(self.tables) - 1)
-        if tag == "tr":
-            self.tables[self._depth[-1]].append([])
-        if tag in ("td", "th"):
-            self._cell, self._value = "", dict(attrs).get("data-value")
-
-    def handle_endtag(self, tag):
-        if tag in ("td", "th") and self._cell is not None:
-            self.tables[self._depth[-1]][-1].append((" ".join(self._cell.split()), self._value))
-            self._cell = None
-        if tag == "table":
-            self._depth.pop()
-
-    def handle_data(self, data):
-        self.words.append(data)
-        if self._cell is not None:
-            self._cell += data
-
-    def rows(self, head: str) -> Iterator[dict[str, tuple[str, str | None]]]:
-        """The rows of the first table that has such a column, by column."""
-        for table in self.tables:
-            names = [text for text, _ in table[0]]
-            if head in names:
-                yield from (dict(zip(names, row, strict=True)) for row in table[1:])
-                return
-        raise AssertionError(f"no table has a column {head}")
 
 
 @pytest.fixture
@@ -108,6 +62,19 @@ def test_every_number_of_the_leaderboard_is_scikit_learn_s(runs):
                 tuned = [run.metrics[f"test/f1_{over}@{rule}"] for run in runs if of([run], row["fusion"][0])]
                 assert float(row[f"{over} F1 at {words}"][1]) == pytest.approx(np.mean(tuned), abs=1e-9)
         assert row["seeds"] == ("3", "3")
+
+
+def test_parameters_and_seconds_are_each_setting_s_own(runs):
+    totals = {"gmu_original": 3_000, "concat": 2_000, "none": 1_000}
+    for n, run in enumerate(runs):
+        total = totals[run.config["choices"]["fusion"]]
+        own = {"parameters/total": total, "parameters/trainable": total - 7, "parameters/fusion": 70 + n, "seconds/total": 2.0**n}
+        write_json(run / "metrics.json", run.metrics | own)
+    shown = {row["fusion"][0]: row for row in Tables(page(compare(runs), runs, Shown())).rows("parameters")}
+    for fusion, total in totals.items():
+        assert shown[fusion]["parameters"] == (str(total), str(total))
+        seconds = [run.metrics["seconds/total"] for run in runs if run.config["choices"]["fusion"] == fusion]
+        assert float(shown[fusion]["seconds"][1]) == pytest.approx(np.mean(seconds))
 
 
 def test_every_genre_s_number_is_scikit_learn_s(runs):
