@@ -12,10 +12,10 @@ from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.evidence import said
 from gmu_lightning.report.markdown import markdown
 
-FUSION = "choices.fusion"  # W&B's name of it in a run's configuration
 SCORES = ("test/f1_micro", "test/f1_macro", "test/ap_micro", "test/ap_macro", "test/f1_micro@val")
 CURVES = ("val/f1_micro", "val/ap_micro", "train/loss", "val/loss")
 OTHERS = ("comparison", "trial")  # runs of the group that are no jobs of the comparison
+OVER_SEEDS = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}  # of the groups of the runs' table, which panels follow
 FIGURES = ("figures/by_genre", "figures/genres")
 
 
@@ -35,7 +35,7 @@ class Dashboard:
     comparison: Comparison
 
     def workspace(self) -> Any:
-        """Runs of the sweep grouped by fusion and modalities: scores, genres, gates and curves, each in its section."""
+        """Runs of the sweep grouped by setting: scores, genres, gates and curves, each in its section."""
         ws, wr = _library()
         genres = self.comparison.settings[0].test[0].genres
         return ws.Workspace(
@@ -43,36 +43,40 @@ class Dashboard:
             project=self.project,
             name=self.title,
             sections=[
-                ws.Section(name="Scores on test", is_open=True, panels=[self._bars(score, [score]) for score in SCORES]),
+                ws.Section(name="Scores on test", is_open=True, panels=self._scores()),
                 ws.Section(
                     name="Genre by genre",
                     is_open=True,
                     panels=[
-                        self._bars(f"{kind} of {g}", [f"test/{k}/{g}"])
+                        wr.BarPlot(title=f"{kind} of {g}", metrics=[f"test/{k}/{g}"], **OVER_SEEDS)
                         for g in genres
                         for kind, k in (("F1", "f1"), ("AP", "ap"))
                     ],
                 ),
                 ws.Section(name="Gates and genres, run by run", is_open=True, panels=[wr.MediaBrowser(media_keys=list(FIGURES))]),
-                ws.Section(name="Curves", panels=[self._curve(name) for name in CURVES]),
+                ws.Section(name="Curves", panels=[wr.LinePlot(title=name, x="epoch", y=[name], **OVER_SEEDS) for name in CURVES]),
                 ws.Section(name="Comparison", is_open=True, panels=[wr.MarkdownPanel(markdown=markdown(self.comparison))]),
             ],
             runset_settings=ws.RunsetSettings(
                 filters=ws.And(ws.Metric("Group") == self.group, *(ws.Metric("JobType") != kind for kind in OTHERS)),
-                groupby=[ws.Config("modalities"), ws.Config(FUSION)],
+                groupby=[ws.Config(key) for key in self._setting],
             ),
         )
 
-    def report(self, panels: bool) -> Any:
-        """The comparison in words; with `panels`, which need an account, also its runs' scores."""
+    def report(self, online: bool) -> Any:
+        """The comparison in words, and its runs' scores; only `online` are the runs looked up in W&B."""
         _, wr = _library()
-        blocks = [wr.H1(text=self.title), wr.MarkdownBlock(text=markdown(self.comparison))]
-        if panels:
-            runs = wr.Runset(
-                project=self.project, entity=self.entity, name=self.group, filters=f'Metric("Group") == "{self.group}"'
-            )
-            shown = [self._bars(score, [score]) for score in SCORES] + [wr.MediaBrowser(media_keys=list(FIGURES))]
-            blocks.append(wr.PanelGrid(runsets=[runs], panels=shown))
+        kept = [f'Metric("Group") == "{self.group}"', *(f'Metric("JobType") != "{kind}"' for kind in OTHERS)]
+        runs = wr.Runset(
+            project=self.project,
+            entity=self.entity if online else "",
+            name=self.group,
+            filters=" and ".join(kept),
+            groupby=[f"config.{key}" for key in self._setting],
+        )
+        panels = [*self._scores(), wr.MediaBrowser(media_keys=list(FIGURES))]
+        words = [wr.H1(text=self.title), wr.MarkdownBlock(text=markdown(self.comparison))]
+        blocks = [*words, wr.PanelGrid(runsets=[runs], panels=panels)]
         return wr.Report(project=self.project, entity=self.entity, title=self.title, blocks=blocks)
 
     @property
@@ -84,25 +88,26 @@ class Dashboard:
         """Both as W&B stores them, as far as that can be known without an account."""
         return {
             "workspace": self.workspace()._to_model().model_dump(mode="json", by_alias=True, exclude_none=True),
-            "report": self.report(panels=False)._to_model().model_dump(mode="json", by_alias=True, exclude_none=True),
+            "report": self.report(online=False)._to_model().model_dump(mode="json", by_alias=True, exclude_none=True),
         }
 
     def save(self) -> Sequence[str]:
         """Write both to W&B; their addresses."""
-        workspace, report = self.workspace(), self.report(panels=True)
+        workspace, report = self.workspace(), self.report(online=True)
         workspace.save()
         report.save()
         return [str(workspace.url), str(report.url)]
 
-    def _bars(self, title: str, metrics: Sequence[str]) -> Any:
+    def _scores(self) -> list[Any]:
         _, wr = _library()
-        how = {"groupby": wr.Config(FUSION), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
-        return wr.BarPlot(title=title, metrics=list(metrics), **how)
+        return [wr.BarPlot(title=score, metrics=[score], **OVER_SEEDS) for score in SCORES]
 
-    def _curve(self, name: str) -> Any:
-        _, wr = _library()
-        how = {"groupby": wr.Config(FUSION), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
-        return wr.LinePlot(title=name, x="epoch", y=[name], **how)
+    @property
+    def _setting(self) -> list[str]:
+        """What tells one setting from another, as W&B names it in a run's configuration."""
+        first = self.comparison.settings[0]
+        choices = first.config.get("choices") or {}
+        return [f"choices.{key}" if key in choices else key for key in first.setting.values]
 
 
 def _library() -> tuple[Any, Any]:

@@ -26,6 +26,12 @@ def panels(dashboard: Dashboard) -> list[dict]:
     return [panel for section in spec["section"]["panelBankConfig"]["sections"] for panel in section["panels"]]
 
 
+def of_report(definition: dict) -> dict:
+    """The metadata of its panels."""
+    (grid,) = (block for block in definition["report"]["spec"]["blocks"] if block["type"] == "panel-grid")
+    return grid["metadata"]
+
+
 def test_scores_genres_gates_and_curves_each_have_panels(dashboard):
     shown = [panel["config"].get("metrics", []) for panel in panels(dashboard)]
     assert all([score] in shown for score in (*SCORES, *CURVES))
@@ -34,9 +40,43 @@ def test_scores_genres_gates_and_curves_each_have_panels(dashboard):
     assert media == [["figures/by_genre", "figures/genres"]]
 
 
-def test_bars_are_means_over_a_fusion_s_runs_with_their_deviation(dashboard):
-    bars = [panel["config"] for panel in panels(dashboard) if panel["viewType"] == "Bar Chart"]
-    assert {(bar["groupBy"], bar["groupAgg"], bar["groupArea"]) for bar in bars} == {("choices.value.fusion", "mean", "stddev")}
+def test_panels_show_means_and_deviations_of_what_the_runs_are_grouped_by(dashboard):
+    drawn = [panel["config"] for panel in panels(dashboard) if panel["viewType"] in ("Bar Chart", "Run History Line Plot")]
+    assert {(one["groupAgg"], one["groupArea"]) for one in drawn} == {("mean", "stddev")}
+    assert not any(one.get("groupBy") for one in drawn)  # one key alone could be given there, which would pool the others
+
+
+def test_runs_are_grouped_by_all_that_varies(tmp_path):
+    sweep = Sweep(tmp_path / "sweep")
+    runs = [
+        run
+        for lr in (0.1, 0.2)
+        for name in ("tiny", "minilm")
+        for run in sweep.three_seeds(
+            "concat",
+            1.0 + lr,
+            typed=[f"optimizer.lr={lr}", f"encoder/text={name}"],
+            optimizer={"lr": lr},
+            choices={"encoder/text": name},
+            encoder={"text": {"name": name}},
+        )
+    ]
+    definition = Dashboard("team", "gmu_lightning", "my sweep", compare(runs)).definition()
+    (shown,) = definition["workspace"]["spec"]["section"]["runSets"]
+    keys = [key["name"] for key in shown["grouping"]]
+    assert keys[:2] == ["modalities.value", "choices.value.fusion"]
+    assert set(keys[2:]) == {"optimizer.value.lr", "choices.value.encoder/text"}
+    (in_report,) = of_report(definition)["runSets"]
+    assert [key["name"] for key in in_report["grouping"]] == keys
+
+
+def test_the_report_shows_the_sweep_s_jobs_alone(dashboard):
+    grid = of_report(dashboard.definition())
+    (runs,) = grid["runSets"]
+    kept = str(runs["filters"])
+    assert all(word in kept for word in ("my sweep", "comparison", "trial"))
+    shown = [panel["config"].get("metrics", []) for panel in grid["panelBankSectionConfig"]["panels"]]
+    assert all([score] in shown for score in SCORES)
 
 
 def test_only_the_sweep_s_jobs_are_shown_grouped_by_what_they_are(dashboard):

@@ -13,7 +13,7 @@ from gmu_lightning.report.page.write import page
 from gmu_lightning.run import Run, runs_under
 
 from .made import GENRES, Sweep, study
-from .test_page import Tables
+from .reading import Tables
 
 COLUMN = "micro F1 lost without text"
 

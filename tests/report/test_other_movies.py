@@ -16,7 +16,7 @@ from gmu_lightning.report.page.write import page
 from gmu_lightning.run import Run, runs_under
 
 from .made import GENRES, Sweep
-from .test_page import Tables
+from .reading import Tables
 
 
 @pytest.fixture
