@@ -213,7 +213,7 @@ class Run:
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return read_json(path) if path.exists() else {}
 
     def begin(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
         """Configuration, overrides and state `running`. Nothing finished is ever overwritten: UserError."""
@@ -257,6 +257,17 @@ class Run:
         finally:
             (self / ".running").unlink(missing_ok=True)
             lock.release()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object that one of these commands wrote. Raises UserError where the file holds none any more."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # no JSON, or no UTF-8
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged, for it is no JSON object: restore it, or leave {path.parent} out")
+    return found
 
 
 def disagreeing(a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:

@@ -13,6 +13,7 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.report.evidence import Evidence, checked_metric, same, why_not
 from gmu_lightning.report.inference import LEVEL, Difference, holm, letters
 from gmu_lightning.report.resampling import Resampling
+from gmu_lightning.report.search import is_trial
 from gmu_lightning.report.settings import Setting, settings_of
 from gmu_lightning.report.verdicts import ALPHA, Pair, beside
 from gmu_lightning.run import Run, runs_under
@@ -134,6 +135,9 @@ def runs_in(folders: Iterable[Path]) -> list[Run]:
             sweeps = ", ".join(run.folder.name for run in here[:3])
             of = f"it holds sweeps ({sweeps}): give one of them" if sweeps else "give the folder of a run or a sweep"
             raise UserError(f"{folder} holds no run: {of}, or several with commas")
+        if trial := next(filter(is_trial, runs), None):
+            sweep = trial.folder.absolute().parent.parent
+            raise UserError(f"{folder} holds trials of a search, among which val chose: compare what they led to, runs={sweep}")
         found += runs
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from gmu_lightning.report.gate_evidence import gate_table
 from gmu_lightning.report.robustness import BY_GENRE
-from gmu_lightning.run import Predictions, Run
+from gmu_lightning.run import Predictions, Run, read_json
 
 SCORES = ("f1_micro", "ap_micro")
 FEWEST_GENRES = 4  # whose order says anything
@@ -64,7 +63,7 @@ def _study(run: Run) -> tuple[Path, Predictions] | None:
     With it what the run itself said of these movies.
     """
     for path in sorted((run / "evaluate").glob("*/robustness.json"), reverse=True):
-        if json.loads(path.read_text(encoding="utf-8"))["split"] == "test":
+        if read_json(path)["split"] == "test":
             predictions = path.parent / "predictions/test.parquet"
             if not predictions.exists():
                 continue

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gmu_lightning.run import Run
+from gmu_lightning.run import Run, read_json
 
 FOLDER = "search"  # of a sweep: its trials, and search.json
 STUDIES = "studies.log"  # beside the trials
@@ -17,7 +16,7 @@ STUDIES = "studies.log"  # beside the trials
 def searches(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Every search that these runs' sweeps made, as a page tells it."""
     sweeps = dict.fromkeys(run.folder.absolute().parent for run in runs)
-    return [_told(json.loads(path.read_text(encoding="utf-8"))) for folder in sweeps if (path := _file(folder)).exists()]
+    return [_told(read_json(path)) for folder in sweeps if (path := _file(folder)).exists()]
 
 
 def is_trial(run: Run) -> bool:
@@ -28,7 +27,7 @@ def is_trial(run: Run) -> bool:
 def searched_keys(runs: Sequence[Run]) -> set[str]:
     """What a search chose for every one of these runs."""
     files = dict.fromkeys(_file(run.folder.absolute().parent) for run in runs)
-    spaces = [set(json.loads(path.read_text(encoding="utf-8"))["space"]) if path.exists() else set() for path in files]
+    spaces = [set(read_json(path)["space"]) if path.exists() else set() for path in files]
     keys = set.intersection(*spaces) if spaces else set()
     typed = [{override.partition("=")[0] for override in run.overrides} for run in runs]
     return keys if all(keys <= of for of in typed) else set()  # others may have been put into the search's folder since

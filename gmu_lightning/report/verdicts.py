@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from gmu_lightning.report.evidence import Evidence, said
 from gmu_lightning.report.inference import FEWEST_MOVIES, FEWEST_SEEDS, LEVEL, Difference, Interval
 from gmu_lightning.report.resampling import Resampled
 from gmu_lightning.report.settings import Setting
+from gmu_lightning.run import read_json
 
 ALPHA = 1 - LEVEL
 LEAST = 0.0005  # what is printed as 0.0 points is none
@@ -210,7 +210,7 @@ def _absolute(override: str, config: Mapping[str, Any]) -> str:
 
 def _is_sweep(folder: Path) -> bool:
     status = folder / "status.json"
-    return status.exists() and "jobs" in json.loads(status.read_text(encoding="utf-8"))
+    return status.exists() and "jobs" in read_json(status)
 
 
 def beside(metric: str) -> Sequence[str]:

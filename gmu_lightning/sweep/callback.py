@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -12,9 +13,15 @@ from gmu_lightning.files import now
 
 
 class SweepFiles(Callback):
-    """Writes the sweep's files at its end, failed jobs or not; the exit code is 1 if a job failed."""
+    """Writes the sweep's files at its end, failed jobs or not; the exit code is 1 if one of its own jobs failed.
 
-    current: tuple[Path, str] | None = None  # folder and start of the sweep that is running, for whoever interrupts it
+    Attributes:
+        current: folder and start of the sweep that is running, for whoever interrupts it.
+        planned: its jobs, as (folder, overrides); a folder that is not known before the job's turn is None.
+    """
+
+    current: ClassVar[tuple[Path, str] | None] = None
+    planned: ClassVar[list[tuple[str | None, Sequence[str]]]] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remember where the sweep is."""
@@ -32,11 +39,30 @@ class SweepFiles(Callback):
             raise SystemExit(1)
 
     @staticmethod
+    def plan(jobs: Iterable[tuple[str | None, Sequence[str]]]) -> None:
+        """What is about to be done."""
+        SweepFiles.planned = list(jobs)
+
+    @staticmethod
+    def reached(folder: Path) -> None:
+        """The turn of the next job whose folder was not known."""
+        n = next((n for n, (known, _) in enumerate(SweepFiles.planned) if known is None), None)
+        if n is not None:
+            SweepFiles.planned[n] = (str(folder.absolute()), SweepFiles.planned[n][1])
+
+    @staticmethod
+    def waiting() -> list[Sequence[str]]:
+        """The overrides of the planned jobs that nobody began."""
+        return [
+            overrides for folder, overrides in SweepFiles.planned if folder is None or not (Path(folder) / "status.json").exists()
+        ]
+
+    @staticmethod
     def end(interrupted: bool) -> bool:
-        """Write the files of the running sweep, once; True if a job failed."""
+        """Write the files of the running sweep, once; True if one of its jobs failed."""
         if SweepFiles.current is None:
             return False
         from gmu_lightning.sweep.files import write_sweep
 
         (folder, started), SweepFiles.current = SweepFiles.current, None
-        return bool(write_sweep(folder, started, interrupted)["failed"])
+        return write_sweep(folder, started, interrupted, SweepFiles.waiting()) > 0

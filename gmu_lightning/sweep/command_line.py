@@ -187,10 +187,15 @@ def known_keys() -> list[str]:
         defaults = [
             OmegaConf.to_container(compose(command), resolve=False) for command in ("train", "evaluate", "compare", "dashboard")
         ]
-    files = (path.relative_to(conf_folder()) for path in conf_folder().glob("encoder/*/*.yaml"))
-    encoders = {f"encoder.{f.parent.name}.{key}" for f in files for key in _flat(yaml.safe_load((conf_folder() / f).read_text()))}
+    chosen = (("encoder/*/*.yaml", "encoder.{}."), ("hydra/launcher/*.yaml", "hydra.{}."), ("sweep/*.yaml", "hydra."))
+    of_choices = {
+        f"{prefix.format(path.parent.name)}{key}"
+        for pattern, prefix in chosen
+        for path in conf_folder().glob(pattern)
+        for key in _flat(yaml.safe_load(path.read_text()))
+    }
     groups = [str(p.relative_to(conf_folder())) for p in conf_folder().rglob("*") if p.is_dir()]
-    return sorted({*groups, *encoders, *(key for config in defaults for key in _flat(config))})
+    return sorted({*groups, *of_choices, *(key for config in defaults for key in _flat(config))})
 
 
 def _flat(node: Any, prefix: str = "") -> list[str]:

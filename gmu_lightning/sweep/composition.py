@@ -12,6 +12,8 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from gmu_lightning.sweep.callback import SweepFiles
+
 
 class Composer:
     """Overrides of a job -> its configuration, as Hydra would compose it.
@@ -87,8 +89,13 @@ class Cartesian(Sweeper):
         """Called by Hydra."""
         self.basic.setup(hydra_context=hydra_context, task_function=task_function, config=config)
         composer = getattr(self.basic.launcher, "composer", None)
-        if composer is not None:
-            self.basic.validate_batch_is_legal = composer.check  # type: ignore[method-assign]
+        check = self.basic.validate_batch_is_legal if composer is None else composer.check
+
+        def planned(batch: Sequence[Sequence[str]]) -> None:
+            SweepFiles.plan((None, overrides) for overrides in batch)
+            check(batch)
+
+        self.basic.validate_batch_is_legal = planned  # type: ignore[method-assign]
 
     def sweep(self, arguments: list[str]) -> Any:
         """Called by Hydra with what was typed. Raises what Hydra raises."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,13 @@ from gmu_lightning.report.verdicts import counted
 from gmu_lightning.run import Run, runs_under
 
 
-def write_sweep(folder: Path, started: str, interrupted: bool = False) -> Counter[str]:
-    """Write the files of a sweep and show its table; how many jobs ended in each state.
+def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: Sequence[Sequence[str]] = ()) -> int:
+    """Write the files of a sweep and show its table; how many of the jobs that began since `started` failed.
 
     A job that is still `running` here was cut off, and is told so.
+
+    Args:
+        waiting: overrides of the jobs that never began.
     """
     runs = sorted(runs_under(folder), key=lambda run: run.status["started"])
     for run in runs:
@@ -32,6 +37,7 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False) -> Counte
             "started": started,
             "ended": now(),
             "jobs": [_job(run) for run in runs],
+            "not_begun": [list(overrides) for overrides in waiting],
             **{state: counts[state] for state in ("finished", "failed", "skipped")},
         },
     )
@@ -42,10 +48,15 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False) -> Counte
         print(f"skipped, {counted(count, 'job')}: {why}", file=sys.stderr)
     for name, why in _listed(runs, "failed"):
         print(f"failed: {name}: {why}", file=sys.stderr)
-    if counts["finished"] and not interrupted:
+    if interrupted and counts["finished"]:
+        print(f"python -m gmu_lightning.compare {_word('runs', folder)} reports what finished", file=sys.stderr)
+    elif counts["finished"]:
         _report(runs, folder, board)
     print(f"{folder}: {counts['finished']} finished, {counts['failed']} failed, {counts['skipped']} skipped")
-    return counts
+    if waiting:
+        again = f"the same command with {_word('hydra.sweep.dir', folder)} does what is missing"
+        print(f"{counted(len(waiting), 'job')} not begun: {again}", file=sys.stderr)
+    return sum(run.status["state"] == "failed" and run.status["started"] >= started for run in runs)
 
 
 def _report(runs: list[Run], folder: Path, board: list[dict[str, Any]]) -> None:
@@ -60,9 +71,14 @@ def _report(runs: list[Run], folder: Path, board: list[dict[str, Any]]) -> None:
             log_comparison(node, folder, list(board[0]), [list(row.values()) for row in board])
     except Exception as error:
         why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        print(f"no report was made ({why}); python -m gmu_lightning.compare runs={folder} tries again", file=sys.stderr)
+        print(f"no report was made ({why}); python -m gmu_lightning.compare {_word('runs', folder)} tries again", file=sys.stderr)
     else:
         print(folder / "report.html")
+
+
+def _word(key: str, folder: Path) -> str:
+    """`key=folder`, to be typed."""
+    return shlex.quote(f"{key}={folder}")
 
 
 def _job(run: Run) -> dict[str, object]:

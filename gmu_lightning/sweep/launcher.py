@@ -21,6 +21,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict
 
 from gmu_lightning.movie import UserError
+from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.composition import Composer
 from gmu_lightning.sweep.job import Job, end_unfinished, perform_in_sweep, record_failure
 from gmu_lightning.sweep.plan import Plans
@@ -59,7 +60,9 @@ class Parallel(Launcher):
             for job in jobs:
                 Plans.add(job)
         else:
-            self.run(context, list({job.folder: job for job in jobs}.values()))
+            once = list({job.folder: job for job in jobs}.values())
+            SweepFiles.plan((job.folder, job.overrides) for job in once)
+            self.run(context, once)
         return [_returned(config) for config in configs]
 
     def run(self, context: Any, jobs: Sequence[Job]) -> None:

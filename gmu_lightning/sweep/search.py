@@ -25,6 +25,7 @@ from gmu_lightning.files import digest, write_json
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.search import FOLDER, STUDIES
 from gmu_lightning.run import Run, runs_under
+from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.task import TYPED
 
 SUBDIR = f"hydra.sweep.subdir={FOLDER}/${{words:}}-${{identity:}}"
@@ -38,6 +39,7 @@ class Setting:
     study: Any
     asked: list[tuple[Any, tuple[str, ...]]] = field(default_factory=list)  # trials that wait for their score
     senseless: str | None = None  # why it cannot be trained at all
+    failure: str = ""  # why its last trial failed
 
 
 class Search(Sweeper):
@@ -93,7 +95,8 @@ class Search(Sweeper):
         shared = set.intersection(*(set(one.overrides) for one in settings))
         for one in settings:
             name = " ".join(word for word in one.overrides if word not in shared) or "the setting"
-            said = "cannot be trained" if one.senseless else _best(one) or "none of its trials finished, so it has no winner"
+            nothing = f"none of its trials finished, so it has no winner; the last one: {one.failure}"
+            said = "cannot be trained" if one.senseless else _best(one) or nothing
             print(f"search: {name}: {said}", file=sys.stderr, flush=True)
         found = self._launch([(*self._winner(one), f"seed={seed}") for one in settings if _ended(one) for seed in fresh])
         if not all(map(_ended, settings)):
@@ -194,6 +197,8 @@ class Search(Sweeper):
                 score = _score(run)
                 if run.status.get("state") == "skipped":
                     one.senseless = str(run.status["why"])
+                if run.status.get("state") == "failed":
+                    one.failure = str(run.status["why"])
                 state = TrialState.FAIL if score is None else TrialState.COMPLETE
                 one.study.tell(number, score, state=state)
             one.asked.clear()
@@ -204,6 +209,7 @@ class Search(Sweeper):
 
     def _launch(self, jobs: Sequence[tuple[str, ...]]) -> Any:
         self.jobs += len(jobs)
+        SweepFiles.plan((None, [word for word in job if word != SUBDIR]) for job in jobs)
         return self.starter.launch([list(job) for job in jobs], initial_job_idx=self.jobs - len(jobs))
 
     def _report(self, settings: Sequence[Setting]) -> dict[str, Any]:

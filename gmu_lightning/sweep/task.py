@@ -15,6 +15,7 @@ from gmu_lightning.experiment.settle import settle, words
 from gmu_lightning.files import digest
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run, identity
+from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.job import Job, absolute, perform, perform_in_sweep, record_failure
 
 TYPED: dict[str, str] = {}  # what was quoted for Hydra's grammar -> as it was typed
@@ -29,6 +30,7 @@ def train(config: DictConfig) -> None:
         job = job_of(config, hydra, hydra.run.dir, None)
     else:
         sweep = Path(hydra.sweep.dir)
+        SweepFiles.reached(sweep / hydra.sweep.subdir)
         try:
             job = one_device(job_of(config, hydra, sweep / hydra.sweep.subdir, sweep.name))
         except UserError as error:

@@ -250,13 +250,14 @@ def started(folder: Path, home: Path, *arguments: str) -> Iterator[subprocess.Po
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def interrupt(process: subprocess.Popen[str]) -> None:
-    """Ctrl-C, and what it must come to, once no process of the group is left to write."""
+def interrupt(process: subprocess.Popen[str]) -> str:
+    """Ctrl-C, and what it must come to, once no process of the group is left to write; what is said of it."""
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert last_line(err) == "interrupted"
     assert "Traceback" not in err
+    return err
 
 
 def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -277,14 +278,17 @@ def test_ctrl_c_leaves_a_leaderboard_of_what_finished(launcher, home, tmp_path):
         training = [run for run, state in states.items() if state == "running" and (run / "history.csv").exists()]
         return "finished" in states.values() and bool(training)
 
-    epochs = "trainer.max_epochs=1,1000000"
+    epochs = "trainer.max_epochs=1,1000000,2,3"
     with started(tmp_path, home, "-m", *SMOKE, epochs, *launcher, "hydra.sweep.dir=cut") as process:
         wait_for(the_second_job_trains, process)
-        interrupt(process)
+        said = interrupt(process)
     cut = Sweep(folder, 130, "", "")
     assert cut.status["why"] == "interrupted"
     assert [job["why"] for job in cut.jobs("failed")] == ["interrupted"]
     assert [row["seeds"] for row in cut.leaderboard if row["trainer.max_epochs"] == "1"] == ["1"]
+    left = [word for overrides in cut.status["not_begun"] for word in overrides if "max_epochs" in word]
+    assert left == ["trainer.max_epochs=2", "trainer.max_epochs=3"]
+    assert f"2 jobs not begun: the same command with hydra.sweep.dir={folder} does what is missing" in said
 
 
 def test_ctrl_c_of_a_run_alone_is_told_in_its_status(home, tmp_path):

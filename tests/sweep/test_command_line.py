@@ -179,6 +179,8 @@ def said() -> Iterator[Callable[..., str]]:
         ("hydra/launcher=processess", "hydra/launcher=processess is no choice: did you mean processes?", ""),
         ("fusion.dimm=3", "fusion.dimm is no key of the configuration: did you mean fusion.dim ", ""),
         ("loss.pos_wieght=none", "loss.pos_wieght is no key of the configuration: did you mean loss.pos_weight ", ""),
+        ("hydra.sweeper.trial=3", "hydra.sweeper.trial is no key of the configuration: did you mean hydra.sweeper.trials", ""),
+        ("hydra.launcher.job=3", "hydra.launcher.job is no key of the configuration: did you mean hydra.launcher.n_jobs", ""),
         ("encoder/txt=minilm", "encoder/txt is no key of the configuration: did you mean encoder/text", ""),
         ("encoder=minilm", "encoder is no key of the configuration: did you mean encode or encoder/text", ""),
         ("zzzzzzzzz=1", "zzzzzzzzz is no key of the configuration: see --cfg job for all keys", ""),
