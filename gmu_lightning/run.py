@@ -173,7 +173,7 @@ class Run:
         """config.yaml as plain data: nothing in it is resolved or instantiated."""
         try:
             config = yaml.load((self / "config.yaml").read_text(encoding="utf-8"), SAFE_LOADER)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{self.folder} is no run's folder: it holds no config.yaml; give one that train wrote") from None
         except yaml.YAMLError:
             config = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,6 +52,8 @@ def evaluate(
     """
     if split not in SPLITS:
         raise UserError(f"split={split} does not exist: choose one of {', '.join(SPLITS)}")
+    if run.status.get("state") not in (None, "finished"):
+        print(f"{run.folder} did not finish: what is scored is its best checkpoint so far", file=sys.stderr)
     rules = _rules(threshold, run)
     config = {**run.config}
     checked_as_data(config, run / "config.yaml")

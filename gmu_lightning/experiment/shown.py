@@ -28,7 +28,7 @@ def shown_of(run: Run, movies: Iterable[str]) -> Shown:
     store = Store(config["store"]["dir"], read_only=True)
     pending = data.pending(store)
     if pending:
-        raise UserError(f"the data are not there any more: a run would {pending}")
+        raise UserError(f"the data of {run.folder} are not there any more ({pending})")
     data.open(store)
     wanted = set(movies)
     found = {movie.id: _shown(movie) for movie in data.read("test", Audit()) if movie.id in wanted}

@@ -13,6 +13,7 @@ from gmu_lightning.metrics import tune_per_genre, tune_threshold
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.inference import Scored
 from gmu_lightning.report.influence import KINDS, influence
+from gmu_lightning.report.leaderboard import metrics_of
 from gmu_lightning.report.settings import Setting
 from gmu_lightning.run import Predictions, Run, disagreeing
 
@@ -93,14 +94,13 @@ class Evidence:
 
 
 def _read(run: Run, split: str) -> Predictions:
+    metrics_of(run)  # the leaderboard reads them, and would stop late
     try:
-        run.metrics  # noqa: B018  the leaderboard reads them
         return run.predictions(split)
     except (OSError, ValueError, KeyError) as error:
         why = " ".join(str(error).split())
         raise UserError(
-            f"{run.folder}: its metrics.json or predictions/{split}.parquet cannot be read ({why}): "
-            "leave this run out, or train it again"
+            f"{run.folder}: its predictions/{split}.parquet cannot be read ({why}): leave this run out, or train it again"
         ) from error
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gmu_lightning.files import write_rows, write_text
+from gmu_lightning.movie import UserError
 from gmu_lightning.report.settings import ALWAYS, settings_of
 from gmu_lightning.run import Run
 
@@ -20,6 +21,8 @@ SCORES = tuple(
     for split in ("test", "val")
     for score in ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro")
 )
+COUNTS = {"parameters": "parameters/total", "parameters_fusion": "parameters/fusion"}
+SECONDS = "seconds/total"
 WIDTH = 120  # characters of the console's table
 Row = dict[str, Any]
 Cell = Callable[[Row], str]
@@ -81,16 +84,24 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, *_equal_by_definition(rows)])
 
 
+def metrics_of(run: Run) -> dict[str, float]:
+    """A finished run's metrics.json. Raises UserError where it lacks what a leaderboard shows."""
+    found = run.metrics
+    lacking = [key for key in (*COUNTS.values(), SECONDS, *SCORES) if key not in found]
+    if lacking:
+        raise UserError(f"{run / 'metrics.json'} lacks {', '.join(lacking[:3])}: leave this run out, or train it again")
+    return found
+
+
 def _summary(finished: Sequence[Run], seeds: Sequence[str], warnings: Sequence[str]) -> Row:
     """The columns of one setting that are numbers and warnings."""
-    metrics = [run.metrics for run in finished]
+    metrics = [metrics_of(run) for run in finished]
     row: Row = {
         "seeds": len(finished),
         "seed_list": ",".join(seeds),
         "warnings": "; ".join(warnings),
-        "parameters": metrics[0]["parameters/total"] if metrics else None,
-        "parameters_fusion": metrics[0]["parameters/fusion"] if metrics else None,
-        "seconds/mean": statistics.fmean(m["seconds/total"] for m in metrics) if metrics else None,
+        **{name: metrics[0][key] if metrics else None for name, key in COUNTS.items()},
+        "seconds/mean": statistics.fmean(m[SECONDS] for m in metrics) if metrics else None,
     }
     for score in SCORES:
         values = [m[score] for m in metrics]

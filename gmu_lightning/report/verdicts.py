@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from gmu_lightning.report.evidence import Evidence, said
 from gmu_lightning.report.inference import FEWEST_MOVIES, FEWEST_SEEDS, LEVEL, Difference, Interval
 from gmu_lightning.report.resampling import Resampled
@@ -195,9 +197,19 @@ def command(setting: Setting, seeds: Sequence[int], also: Sequence[str] = ()) ->
         for override in setting.runs[-1].overrides
         if not override.lstrip("+").startswith(NOT_A_SETTING)
     ]
-    many = ["-m"] if len(seeds) > 1 or also else []
+    many = ["-m", *_launcher(setting.runs[-1].folder.absolute().parent)] if len(seeds) > 1 or also else []
     words = [*many, *kept, f"seed={','.join(map(str, seeds))}", *also]
     return "python -m gmu_lightning.train " + shlex.join(words)
+
+
+def _launcher(sweep: Path) -> list[str]:
+    """What was typed of the launcher of a sweep; nothing where the folder is none."""
+    path = sweep / "multirun.yaml"
+    if not path.exists():
+        return []
+    hydra = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("hydra") or {}
+    typed = (hydra.get("overrides") or {}).get("hydra") or []
+    return [word for word in typed if word.startswith(("hydra/launcher=", "hydra.launcher."))]
 
 
 def _absolute(override: str, config: Mapping[str, Any]) -> str:

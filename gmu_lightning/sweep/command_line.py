@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import shutil
@@ -30,6 +31,8 @@ AS_TYPED = re.compile(
     re.S,
 )
 QUOTED = re.compile(r"""(['"])(\\.|(?!\1).)*\1""", re.S)  # one string from end to end
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR)
+HOW = "give a folder that this user may write to, on a disk with room"
 DOT_FOR_SLASH = re.compile(r"^(data|encoder\.\w+|fusion|loss|optimizer|scheduler|trainer|callbacks|logger|experiment)=")
 
 
@@ -50,20 +53,28 @@ def call(command: Callable[[], Any]) -> None:
         register_plugins()
         command()
     except KeyboardInterrupt:
-        SweepFiles.end(interrupted=True)
+        _end_sweep(interrupted=True)
         _exit(130, "interrupted")
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None
     except Exception as error:
         if SweepFiles.current is not None and SweepFiles.current[0].exists():
-            SweepFiles.end(interrupted=False)
-        if full or not isinstance(_cause(error), (UserError, HydraException, OmegaConfBaseException)):
+            _end_sweep(interrupted=False)
+        if full or not (_refused(error) or isinstance(_cause(error), (UserError, HydraException, OmegaConfBaseException))):
             traceback.print_exc()
         _exit(1, sentence(error))
     finally:
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _end_sweep(interrupted: bool) -> None:
+    """The files of the sweep that is running; where they cannot be written either, what stopped it is told all the same."""
+    try:
+        SweepFiles.end(interrupted)
+    except OSError as error:
+        print(_refusal(error), file=sys.stderr)
 
 
 def _exit(code: int, line: str) -> None:
@@ -142,6 +153,8 @@ def sentence(error: BaseException) -> str:
     text = " ".join(str(cause).split())
     if isinstance(cause, UserError):
         return text
+    if isinstance(cause, OSError) and _refused(cause):
+        return _refusal(cause)
     if isinstance(cause, MissingMandatoryValue):
         return f"a value is missing: give {cause.full_key}=VALUE on the command line"
     missing = re.search(r"Could not find '([^']+)/([^/']+)'", text)
@@ -157,6 +170,16 @@ def sentence(error: BaseException) -> str:
     if isinstance(cause, (ConfigCompositionException, ConfigKeyError, HydraException, OmegaConfBaseException)):
         return f"the configuration cannot be composed: {text}"
     return f"{type(cause).__name__}: {text}"
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether the machine refused a file, which is no bug: rights, a full disk, a file where a folder was meant."""
+    cause = _cause(error)
+    return isinstance(cause, OSError) and cause.errno in REFUSALS
+
+
+def _refusal(error: OSError) -> str:
+    return f"{error.filename or 'a file'} cannot be written or read ({error.strerror}): {HOW}"
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -73,10 +73,15 @@ def evaluate(config: DictConfig) -> None:
     from gmu_lightning.experiment.robustness import seed_of_draw
 
     seed = seed_of_draw(config.robustness, config.robustness_seed)
-    store = Store(str(config.store.dir), max_gb=config.store.max_gb)
-    evaluate_run(
-        Run(str(config.run)), str(config.split), config.data.root, str(config.threshold), store, seed, config.encode.backend
-    )
+    run = Run(str(config.run))
+    store = Store(config.store.dir or _store_of(run), max_gb=config.store.max_gb)
+    evaluate_run(run, str(config.split), config.data.root, str(config.threshold), store, seed, config.encode.backend)
+
+
+def _store_of(run: Run) -> str:
+    """Where the run found what it had prepared and encoded; the default folder where that is gone."""
+    theirs = str((run.config.get("store") or {}).get("dir", ""))
+    return theirs if theirs and Path(theirs).is_dir() else "outputs/store"
 
 
 def compare(config: DictConfig) -> None:
@@ -94,6 +99,8 @@ def compare(config: DictConfig) -> None:
     left = [run for run in runs if run.status.get("state") not in ("finished", "failed", "skipped")]
     if left:
         print(f"not compared, for it did not end: {', '.join(str(run.folder) for run in left)}", file=sys.stderr)
+    if config.output and (Path(config.output) / "config.yaml").exists():
+        raise UserError(f"output={config.output} is the folder of a run, which keeps its own files: give another folder")
     folder = Path(config.output or f"outputs/compare/{datetime.now(UTC).strftime('%Y-%m-%dT%H-%M-%S.%f')}")
     against = None if config.against is None else str(config.against)
     comparison = write_comparison(runs, folder, str(config.metric), against)

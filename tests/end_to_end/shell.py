@@ -15,12 +15,13 @@ def command(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"gmu_lightning.{name}", *arguments]
 
 
-def environment(store: Path, **variables: str) -> dict[str, str]:
-    """This process's environment, with a store of the test's own and one thread."""
-    return {**os.environ, "GMU_STORE": str(store), "OMP_NUM_THREADS": "1", **variables}
+def environment(store: Path | None, **variables: str) -> dict[str, str]:
+    """This process's environment, with a store of the test's own, or none said, and one thread."""
+    rest = {name: value for name, value in os.environ.items() if name != "GMU_STORE"}
+    return {**rest, **({"GMU_STORE": str(store)} if store else {}), "OMP_NUM_THREADS": "1", **variables}
 
 
-def typed(name: str, *arguments: str, folder: Path, store: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def typed(name: str, *arguments: str, folder: Path, store: Path | None, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command in `folder`, and return its exit code and all it said."""
     return subprocess.run(
         command(name, *arguments),

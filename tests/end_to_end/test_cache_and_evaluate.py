@@ -327,6 +327,22 @@ def test_evaluating_the_test_split_again_gives_its_scores_and_touches_nothing(fi
     assert f"{known['test/f1_micro']:.4f}" in done.stdout
 
 
+def test_what_the_run_encoded_is_read_again_wherever_evaluate_is_typed(finished, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = typed("evaluate", f"run={finished.folder}", folder=elsewhere, store=None)
+    assert done.returncode == 0, done.stderr
+    assert not list(elsewhere.iterdir())
+    assert "preparing" not in done.stderr
+
+
+def test_a_run_that_did_not_finish_is_evaluated_with_a_word_of_it(finished, tmp_path, store, capsys):
+    cut = Run(shutil.copytree(finished.folder, tmp_path / "cut"))
+    cut.end("failed", "interrupted")
+    evaluate(cut, "test", None, "0.5", Store(store))
+    assert "cut did not finish: what is scored is its best checkpoint so far" in capsys.readouterr().err
+
+
 def test_any_split_can_be_evaluated(finished, store):
     again = Run(evaluate(finished, "val", None, "0.5", Store(store)))
     assert again.metrics["val/f1_micro"] == pytest.approx(finished.metrics["val/f1_micro"], abs=1e-6)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from gmu_lightning.files import write_json
 from gmu_lightning.report.comparison import runs_in
 from gmu_lightning.report.settings import settings_of
 from gmu_lightning.report.verdicts import more_seeds
+from gmu_lightning.run import Run
 
 from ..report.made import Sweep
 from .shell import SMOKE, environment, last_line, typed
@@ -56,6 +58,8 @@ def test_several_folders_are_compared_together(tmp_path):
         (["runs={sweep}/.."], "{sweep}/.. holds no run: it holds sweeps (my sweeps, (old)=1): give one of them"),
         (["runs="], "runs= names no folder: give the folder of a run or a sweep, or several with commas"),
         (["runs={sweep}", "output=/proc/x"], "output=/proc/x cannot be written to"),
+        (["runs={sweep}", "output={run}"], "output={run} is the folder of a run, which keeps its own files"),
+        (["runs={run}/metrics.json"], "{run}/metrics.json holds no run: give the folder of a run or a sweep"),
         (["runs=away"], "runs=away does not exist: give the folder of a run or a sweep"),
         (["runs={sweep}", "metric=f1"], "metric=f1 is no score: choose one of f1_micro, f1_macro"),
         (["runs={sweep}", "against=mean"], "against=mean names 0 of the settings: choose one, such as"),
@@ -65,10 +69,12 @@ def test_several_folders_are_compared_together(tmp_path):
 )
 def test_what_was_typed_wrong_is_one_sentence(sweep, tmp_path, words, sentence):
     (sweep / "status.json").write_text('{"jobs": []}')
-    done = typed("compare", *(word.format(sweep=sweep) for word in words), folder=tmp_path, store=tmp_path)
+    names = {"sweep": sweep, "run": next(path.parent for path in sweep.glob("*/config.yaml"))}
+    done = typed("compare", *(word.format(**names) for word in words), folder=tmp_path, store=tmp_path)
     assert done.returncode == 1
-    assert last_line(done.stderr).startswith(sentence.format(sweep=sweep))
-    assert not (tmp_path / "outputs").exists()
+    assert last_line(done.stderr).startswith(sentence.format(**names))
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [sweep.name]
 
 
 def test_a_dashboard_is_always_kept_as_a_file_and_written_only_where_w_b_can_be_reached(sweep, tmp_path):
@@ -105,7 +111,15 @@ def test_a_run_that_cannot_be_read_is_named(sweep, tmp_path):
     (run / "predictions/val.parquet").unlink()
     done = typed("compare", f"runs={sweep}", folder=tmp_path, store=tmp_path)
     assert done.returncode == 1
-    assert last_line(done.stderr).startswith(f"{run}: its metrics.json or predictions/val.parquet cannot be read")
+    assert last_line(done.stderr).startswith(f"{run}: its predictions/val.parquet cannot be read")
+
+
+def test_scores_that_are_wanting_are_named(sweep, tmp_path):
+    run = next(Run(folder) for folder in sweep.iterdir() if folder.is_dir())
+    write_json(run / "metrics.json", {key: value for key, value in run.metrics.items() if key != "parameters/total"})
+    done = typed("compare", f"runs={sweep}", folder=tmp_path, store=tmp_path)
+    assert done.returncode == 1
+    assert last_line(done.stderr).startswith(f"{run / 'metrics.json'} lacks parameters/total: leave this run out")
 
 
 def test_a_run_that_did_not_end_is_told_of(sweep, tmp_path):
@@ -118,13 +132,15 @@ def test_a_run_that_did_not_end_is_told_of(sweep, tmp_path):
 
 def test_the_command_for_more_seeds_adds_them_to_the_sweep(tmp_path, raw):
     """Typed as it is printed, from another folder."""
-    words = ("-m", *SMOKE, f"data.root={raw}", "fusion=mean,concat", "seed=1,2,3", "hydra.sweep.dir=made")
+    launcher = ("hydra/launcher=processes", "hydra.launcher.n_jobs=1")
+    words = ("-m", *SMOKE, f"data.root={raw}", "fusion=mean,concat", "seed=1,2,3", *launcher, "hydra.sweep.dir=made")
     first = typed("train", *words, folder=tmp_path, store=tmp_path / "store")
     assert first.returncode == 0, first.stderr
     before = {run.folder: (run / "metrics.json").stat().st_mtime_ns for run in runs_in([tmp_path / "made"])}
     mean = next(one for one in settings_of(runs_in([tmp_path / "made"])) if one.values["fusion"] == "mean")
     line = more_seeds(mean, 5)
     assert "seed=4,5" in line
+    assert all(word in line for word in launcher)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     program, *arguments = shlex.split(line)

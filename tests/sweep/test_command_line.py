@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -252,6 +253,32 @@ def _interrupted() -> None:
 def test_a_mistake_exits_with_1_and_its_sentence_alone(typed, capsys):
     assert typed(_mistaken) == 1
     assert capsys.readouterr().err == "data.root=x does not exist\n"
+
+
+def _refused() -> None:
+    raise PermissionError(errno.EACCES, "Permission denied", "/a/folder")
+
+
+def test_a_file_that_the_machine_refuses_is_no_bug(typed, capsys):
+    assert typed(_refused) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("/a/folder cannot be written or read (Permission denied): give a folder that this user may write to")
+
+
+def test_a_sweep_whose_files_cannot_be_written_says_what_stopped_it(typed, capsys, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "status.json"))
+
+    monkeypatch.setattr("gmu_lightning.sweep.files.write_sweep", full)
+
+    def begun() -> None:
+        SweepFiles.current = (tmp_path, "now")
+        _mistaken()
+
+    assert typed(begun) == 1
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"{tmp_path}/status.json cannot be written or read (No space left on device)")
+    assert last == "data.root=x does not exist"
 
 
 def test_a_bug_exits_with_1_and_shows_where_before_its_sentence(typed, capsys):

@@ -41,5 +41,5 @@ def _row(one: Evidence, found: Faithfulness | None, modalities: Sequence[str]) -
 
 def _evaluations(runs: Iterable[Run]) -> str:
     """The command that asks these runs; empty of none."""
-    each = ([f"run={run.folder.absolute()}", f"store.dir={run.config['store']['dir']}", "robustness=true"] for run in runs)
+    each = ([f"run={run.folder.absolute()}", "robustness=true"] for run in runs)
     return "; ".join(shlex.join(["python", "-m", "gmu_lightning.evaluate", *words]) for words in each)
