@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.evidence import Evidence, checked_metric, same, why_not
+from gmu_lightning.report.evidence import Evidence, checked_metric, said, same, why_not
 from gmu_lightning.report.inference import LEVEL, Difference, holm, letters
 from gmu_lightning.report.resampling import Resampling
 from gmu_lightning.report.search import is_trial
 from gmu_lightning.report.settings import Setting, settings_of
 from gmu_lightning.report.verdicts import ALPHA, Pair, beside
 from gmu_lightning.run import Run, runs_under
+
+RARE = 8  # test movies of a genre, below which intervals of macro scores were seen to be too short
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,21 @@ class Comparison:
         rest = len(self.pairs) - len(above) - len(below)
         return words + (f" {rest} cannot be told apart from it." if rest else "")
 
+    @property
+    def caution(self) -> str | None:
+        """Of a macro score's intervals, where some genres have so few test movies that one movie more or less is much of it."""
+        if "_macro" not in self.metric:
+            return None
+        first = self.settings[0].test[0]
+        rare = [f"{genre} {n}" for genre, n in zip(first.genres, first.labels.sum(axis=0), strict=True) if n < RARE]
+        if not rare:
+            return None
+        listed = ", ".join(rare[:5]) + (", ..." if len(rare) > 5 else "")
+        return (
+            f"{len(rare)} of {len(first.genres)} genres have fewer than {RARE} test movies ({listed}): intervals of "
+            f"{said(self.metric)} then hold the mean less often than 95 times in 100."
+        )
+
     def as_json(self) -> dict[str, Any]:
         """comparison.json."""
         return {
@@ -91,6 +108,7 @@ class Comparison:
             "movies": len(self.settings[0].test[0].ids),  # of those settings that are `alike`
             "level": LEVEL,
             "against": self.against,
+            "caution": self.caution,
             "settings": [self._setting(one) for one in self.settings],
             "pairs": [pair.row() for pair in self.pairs],
             "refused": list(self.refused),

@@ -26,7 +26,7 @@ def markdown(comparison: Comparison) -> str:
     lines = [
         f"# {said(comparison.metric)[0].upper()}{said(comparison.metric)[1:]} on {found['movies']} test movies",
         "",
-        comparison.verdict,
+        " ".join(filter(None, [comparison.verdict, comparison.caution])),
         "",
         "| setting | seeds | mean | 95 % interval | val | |",
         "|---|---:|---:|---|---:|---|",

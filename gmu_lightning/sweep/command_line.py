@@ -91,11 +91,11 @@ def escaped(argument: str) -> str:
     key, value = argument[: match.start("value")], match["value"]
     quoted = QUOTED.fullmatch(value) is not None
     hub_name = match["weights"] == "name" and not value.startswith(("/", "~", ".")) and not Path(value).exists()
-    if value in ("", "null", "???") or "${" in value or hub_name or (quoted and not Path(value).exists()):
+    if value in ("", "null", "???") or hub_name or (("${" in value or quoted) and not Path(value).exists()):
         return argument
     path = str(_at_home(argument, value)) if value.startswith("~") else value
     text = re.sub(r"\\+(?='|\Z)", lambda run: run[0] * 2, path).replace("'", "\\'")  # a backslash counts only before a quote
-    return f"{key}'{text}'"
+    return f"{key}'{text.replace('${', chr(92) + '${')}'"  # a folder of such a name is no interpolation
 
 
 def _at_home(argument: str, value: str) -> Path:

@@ -364,3 +364,17 @@ def test_nothing_finished_or_no_such_metric_is_an_error(sweep):
     run.end("failed", "x")
     with pytest.raises(UserError, match="none of these runs finished"):
         compare([run])
+
+
+def test_a_macro_score_over_rare_genres_says_that_its_intervals_are_short(sweep):
+    runs = sweep.rivals()
+    assert compare(runs, "f1_macro").caution is None
+    for run in runs:
+        said = run.predictions("test")
+        said.labels[5:, 1] = False
+        said.labels[:5, 1] = True
+        said.write(run / "predictions/test.parquet")
+    found = compare(runs, "f1_macro@val")
+    assert found.caution.startswith("1 of 4 genres have fewer than 8 test movies (Comedy 5): intervals of macro F1 at a")
+    assert found.caution in markdown(found)
+    assert compare(runs).caution is None

@@ -61,6 +61,10 @@ def test_text_is_printed_by_latex_as_it_stands():
     )
 
 
+def test_a_name_of_several_lines_stays_in_its_row():
+    assert escaped("one\n  two") == "one two"
+
+
 def test_a_latex_row_has_every_score_and_the_best_is_bold(tmp_path):
     sweep = Sweep(tmp_path / "sweep")
     text = latex(compare(sweep.rivals()))

@@ -83,6 +83,15 @@ def test_so_does_any_other(path):
     assert arrives(f"run={path}") == path
 
 
+def test_a_folder_named_like_an_interpolation_is_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "a${seed} b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    value = PARSER.parse_override(escaped("runs=a${seed} b")).value()
+    assert OmegaConf.create({"seed": 1, "runs": value}).runs == "a${seed} b"
+    value = PARSER.parse_override(escaped("runs=b${seed}")).value()
+    assert OmegaConf.create({"seed": 1, "runs": value}).runs == "b1"
+
+
 @pytest.mark.parametrize(
     "key", [*PATH_KEYS, "+data.root", "++store.dir", "encoder.image.vectors", "encoder.video.preparation.weights"]
 )

@@ -100,6 +100,7 @@ def _claims(comparison: Comparison) -> dict[str, Any]:
     return {
         "metric": said(comparison.metric),
         "verdict": comparison.verdict,
+        "caution": comparison.caution,
         "intervals": sections.interval_chart(comparison),
         "pairs": [pair.row() for pair in comparison.pairs],
         "beside": [said(metric) for metric in beside(comparison.metric)],
