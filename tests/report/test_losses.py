@@ -41,7 +41,7 @@ def test_every_setting_of_several_modalities_can_be_asked(sweep):
     found = shown(sweep)
     rows = {row["setting"][0]: row for row in found.rows(COLUMN)}
     assert set(rows) == {"gmu_original text+image", "concat text+image"}
-    assert {row["seeds asked"][0] for row in rows.values()} == {"0 of 3"}
+    assert {row["seeds asked"][0] for row in rows.values()} == {"0 of 3 copy"}
     runs = sorted(str(run) for run in sweep.folder.glob("*") if "none" not in run.name)
     assert sorted(word[4:] for words in asking(found) for word in words if word.startswith("run=")) == runs
 
@@ -61,6 +61,6 @@ def test_seeds_that_were_not_asked_still_can_be(sweep):
     study(Run(first), {"text": 0.3, "image": 0.1}, by_genre=GENRES)
     found = shown(sweep)
     rows = {row["setting"][0]: row for row in found.rows(COLUMN)}
-    assert rows["gmu_original text+image"]["seeds asked"][0] == "1 of 3"
+    assert rows["gmu_original text+image"]["seeds asked"][0] == "1 of 3 copy"
     (of_gmu,) = (words for words in asking(found) if any("gmu_original" in word for word in words))
     assert [word[4:] for word in of_gmu if word.startswith("run=")] == [str(run) for run in others]
