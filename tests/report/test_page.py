@@ -119,7 +119,8 @@ def f1_tuned(run: Run, c: int) -> float:
 
 
 def test_shares_of_genres_and_what_they_are_taken_for_are_counted(runs):
-    tables = Tables(page(compare(runs), runs, Shown())).tables
+    text = page(compare(runs), runs, Shown())
+    tables = Tables(text).tables
     labels = {split: runs[0].predictions(split).labels for split in ("val", "test")}
     (shares,) = [table for table in tables if table[0][0][0] == "split"]
     assert [[text for text, _ in row] for row in shares[1:]] == [
@@ -134,6 +135,19 @@ def test_shares_of_genres_and_what_they_are_taken_for_are_counted(runs):
             name, *values = table[1 + i]
             assert name[0] == genre
             assert [float(value) for _, value in values] == pytest.approx(expected.tolist())
+    row, column = re.search(r"test movies that are (\w+), \d+% are (\w+) too", text).groups()
+    counts = labels["test"].sum(axis=0)
+    assert counts[GENRES.index(row)] != counts[GENRES.index(column)]
+    assert f"Of the {counts[GENRES.index(row)]} test movies that are {row}" in text
+
+
+def test_where_no_genre_is_taken_for_another_it_is_said_so(sweep):
+    runs = sweep.three_seeds("late", 9.0)
+    for run in runs:
+        said = run.predictions("test")
+        said.logits = np.where(said.labels, 5.0, -5.0)
+        said.write(run / "predictions/test.parquet")
+    assert "No genre is predicted more often beside another than it truly stands there." in page(compare(runs), runs, Shown())
 
 
 def test_intervals_and_sentences_are_the_comparison_s(runs):
