@@ -137,7 +137,7 @@ def _is_beside_the_setting(key: str) -> bool:
 def _warnings(runs: Sequence[Run]) -> Iterator[str]:
     sentences: dict[str, str] = {}
     counts: Counter[str] = Counter()
-    if any(disagreeing(a.data_fingerprint, b.data_fingerprint) for a, b in combinations(runs, 2)):
+    if any(disagreeing(a, b) for a, b in combinations([run.data_fingerprint for run in runs], 2)):
         yield "mixed_data: the seeds of this setting did not see the same data, so their mean means nothing"
     for run in runs:
         failure = [f"failed: {run.status['why']}"] if run.status["state"] == "failed" else []

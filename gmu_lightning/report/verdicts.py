@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -205,8 +205,12 @@ def command(setting: Setting, seeds: Sequence[int], also: Sequence[str] = ()) ->
 def _launcher(sweep: Path) -> list[str]:
     """What was typed of the launcher of a sweep; nothing where the folder is none."""
     path = sweep / "multirun.yaml"
-    if not path.exists():
-        return []
+    return _launcher_in(path, path.stat().st_mtime_ns) if path.exists() else []
+
+
+@cache
+def _launcher_in(path: Path, _written: int) -> list[str]:
+    """Read once: every pair of a sweep's settings asks."""
     hydra = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("hydra") or {}
     typed = (hydra.get("overrides") or {}).get("hydra") or []
     return [word for word in typed if word.startswith(("hydra/launcher=", "hydra.launcher."))]

@@ -87,7 +87,9 @@ def _measured(one: Evidence, comparison: Comparison, names: Sequence[str], also:
 
 
 def _apart(one: Evidence, comparison: Comparison) -> list[str]:
-    return [f"tested on {len(one.test[0].ids)} other movies, genres or labels"] if one in comparison.apart else []
+    if one.tested_as(comparison.settings[0]):
+        return []
+    return [f"tested on {len(one.test[0].ids)} other movies, genres or labels"]
 
 
 def _published(row: Mapping[str, Any], source: str, metric: str, names: Sequence[str], also: Sequence[str]) -> Row:
