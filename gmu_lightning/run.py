@@ -165,8 +165,14 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """status.json, or `{}` where there is none."""
-        return self._json("status.json")
+        """status.json, or `{}` where there is none. Raises UserError where it lacks what every run says."""
+        found = self._json("status.json")
+        lacking = [key for key in ("state", "why", "warnings", "started", "identity", "setting") if found and key not in found]
+        if lacking:
+            raise UserError(
+                f"{self / 'status.json'} is damaged, for it lacks {lacking[0]}: restore it, or leave {self.folder} out"
+            )
+        return found
 
     @property
     def config(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from gmu_lightning.experiment.conf import checked_as_data
 from gmu_lightning.movie import Movie, UserError
 from gmu_lightning.report.gate_evidence import Truth
 from gmu_lightning.report.page.shown import Shown, ShownMovie, thumbnail
-from gmu_lightning.run import Run
+from gmu_lightning.run import Run, disagreeing
 
 
 def shown_of(run: Run, movies: Iterable[str]) -> Shown:
@@ -29,11 +29,11 @@ def shown_of(run: Run, movies: Iterable[str]) -> Shown:
     pending = data.pending(store)
     if pending:
         raise UserError(f"the data of {run.folder} are not there any more ({pending})")
-    data.open(store)
+    data.load(tuple(config["modalities"].split("+")), store)
+    if disagreeing(data.fingerprint, run.data_fingerprint):
+        raise UserError(f"{data.folder} holds other data now than {run.folder} was tested on")
     wanted = set(movies)
     found = {movie.id: _shown(movie) for movie in data.read("test", Audit()) if movie.id in wanted}
-    if not found:
-        raise UserError(f"{data.folder} holds none of the test movies of {run.folder}")
     return Shown(found, Truth.read(data.folder))
 
 

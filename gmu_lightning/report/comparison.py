@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.evidence import Evidence, checked_metric, said, same, why_not
 from gmu_lightning.report.inference import LEVEL, Difference, holm, letters
 from gmu_lightning.report.resampling import Resampling
-from gmu_lightning.report.search import is_trial
 from gmu_lightning.report.settings import Setting, settings_of
 from gmu_lightning.report.verdicts import ALPHA, Pair, beside
-from gmu_lightning.run import Run, runs_under
+from gmu_lightning.run import Run
 
+OTHERWISE = "other movies, genres or labels, or at another threshold"
 RARE = 8  # test movies of a genre, below which intervals of macro scores were seen to be too short
 
 
@@ -31,7 +30,9 @@ class Comparison:
             compared.
         unscored: settings without a finished run.
         resampling: of the settings and the pairs.
+        family: how many comparisons Holm counts: what is one result in two rows is one.
         against: the one setting that all others are compared with; None where every pair is.
+        left: (folder, why) of what was found and not read.
     """
 
     metric: str
@@ -41,16 +42,18 @@ class Comparison:
     letters: dict[str, str]
     unscored: Sequence[Setting]
     resampling: Resampling
+    family: int
     against: str | None = None
+    left: Sequence[tuple[str, str]] = ()
 
     @property
     def alike(self) -> list[Evidence]:
-        """The settings that were tested on the first one's movies, genres and labels: what one table may hold."""
+        """The settings tested on the first one's movies, genres and labels, at its threshold: what one table may hold."""
         return [one for one in self.settings if one.tested_as(self.settings[0])]
 
     @property
     def apart(self) -> list[Evidence]:
-        """Those that were tested on others."""
+        """Those that were tested otherwise."""
         return [one for one in self.settings if not one.tested_as(self.settings[0])]
 
     @property
@@ -58,13 +61,23 @@ class Comparison:
         """What can be said of all settings together."""
         if self.against:
             return self._against(self.against)
-        rest = f" Tested on other movies, genres or labels: {_listed([one.name for one in self.apart])}." if self.apart else ""
-        return self._of_alike(len(self.apart)) + rest
+        unknown = [one.name for one in self.alike if not one.known]
+        known = [one for one in self.alike if one.known]
+        warned = known[0].setting.warnings if known else []
+        return " ".join(
+            [
+                self._of_known(known) if known else "Nothing can be claimed.",
+                *([f"Mind {known[0].name}'s warnings: {'; '.join(warned)}."] if warned else []),
+                *([f"Of {_listed(unknown)} nothing can be said: three seeds are the least."] if unknown else []),
+                *([f"Tested on {OTHERWISE}: {_listed([one.name for one in self.apart])}."] if self.apart else []),
+            ]
+        )
 
-    def _of_alike(self, apart: int) -> str:
-        best, *others = self.alike
+    def _of_known(self, known: Sequence[Evidence]) -> str:
+        best, *others = known
         if not others:
-            more = len({row["a"] for row in self.refused if row["a"] == row["b"]}) + len(self.unscored) + apart
+            refused = {row["a"] for row in self.refused if row["a"] == row["b"]}
+            more = len(refused) + len(self.unscored) + len(self.settings) - 1
             only = f"There is one setting, {best.name}" + (f", beside {more} that cannot be compared" if more else "")
             return f"{only}: nothing to compare it with."
         if not self.letters:
@@ -109,9 +122,11 @@ class Comparison:
             "level": LEVEL,
             "against": self.against,
             "caution": self.caution,
+            "comparisons": self.family,
             "settings": [self._setting(one) for one in self.settings],
             "pairs": [pair.row() for pair in self.pairs],
             "refused": list(self.refused),
+            "left_out": [{"folder": folder, "why": why} for folder, why in self.left],
             "without_scores": [{"name": one.name, "warnings": one.warnings} for one in self.unscored],
         }
 
@@ -141,31 +156,15 @@ def _others(count: int) -> str:
     return "the other setting" if count == 1 else f"the other {count} settings"
 
 
-def runs_in(folders: Iterable[Path]) -> list[Run]:
-    """The runs that these folders are or hold. Raises UserError where one is and holds none."""
-    found: list[Run] = []
-    for folder in folders:
-        if not folder.exists():
-            raise UserError(f"runs={folder} does not exist: give the folder of a run or a sweep")
-        here = [Run(folder)] if (folder / "config.yaml").exists() else runs_under(folder)
-        runs = [run for run in here if (run / "config.yaml").exists()]
-        if not runs:
-            sweeps = ", ".join(run.folder.name for run in here[:3])
-            of = f"it holds sweeps ({sweeps}): give one of them" if sweeps else "give the folder of a run or a sweep"
-            raise UserError(f"{folder} holds no run: {of}, or several with commas")
-        if trial := next(filter(is_trial, runs), None):
-            sweep = trial.folder.absolute().parent.parent
-            raise UserError(f"{folder} holds trials of a search, among which val chose: compare what they led to, runs={sweep}")
-        found += runs
-    return found
-
-
-def compare(runs: Iterable[Run], metric: str = "f1_micro", against: str | None = None) -> Comparison:
+def compare(
+    runs: Iterable[Run], metric: str = "f1_micro", against: str | None = None, left: Sequence[tuple[str, str]] = ()
+) -> Comparison:
     """Compare all settings of these runs on their test movies.
 
     Args:
         against: the words of one setting's name, chosen before the scores were seen. Then only the pairs that it is in are
             compared: there are fewer of them, so Holm asks less of each.
+        left: (folder, why) of what was found beside these runs and not read, to be told.
 
     Raises:
         UserError: the metric is none, no run finished, or no setting, or more than one, has those words.
@@ -191,9 +190,9 @@ def compare(runs: Iterable[Run], metric: str = "f1_micro", against: str | None =
             both.append((a, b))
     differences = [Difference(a.scored(metric), b.scored(metric)) for a, b in both]
     resampling = Resampling([e.scored(metric) for e in sound], differences)
-    pairs = _pairs(metric, both, differences, resampling)
+    pairs, family = _pairs(metric, both, differences, resampling, _one_result(sound))
     unscored = [one for one in settings if not one.finished]
-    return Comparison(metric, sound, pairs, refused, _letters(sound, pairs), unscored, resampling, baseline)
+    return Comparison(metric, sound, pairs, refused, _letters(sound, pairs), unscored, resampling, family, baseline, left)
 
 
 def _ranked(settings: Sequence[Evidence], metric: str) -> list[Evidence]:
@@ -209,8 +208,8 @@ def _ranked(settings: Sequence[Evidence], metric: str) -> list[Evidence]:
 
 
 def _letters(sound: Sequence[Evidence], pairs: Sequence[Pair]) -> dict[str, str]:
-    """Of the settings tested as the first was; none where not every pair of these is compared."""
-    names = [one.name for one in sound if one.tested_as(sound[0])]
+    """Of the settings with seeds enough that were tested as the first was; none where not every pair of these is compared."""
+    names = [one.name for one in sound if one.tested_as(sound[0]) and one.known]
     among = [pair for pair in pairs if {pair.a.name, pair.b.name} <= set(names)]
     if len(among) < len(names) * (len(names) - 1) // 2:
         return {}
@@ -229,14 +228,28 @@ def _baseline(words: str, names: Sequence[str]) -> str:
 
 
 def _pairs(
-    metric: str, both: Sequence[tuple[Evidence, Evidence]], differences: Sequence[Difference], resampling: Resampling
-) -> list[Pair]:
-    alike = [same(a, b) for a, b in both]
-    first = _first(both, alike)
-    # What is one result is one comparison, however many rows it has.
-    p = [difference.p if first[n] == n else None for n, difference in enumerate(differences)]
-    adjusted, levels = holm(p), _levels(p)
-    return [
+    metric: str,
+    both: Sequence[tuple[Evidence, Evidence]],
+    differences: Sequence[Difference],
+    resampling: Resampling,
+    result: Mapping[str, str],
+) -> tuple[list[Pair], int]:
+    """The pairs, and how many comparisons Holm counts.
+
+    Args:
+        result: {setting: the first of those that are one result with it}.
+    """
+    alike = [result[a.name] == result[b.name] for a, b in both]
+    first = _first(both, result)
+    on_val = [Difference(a.scored(metric, "val"), b.scored(metric, "val")) for a, b in both]
+
+    def once(found: Sequence[Difference]) -> list[float | None]:
+        """What is one result is one comparison, however many rows it has."""
+        return [difference.p if first[n] == n else None for n, difference in enumerate(found)]
+
+    p = once(differences)
+    adjusted, levels, adjusted_on_val = holm(p), _levels(p), holm(once(on_val))
+    pairs = [
         Pair(
             metric,
             a,
@@ -245,24 +258,32 @@ def _pairs(
             1.0 if alike[n] else adjusted[first[n]],
             resampling.of(differences[n]),
             {other: Difference(a.scored(other), b.scored(other)) for other in beside(metric)},
-            Difference(a.scored(metric, "val"), b.scored(metric, "val")),
+            on_val[n],
             alike[n],
             differences[n].seeds_needed(alpha=levels[first[n]]),
+            levels[first[n]],
+            None if alike[n] else adjusted_on_val[first[n]],
         )
         for n, (a, b) in enumerate(both)
     ]
+    return pairs, sum(value is not None for value in p)
 
 
-def _first(both: Sequence[tuple[Evidence, Evidence]], alike: Sequence[bool]) -> list[int]:
+def _one_result(settings: Sequence[Evidence]) -> dict[str, str]:
+    """{setting: the first setting that predicts the same}."""
+    result: dict[str, str] = {}
+    for n, one in enumerate(settings):
+        first = next((other for other in settings[:n] if result[other.name] == other.name and same(other, one)), one)
+        result[one.name] = first.name
+    return result
+
+
+def _first(both: Sequence[tuple[Evidence, Evidence]], result: Mapping[str, str]) -> list[int]:
     """Of each pair the first that is the same comparison; -1 of a pair that is none, being one result."""
-    stands_for: dict[str, str] = {}
-    for (a, b), one in zip(both, alike, strict=True):
-        if one:
-            stands_for.setdefault(b.name, stands_for.get(a.name, a.name))
     seen: dict[frozenset[str], int] = {}
     found = []
     for n, (a, b) in enumerate(both):
-        key = frozenset({stands_for.get(a.name, a.name), stands_for.get(b.name, b.name)})
+        key = frozenset({result[a.name], result[b.name]})
         found.append(-1 if len(key) == 1 else seen.setdefault(key, n))
     return found
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from gmu_lightning.metrics import tune_per_genre, tune_threshold
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.inference import Scored
+from gmu_lightning.report.inference import FEWEST_MOVIES, FEWEST_SEEDS, Scored
 from gmu_lightning.report.influence import KINDS, influence
 from gmu_lightning.report.leaderboard import metrics_of
 from gmu_lightning.report.settings import Setting
 from gmu_lightning.run import Predictions, Run, disagreeing
 
 TUNED: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {"val": tune_threshold, "val_per_genre": tune_per_genre}
+PLAIN = 0.5  # the threshold of metrics.json's plain keys
+AGREE = 1e-6
 MATTERS = ("label_policy", "limit", "seed", "plot", "absent", "layout")  # of `data`: what may make one data set two
 WORDS = {
     **{f"f1_{over}": f"{over} F1" for over in ("micro", "macro", "weighted", "samples")},
@@ -75,17 +78,27 @@ class Evidence:
         return self._known[metric, split]
 
     def tested_as(self, other: Evidence) -> bool:
-        """Whether both were tested on the same movies, genres and labels."""
+        """Whether both were tested on the same movies, genres and labels, and at the same threshold."""
         a, b = self.test[0], other.test[0]
-        return a.ids == b.ids and a.genres == b.genres and np.array_equal(a.labels, b.labels)
+        return a.ids == b.ids and a.genres == b.genres and a.threshold == b.threshold and np.array_equal(a.labels, b.labels)
+
+    @property
+    def known(self) -> bool:
+        """Whether its seeds and movies are enough to say anything."""
+        return len(self.test) >= FEWEST_SEEDS and len(self.test[0].ids) >= FEWEST_MOVIES
 
     @property
     def split_within(self) -> str | None:
         """Why the setting's own seeds cannot be put together; None where they can."""
-        first, *others = zip(self.test, self.setting.of_finished, strict=True)
-        reasons = (unlike(first[0], other, first[1], config) for other, config in others)
-        reason = next(filter(None, reasons), None)
-        return reason and f"its own seeds differ in it: {reason}"
+        configs = self.setting.of_finished
+        for split in (self.test, self.val):
+            reasons = (unlike(split[0], other, configs[0], config) for other, config in zip(split, configs, strict=True))
+            if reason := next(filter(None, reasons), None):
+                return f"its own seeds differ in it: {reason}"
+        for (seed, one), (other_seed, other) in combinations(zip(self.setting.seeds, self.test, strict=True), 2):
+            if _alike(one, other):
+                return f"its seeds {seed} and {other_seed} predict the same for every movie, so they are not two"
+        return None
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -94,27 +107,42 @@ class Evidence:
 
 
 def _read(run: Run, split: str) -> Predictions:
-    metrics_of(run)  # the leaderboard reads them, and would stop late
     try:
-        return run.predictions(split)
+        found = run.predictions(split)
+        metrics = metrics_of(run)
+        sound = np.isfinite(found.logits).all()
+        scored = influence("f1_micro", found.labels, found.probabilities).score if sound else np.nan
     except (OSError, ValueError, KeyError) as error:
         why = " ".join(str(error).split())
         raise UserError(
             f"{run.folder}: its predictions/{split}.parquet cannot be read ({why}): leave this run out, or train it again"
         ) from error
+    if not sound:
+        raise UserError(f"{run.folder}: its predictions/{split}.parquet holds logits that are no numbers: leave this run out")
+    if found.threshold == PLAIN and abs(scored - metrics[f"{split}/f1_micro"]) > AGREE:
+        raise UserError(
+            f"{run.folder}: metrics.json says {metrics[f'{split}/f1_micro']:.4f} of {split}/f1_micro and its predictions give "
+            f"{scored:.4f}, so one of them was changed: leave this run out, or train it again"
+        )
+    return found
 
 
 def same(a: Evidence, b: Evidence) -> bool:
-    """Whether two settings are one result: equal seeds, and equal logits for every test movie."""
-    return a.setting.seeds == b.setting.seeds and all(
-        x.logits.shape == y.logits.shape and np.allclose(x.logits, y.logits, rtol=0, atol=1e-6)
-        for x, y in zip(a.test, b.test, strict=True)
-    )
+    """Whether two settings are one result: equal logits for every test movie, under every seed that both have."""
+    theirs = dict(zip(b.setting.seeds, b.test, strict=True))
+    shared = [(x, theirs[seed]) for seed, x in zip(a.setting.seeds, a.test, strict=True) if seed in theirs]
+    return bool(shared) and all(_alike(x, y) for x, y in shared)
+
+
+def _alike(x: Predictions, y: Predictions) -> bool:
+    return x.ids == y.ids and x.logits.shape == y.logits.shape and np.allclose(x.logits, y.logits, rtol=0, atol=1e-6)
 
 
 def why_not(a: Evidence, b: Evidence) -> str | None:
     """Why two settings cannot be compared; None where they can."""
-    return unlike(a.test[0], b.test[0], a.config, b.config)
+    on_test = unlike(a.test[0], b.test[0], a.config, b.config)
+    on_val = unlike(a.val[0], b.val[0], a.config, b.config)
+    return on_test or (on_val and f"on val {on_val}")
 
 
 def unlike(a: Predictions, b: Predictions, config_a: Mapping[str, Any], config_b: Mapping[str, Any]) -> str | None:
@@ -134,6 +162,11 @@ def unlike(a: Predictions, b: Predictions, config_a: Mapping[str, Any], config_b
     ]
     if options:
         return ", ".join(options)
+    if a.ids == b.ids and a.genres != b.genres:
+        order = "are in another order" if set(a.genres) == set(b.genres) else "differ"
+        return f"their genres {order}"
+    if a.ids == b.ids and not np.array_equal(a.labels, b.labels):
+        return f"{int((a.labels != b.labels).any(axis=1).sum())} of {len(a.ids)} movies have other labels"
     if "movies" in differ or a.ids != b.ids:
-        return f"they saw different movies, splits or labels ({len(a.ids)} and {len(b.ids)} test movies)"
-    return f"the content of {' and '.join(differ) or 'their genres'} differs"
+        return f"they saw different movies, splits or labels ({len(a.ids)} and {len(b.ids)} {a.split} movies)"
+    return f"the content of {' and '.join(differ)} differs"

@@ -169,20 +169,27 @@ class Difference:
             size: None takes the difference that was found.
             alpha: what p has to stay below.
         """
-        from scipy.stats import chi2, nct, t
-
         size = abs(self.mean if size is None else size)
         if self.parts is None or size == 0:
             return None
-        movies = self.parts[0]
+        counts = range(FEWEST_SEEDS, MOST_SEEDS + 1)
+        return next((seeds for seeds in counts if self._power(seeds, size, alpha) >= power), None)
+
+    def power(self, seeds: int, alpha: float = 1 - LEVEL) -> float:
+        """How often so many seeds of each setting would show a difference of the size that was found, as `seeds_needed` plans."""
+        return self._power(seeds, abs(self.mean), alpha)
+
+    def _power(self, seeds: int, size: float, alpha: float) -> float:
+        from scipy.stats import chi2, nct, t
+
+        assert self.parts is not None
         spreads = [s.scores.var(ddof=1) * (s.seeds - 1) / chi2.ppf(0.2, s.seeds - 1) for s in (self.a, self.b)]
-
-        def enough(seeds: int) -> bool:
-            parts = [movies, *(Part(spread / seeds, seeds - 1) for spread in spreads)]
-            sd, degrees = math.sqrt(sum(part.variance for part in parts)), _degrees(parts)
-            return sd == 0 or nct.sf(t.isf(alpha / 2, degrees), degrees, size / sd) >= power
-
-        return next((seeds for seeds in range(FEWEST_SEEDS, MOST_SEEDS + 1) if enough(seeds)), None)
+        parts = [self.parts[0], *(Part(spread / seeds, seeds - 1) for spread in spreads)]
+        sd = math.sqrt(sum(part.variance for part in parts))
+        if sd == 0:
+            return 1.0
+        degrees = _degrees(parts)
+        return float(nct.sf(t.isf(alpha / 2, degrees), degrees, size / sd))
 
 
 def _degrees(parts: Sequence[Part]) -> float:

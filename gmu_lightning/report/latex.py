@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gmu_lightning.report.comparison import Comparison
+from gmu_lightning.report.comparison import OTHERWISE, Comparison
 from gmu_lightning.report.evidence import Evidence, said
 
 SCORES = ("f1_micro", "f1_macro", "ap_micro", "ap_macro")
@@ -42,11 +42,13 @@ def latex(comparison: Comparison) -> str:
         lines.append(" & ".join([*cells, f"${{}}^{{{letters}}}$" if letters else ""]) + r" \\")
     movies = len(settings[0].test[0].ids)
     note = f"Per cent on {movies} test movies, mean and standard deviation over seeds; threshold 0.5."
-    note += f" Settings that share a letter cannot be told apart in {said(comparison.metric)} (Holm, 5 \\%)."
-    notes = [f"% {note}"]
+    if comparison.letters:
+        note += f" Settings that share a letter cannot be told apart in {said(comparison.metric)} (Holm, 5 \\%)."
+    notes = [note, *(f"Not compared: {row['a']} and {row['b']}: {row['why']}." for row in comparison.refused)]
     if comparison.apart:
-        names = escaped(", ".join(one.name for one in comparison.apart))
-        notes.append(f"% Left out, being tested on other movies, genres or labels: {names}.")
+        notes.append(f"Left out, being tested on {OTHERWISE}: {', '.join(one.name for one in comparison.apart)}.")
+    notes += [f"Warning of {one.name}: {warning}." for one in settings for warning in one.setting.warnings]
+    notes = [f"% {note if n == 0 else escaped(note)}" for n, note in enumerate(notes)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes]) + "\n"
 
 

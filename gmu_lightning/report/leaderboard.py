@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -87,7 +88,7 @@ def table(rows: Sequence[Row]) -> str:
 def metrics_of(run: Run) -> dict[str, float]:
     """A finished run's metrics.json. Raises UserError where it lacks what a leaderboard shows."""
     found = run.metrics
-    lacking = [key for key in (*COUNTS.values(), SECONDS, *SCORES) if key not in found]
+    lacking = [key for key in (*COUNTS.values(), SECONDS, *SCORES) if not math.isfinite(found.get(key, math.nan))]
     if lacking:
         raise UserError(f"{run / 'metrics.json'} lacks {', '.join(lacking[:3])}: leave this run out, or train it again")
     return found

@@ -8,16 +8,13 @@ from gmu_lightning.files import write_json, write_text
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.evidence import said
 from gmu_lightning.report.leaderboard import escaped
+from gmu_lightning.report.verdicts import counted
 
 
 def write(comparison: Comparison, folder: Path) -> None:
     """comparison.json and comparison.md."""
     write_json(folder / "comparison.json", comparison.as_json())
     write_text(folder / "comparison.md", markdown(comparison))
-
-
-def _pairs_of(comparison: Comparison) -> str:
-    return "pair" if len(comparison.pairs) == 1 else f"{len(comparison.pairs)} pairs"
 
 
 def markdown(comparison: Comparison) -> str:
@@ -33,30 +30,33 @@ def markdown(comparison: Comparison) -> str:
     ]
     apart = {one.name for one in comparison.apart}
     for one in found["settings"]:
-        name = f"{one['name']}, on {one['movies']} other movies or labels" if one["name"] in apart else one["name"]
+        name = f"{one['name']}, tested otherwise ({one['movies']} movies)" if one["name"] in apart else one["name"]
         ends = "too few seeds" if one["low"] is None else f"[{one['low']:.3f}, {one['high']:.3f}]"
         lines.append(
             f"| {escaped(name)} | {one['seeds']} | {one['mean']:.3f} | {ends} | {one['val']:.3f} | {one['letters'] or ''} |"
         )
     lines += [
         "",
-        "Settings that share a letter cannot be told apart. Intervals hold the mean over all seeds and all such movies: "
+        ("Settings that share a letter cannot be told apart. " if comparison.letters else "")
+        + "Intervals hold the mean over all seeds and all such movies: "
         "Student's, over the variance between seeds and between movies (infinitesimal jackknife). p are Holm's over "
-        + (f"the {_pairs_of(comparison)} with {comparison.against}." if comparison.against else "all pairs."),
+        f"{counted(comparison.family, 'comparison')}. Whoever adds seeds until something shows claims too much: settle their "
+        "number once.",
     ]
     if comparison.pairs:
         lines += ["", f"## Against {comparison.against}" if comparison.against else "## Pairs", ""]
     for pair in sorted(comparison.pairs, key=lambda pair: not pair.claimed):
         lines.append(f"- {pair.sentence}.")
         if pair.only_on_val:
-            lines.append(f"  {pair.only_on_val} wins on val, and not on test: val chose it by chance, or was tuned on.")
+            lines.append(f"  {pair.only_on_val} wins on val, and not on test.")
         if pair.command:
             lines.append(f"  `{pair.command}`")
     flagged = [(one["name"], one["warnings"]) for one in found["settings"] + found["without_scores"] if one["warnings"]]
     for title, rows in (
-        ("Warnings", [f"- {name}: {warning}" for name, warnings in flagged for warning in warnings]),
-        ("Not compared", [f"- {row['a']} and {row['b']}: {row['why']}" for row in comparison.refused]),
+        ("Warnings", [f"{name}: {warning}" for name, warnings in flagged for warning in warnings]),
+        ("Not compared", [f"{row['a']} and {row['b']}: {row['why']}" for row in comparison.refused]),
+        ("Left out", [f"{folder}: {why}" for folder, why in comparison.left]),
     ):
         if rows:
-            lines += ["", f"## {title}", "", *rows]
+            lines += ["", f"## {title}", "", *(f"- {' '.join(row.split())}" for row in rows)]
     return "\n".join(lines) + "\n"

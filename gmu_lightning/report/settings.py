@@ -9,11 +9,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
+from gmu_lightning.movie import UserError
 from gmu_lightning.report.search import searched_keys
 from gmu_lightning.run import NOT_IDENTITY, Run, disagreeing
 
+TELLING = ("test/f1_micro", "test/ap_micro", "val/ap_micro")  # scores that two equal runs have in common
 ALWAYS = ("modalities", "fusion")  # said of every setting, even where they are the same in all
 
 
@@ -27,6 +29,7 @@ class Setting:
         name: unique among the settings compared. What a search chose is in `values` alone where the name does without: `tuned`.
         runs: finished and failed ones, one per seed.
         configs: of these runs.
+        notes: warnings that no run alone has.
     """
 
     key: str
@@ -34,6 +37,7 @@ class Setting:
     name: str
     runs: Sequence[Run]
     configs: Sequence[Mapping[str, Any]]
+    notes: Sequence[str] = ()
 
     @cached_property
     def _states(self) -> list[bool]:
@@ -57,14 +61,18 @@ class Setting:
     @cached_property
     def warnings(self) -> list[str]:
         """Each warning once, as its first seed words it, with how many seeds it stands for; a failed seed is one too."""
-        return list(_warnings(self.runs))
+        return [*self.notes, *_warnings(self.runs)]
 
 
 def settings_of(runs: Iterable[Run]) -> list[Setting]:
     """The settings of these runs. Two runs of one identity count once; skipped and unended ones do not count."""
     grouped: dict[str, list[tuple[Run, Mapping[str, Any]]]] = {}
-    for key, run, config in _distinct(runs):
-        grouped.setdefault(key, []).append((run, config))
+    notes: dict[str, list[str]] = {}
+    for one in _distinct(runs):
+        grouped.setdefault(one.setting, []).append((one.run, one.config))
+        notes.setdefault(one.setting, []).extend(one.notes)
+    for key in _of_other_movies({key: [run for run, _ in of_one] for key, of_one in grouped.items()}):
+        notes[key].append("other_data: it saw other movies, splits or labels than most settings here")
     configs = {key: of_one[0][1] for key, of_one in grouped.items()}
     varying = _varying([run for of_one in grouped.values() for run, _ in of_one], configs)
     values = {key: {name: value_of(config, name) for name in (*ALWAYS, *varying)} for key, config in configs.items()}
@@ -78,7 +86,7 @@ def settings_of(runs: Iterable[Run]) -> list[Setting]:
     found = []
     for key, of_one in grouped.items():
         name = names[key] if shared[names[key]] == 1 else f"{names[key]} ({key[:6]})"
-        found.append(Setting(key, values[key], name, [run for run, _ in of_one], [config for _, config in of_one]))
+        found.append(Setting(key, values[key], name, [run for run, _ in of_one], [config for _, config in of_one], notes[key]))
     return found
 
 
@@ -106,21 +114,48 @@ def _name(values: Mapping[str, str | None], same_modalities: bool, tuned: Collec
     return " ".join(words)
 
 
-def _distinct(runs: Iterable[Run]) -> list[tuple[str, Run, Mapping[str, Any]]]:
-    """(setting, run, its configuration) of finished runs and failed ones, by seed; of those with one identity and the same
-    data the first that finished; of those that only failed the first."""
+class _Distinct(NamedTuple):
+    """A run that counts, and what is to be said of those that it stands for."""
+
+    setting: str
+    run: Run
+    config: Mapping[str, Any]
+    notes: list[str]
+
+
+def _distinct(runs: Iterable[Run]) -> list[_Distinct]:
+    """Finished runs and failed ones, by seed; of those with one identity and the same data the first that finished; of those
+    that only failed the first."""
     ended = [(run, status) for run in runs if (status := run.status).get("state") in ("finished", "failed")]
     ended.sort(key=lambda pair: pair[1]["state"] == "failed")
-    kept: dict[str, list[Run]] = {}
-    settings: dict[str, str] = {}
+    kept: dict[str, list[_Distinct]] = {}
     for run, status in ended:
         before = kept.setdefault(status["identity"], [])
-        other_data = all(disagreeing(run.data_fingerprint, one.data_fingerprint) for one in before)
-        if other_data if status["state"] == "finished" else not before:
-            before.append(run)
-        settings[status["identity"]] = status["setting"]
-    found = [(settings[identity], run, run.config) for identity, runs in kept.items() for run in runs]
-    return sorted(found, key=lambda row: (len(str(row[2]["seed"])), str(row[2]["seed"])))
+        same_data = [one for one in before if not disagreeing(run.data_fingerprint, one.run.data_fingerprint)]
+        if status["state"] == "failed" and before:
+            continue
+        if not same_data:
+            before.append(_Distinct(status["setting"], run, _checked(run), []))
+        elif any(run.metrics.get(score) != same_data[0].run.metrics.get(score) for score in TELLING):
+            first = same_data[0].run.folder
+            same_data[0].notes.append(f"two_results: {run.folder} is the same run as {first} with other scores, and is left out")
+    found = [one for of_one in kept.values() for one in of_one]
+    return sorted(found, key=lambda one: (len(str(one.config["seed"])), str(one.config["seed"])))
+
+
+def _checked(run: Run) -> Mapping[str, Any]:
+    config = run.config
+    if not {"modalities", "seed"} <= set(config):
+        raise UserError(f"{run / 'config.yaml'} is damaged, for it says no modalities or seed: leave {run.folder} out")
+    return config
+
+
+def _of_other_movies(runs: Mapping[str, Sequence[Run]]) -> list[str]:
+    """The settings whose runs saw other movies than most settings' did."""
+    seen = {key: next((f for run in of_one if (f := run.data_fingerprint.get("movies"))), None) for key, of_one in runs.items()}
+    counts = Counter(found for found in seen.values() if found)
+    most = max(counts, key=lambda found: counts[found], default=None)
+    return [key for key, found in seen.items() if found not in (None, most)]
 
 
 def _varying(runs: Sequence[Run], configs: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from gmu_lightning.report.evidence import Evidence, said
-from gmu_lightning.report.inference import FEWEST_MOVIES, FEWEST_SEEDS, LEVEL, Difference, Interval
+from gmu_lightning.report.inference import FEWEST_MOVIES, FEWEST_SEEDS, LEVEL, MOST_SEEDS, Difference, Interval
 from gmu_lightning.report.resampling import Resampled
 from gmu_lightning.report.settings import Setting
 from gmu_lightning.run import read_json
@@ -33,7 +33,10 @@ class Pair:
         beside: {metric: difference} of what a threshold cannot explain; empty where the metric has none.
         on_val: the same difference on val.
         same: whether the two are one result, predictions and all.
-        needed: how many seeds of each would show a difference of this size; None where none would.
+        needed: how many seeds of each would show a difference of this size four times in five; None where even `MOST_SEEDS`
+            would not.
+        level: what p has to stay below, the smaller ones of the comparison having done so (Holm).
+        p_val: of no difference on val, over all pairs.
     """
 
     metric: str
@@ -46,6 +49,8 @@ class Pair:
     on_val: Difference
     same: bool
     needed: int | None
+    level: float
+    p_val: float | None
 
     @property
     def claimed(self) -> bool:
@@ -61,12 +66,12 @@ class Pair:
 
     @property
     def only_on_val(self) -> str | None:
-        """Who wins on val beyond chance, and does not on test, each by itself; None where nobody does."""
-        val, test = self.on_val.p, self.difference.p
-        same_side = self.on_val.mean * self.difference.mean > 0
-        if val is None or test is None or val >= ALPHA or (test < ALPHA and same_side):
+        """Who beats the other on val and not on test, each over all pairs; None where nobody does."""
+        if self.p_val is None or self.p_val >= ALPHA:
             return None
-        return self.a.name if self.on_val.mean > 0 else self.b.name
+        first = self.on_val.mean > 0
+        beats_on_test = self.claimed and (self.difference.mean > 0) is first
+        return None if beats_on_test else self.a.name if first else self.b.name
 
     @cached_property
     def sentence(self) -> str:
@@ -101,11 +106,13 @@ class Pair:
     def _left(self, tuned: Difference) -> str:
         """Of the lead, where a threshold does what it can for either setting."""
         size, threshold = points(tuned.interval), self.difference.mean - tuned.mean
-        if tuned.p is None or tuned.p >= ALPHA or tuned.mean < 0:
-            return f"no lead can be claimed ({size}), so this one is of thresholds"
         if threshold < LEAST:
-            return f"it is {size}, so none of it is threshold"
-        return f"it is {size}, so {100 * threshold:.1f} points of it are threshold"
+            words = f"it is {size}, so none of it is threshold"
+        else:
+            words = f"it is {size}, so {100 * threshold:.1f} points of it are threshold"
+        if tuned.p is None or tuned.p >= ALPHA:
+            return f"{words}, and what is left cannot be claimed"
+        return words if tuned.mean > 0 else f"{words}, and the other one leads"
 
     @property
     def _nothing(self) -> bool:
@@ -117,7 +124,11 @@ class Pair:
         if self._nothing:
             return "there is nothing to look for"
         if self.needed is None:
-            return f"no number of seeds would show a difference of this size on these {len(self.a.test[0].ids)} test movies"
+            chance = self.difference.power(MOST_SEEDS, self.level)
+            return (
+                f"even {MOST_SEEDS} seeds of each would show one of this size in only {chance:.0%} of such comparisons: "
+                f"{len(self.a.test[0].ids)} test movies tell no more"
+            )
         more = [max(self.needed - len(one.test), 0) for one in (self.a, self.b)]
         if more[0] != more[1]:
             of_both = f"{counted(more[0], 'more seed')} of {self.a.name} and {more[1]} of {self.b.name}"
@@ -219,7 +230,7 @@ def _launcher_in(path: Path, _written: int) -> list[str]:
 def _absolute(override: str, config: Mapping[str, Any]) -> str:
     """The data's folder as it was found, so that the command works from any folder."""
     for key, found in (("data.root", config["data"].get("root")), ("store.dir", config["store"]["dir"])):
-        if override.startswith(f"{key}=") and found is not None:
+        if override.lstrip("+").startswith(f"{key}=") and found is not None:
             return f"{key}={found}"
     return override
 

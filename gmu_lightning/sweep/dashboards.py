@@ -8,8 +8,9 @@ from pathlib import Path
 from gmu_lightning.experiment.loggers import wandb_of
 from gmu_lightning.files import write_json
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.comparison import compare, runs_in
+from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.dashboard import Dashboard
+from gmu_lightning.report.found import runs_in
 
 MODES = ("online", "offline")
 

@@ -12,6 +12,7 @@ from typing import Any
 from gmu_lightning.files import now, write_json
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.leaderboard import rows, table, write_leaderboard
+from gmu_lightning.report.search import FOLDER
 from gmu_lightning.report.verdicts import counted
 from gmu_lightning.run import Run, runs_under
 
@@ -55,7 +56,8 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: 
     print(f"{folder}: {counts['finished']} finished, {counts['failed']} failed, {counts['skipped']} skipped")
     if waiting:
         again = f"the same command with {_word('hydra.sweep.dir', folder)} does what is missing"
-        print(f"{counted(len(waiting), 'job')} not begun: {again}", file=sys.stderr)
+        missing = "the search is not done" if (folder / FOLDER).exists() else f"{counted(len(waiting), 'job')} not begun"
+        print(f"{missing}: {again}", file=sys.stderr)
     return sum(run.status["state"] == "failed" and run.status["started"] >= started for run in runs)
 
 

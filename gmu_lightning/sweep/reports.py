@@ -17,13 +17,19 @@ from gmu_lightning.report.page.write import write_page
 from gmu_lightning.run import Run
 
 
-def write_comparison(runs: Sequence[Run], folder: Path, metric: str = "f1_micro", against: str | None = None) -> Comparison:
+def write_comparison(
+    runs: Sequence[Run],
+    folder: Path,
+    metric: str = "f1_micro",
+    against: str | None = None,
+    left: Sequence[tuple[str, str]] = (),
+) -> Comparison:
     """comparison.json and .md, leaderboard.tex and report.html of these runs.
 
     Raises:
         UserError: the metric or `against` is none, none of the runs finished, or the folder cannot be made.
     """
-    comparison = compare(runs, metric, against)
+    comparison = compare(runs, metric, against, left)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

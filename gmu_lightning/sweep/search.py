@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from gmu_lightning.files import digest, write_json
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.search import FOLDER, STUDIES
-from gmu_lightning.run import Run, runs_under
+from gmu_lightning.run import Run, read_json, runs_under
 from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.task import TYPED
 
@@ -86,6 +86,7 @@ class Search(Sweeper):
             )
             return self._launch([(*one.overrides, f"seed={seed}") for one in settings for seed in fresh])
         folder = Path(self.master.hydra.sweep.dir).absolute()
+        self._check_budget(folder)
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.master, folder / "multirun.yaml")
         while batch := [job for one in settings for job in self._asked(one)]:
@@ -113,6 +114,19 @@ class Search(Sweeper):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"hydra.sweeper.{name}={value} is no such number: give a whole number from 1 on")
+
+    def _check_budget(self, folder: Path) -> None:
+        """A second search beside winners that test has judged would give every setting a second ticket. Raises UserError."""
+        path = folder / FOLDER / "search.json"
+        if not path.exists() or not runs_under(folder):
+            return
+        before, now = read_json(path), self._report([])
+        changed = [key for key in ("trials", "space", "seed", "monitor") if before[key] != json.loads(json.dumps(now[key]))]
+        if changed:
+            raise UserError(
+                f"{folder} holds the winners of a search of other {' and '.join(changed)}, which test has judged: "
+                "give another hydra.sweep.dir"
+            )
 
     def _check_space(self) -> None:
         if not self.space:

@@ -86,7 +86,7 @@ def _store_of(run: Run) -> str:
 
 def compare(config: DictConfig) -> None:
     """The task of `compare`."""
-    from gmu_lightning.report.comparison import runs_in
+    from gmu_lightning.report.found import left_in, runs_in
     from gmu_lightning.report.leaderboard import rows, write_leaderboard
     from gmu_lightning.report.markdown import markdown
     from gmu_lightning.sweep.reports import write_comparison
@@ -95,15 +95,15 @@ def compare(config: DictConfig) -> None:
     folders = [typed] if Path(typed).exists() and typed else typed.split(",")
     if "" in folders:
         raise UserError(f"runs={typed} names no folder: give the folder of a run or a sweep, or several with commas")
-    runs = runs_in(Path(folder).expanduser() for folder in folders)
-    left = [run for run in runs if run.status.get("state") not in ("finished", "failed", "skipped")]
-    if left:
-        print(f"not compared, for it did not end: {', '.join(str(run.folder) for run in left)}", file=sys.stderr)
+    paths = [Path(folder).expanduser() for folder in folders]
+    runs, left = runs_in(paths), left_in(paths)
+    for path, why in left:
+        print(f"left out, for {why}: {path}", file=sys.stderr)
     if config.output and (Path(config.output) / "config.yaml").exists():
         raise UserError(f"output={config.output} is the folder of a run, which keeps its own files: give another folder")
     folder = Path(config.output or f"outputs/compare/{datetime.now(UTC).strftime('%Y-%m-%dT%H-%M-%S.%f')}")
     against = None if config.against is None else str(config.against)
-    comparison = write_comparison(runs, folder, str(config.metric), against)
+    comparison = write_comparison(runs, folder, str(config.metric), against, left)
     write_leaderboard(folder, rows(runs))
     print(markdown(comparison))
     print("\n".join(str(folder / name) for name in ("comparison.json", "leaderboard.tex", "report.html")))

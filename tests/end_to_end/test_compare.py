@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from gmu_lightning.data.planted import generate
 from gmu_lightning.files import write_json
-from gmu_lightning.report.comparison import runs_in
+from gmu_lightning.report.found import runs_in
 from gmu_lightning.report.settings import settings_of
 from gmu_lightning.report.verdicts import more_seeds
 from gmu_lightning.run import Run
@@ -127,7 +129,27 @@ def test_a_run_that_did_not_end_is_told_of(sweep, tmp_path):
     left.end("running")
     done = typed("compare", f"runs={sweep}", folder=tmp_path, store=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"not compared, for it did not end: {left.folder}" in done.stderr
+    assert f"left out, for it did not end: {left.folder}" in done.stderr
+    assert f"{left.folder}: it did not end" in next((tmp_path / "outputs/compare").glob("*/comparison.md")).read_text()
+
+
+def test_movies_that_were_changed_since_are_not_shown(tmp_path):
+    generated = tmp_path / "movies"
+    tiny = ("encoder/text=tiny", "encoder/image=tiny", "trainer.max_epochs=1", "trainer.threads=1")
+    words = ("-m", *tiny, f"data.root={generated}", "fusion=mean,gmu_original", "hydra.sweep.dir=made")
+    generate(generated, movies=60, seed=1)
+    first = typed("train", *words, folder=tmp_path, store=tmp_path / "store")
+    assert first.returncode == 0, first.stderr
+    assert "no movies" not in first.stderr
+    assert 'id="movies"' in (tmp_path / "made/report.html").read_text()
+    shutil.rmtree(generated)
+    generate(generated, movies=60, seed=2)  # the same ids
+    again = typed("compare", "runs=made", "output=again", folder=tmp_path, store=tmp_path / "store")
+    assert again.returncode == 0, again.stderr
+    assert f"the report shows no movies: {generated} holds other data now" in again.stderr
+    text = (tmp_path / "again/report.html").read_text()
+    assert 'id="movies"' not in text
+    assert "correlation with the truth" not in text
 
 
 def test_the_command_for_more_seeds_adds_them_to_the_sweep(tmp_path, raw):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -73,10 +74,22 @@ def test_a_trial_s_score_is_its_run_s_on_val(search, tmp_path):
 def test_a_search_that_was_stopped_goes_on_where_it_was(search, tmp_path):
     search("fusion=mean", *SMALL)
     before = trials(tmp_path)
+    for winner in (tmp_path / "found").glob("mean-*"):  # none was judged yet
+        shutil.rmtree(winner)
     again = search("fusion=mean", *SMALL, "hydra.sweeper.trials=5")
     assert again.returncode == 0, again.stderr
     assert trials(tmp_path)[0]["trials"][:3] == before[0]["trials"]
     assert len(trials(tmp_path)[0]["trials"]) == 5
+
+
+def test_winners_that_test_has_judged_get_no_rivals_from_another_budget(search, tmp_path):
+    words = ("fusion=mean", "seed=1", "hydra.sweep.dir=found")
+    assert search(*words, "hydra.sweeper.trials=1").returncode == 0
+    before = sorted(path.name for path in (tmp_path / "found").iterdir())
+    again = search(*words, "hydra.sweeper.trials=2")
+    assert again.returncode == 1
+    assert "found holds the winners of a search of other trials, which test has judged" in last_line(again.stderr)
+    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == before
 
 
 def test_a_setting_whose_trials_all_fail_has_no_winner_and_is_told(search, tmp_path):

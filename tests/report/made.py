@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +60,9 @@ class Sweep:
         own = skill + rng.normal(0, spread)
         found = {split: self._predictions(split, names, own, rng, fusion.startswith("gmu")) for split in ("val", "test")}
         metrics: dict[str, Any] = {}
-        rules = {
-            "": 0.5,
-            "@val": tune_threshold(found["val"].labels, found["val"].probabilities),
-            "@val_per_genre": tune_per_genre(found["val"].labels, found["val"].probabilities),
-        }
         for split, said in found.items():
             said.write(made / f"predictions/{split}.parquet")
-            for rule, at in rules.items():
-                at_rule = scores(said.labels, said.probabilities, said.genres, at)
-                metrics |= {f"{split}/{k}{rule}": v for k, v in at_rule.items() if not rule or k.startswith("f1_")}
+            metrics |= _scores(said, found["val"])
             metrics |= {f"{split}/loss": 0.3, f"{split}/movies": len(said.ids), f"{split}/movies_without_input": 0}
         metrics |= {"best_epoch": 2, "epochs": 4, "seconds/total": 5.0, "parameters/total": 1000, "parameters/fusion": 10}
         write_json(made / "metrics.json", metrics)
@@ -112,6 +105,27 @@ class Sweep:
             gate_by_genre=gate if gated else None,
             contributions=parts,
         )
+
+
+def put(run: Run, said: Predictions) -> None:
+    """Other predictions into a run, and their scores."""
+    said = replace(said)  # probabilities follow from logits that were changed
+    said.write(run / f"predictions/{said.split}.parquet")
+    val = said if said.split == "val" else run.predictions("val")
+    write_json(run / "metrics.json", run.metrics | _scores(said, val))
+
+
+def _scores(said: Predictions, val: Predictions) -> dict[str, float]:
+    rules = {
+        "": 0.5,
+        "@val": tune_threshold(val.labels, val.probabilities),
+        "@val_per_genre": tune_per_genre(val.labels, val.probabilities),
+    }
+    found: dict[str, float] = {}
+    for rule, at in rules.items():
+        at_rule = scores(said.labels, said.probabilities, said.genres, at)
+        found |= {f"{said.split}/{k}{rule}": v for k, v in at_rule.items() if not rule or k.startswith("f1_")}
+    return found
 
 
 def study(run: Run, lost: Mapping[str, float], split: str = "test", time: str = "1", by_genre: Sequence[str] = ()) -> None:

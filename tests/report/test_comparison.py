@@ -11,11 +11,12 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from gmu_lightning.files import write_json
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.comparison import compare, runs_in
+from gmu_lightning.report.comparison import compare
+from gmu_lightning.report.found import runs_in
 from gmu_lightning.report.markdown import markdown, write
 from gmu_lightning.run import runs_under
 
-from .made import Sweep
+from .made import Sweep, put
 
 
 @pytest.fixture
@@ -39,12 +40,12 @@ def test_what_of_a_lead_is_threshold_is_said(sweep):
         for split in ("val", "test"):
             said = run.predictions(split)
             said.logits = said.logits - 2.0
-            said.write(run / f"predictions/{split}.parquet")
+            put(run, said)
     bold, best = sweep.three_seeds("bold", 1.5), sweep.three_seeds("best", 4.0)
     (pair,) = compare([*bold, *timid]).pairs
     assert pair.verdict == "a"
-    assert "; at a threshold tuned on val no lead can be claimed (" in pair.sentence
-    assert "so this one is of thresholds; micro AP" in pair.sentence
+    part = 100 * (pair.difference.mean - pair.beside["f1_micro@val"].mean)
+    assert f"so {part:.1f} points of it are threshold, and what is left cannot be claimed; micro AP" in pair.sentence
     (pair,) = compare([*best, *timid]).pairs
     part = 100 * (pair.difference.mean - pair.beside["f1_micro@val"].mean)
     assert f"so {part:.1f} points of it are threshold; micro AP" in pair.sentence
@@ -265,7 +266,7 @@ def test_another_threshold_is_refused(sweep):
     for run in sweep.three_seeds("concat", 1.0):
         said = run.predictions("test")
         said.threshold = 0.3
-        said.write(run / "predictions/test.parquet")
+        put(run, said)
     (refused,) = compare(runs_under(sweep.folder)).refused
     assert refused["why"] == "predictions are made at the threshold 0.5 and at 0.3"
 
@@ -275,7 +276,7 @@ def test_a_setting_that_wins_on_val_alone_is_flagged(sweep):
     for run in bad:
         said = run.predictions("val")
         said.logits = np.where(said.labels, 3.0, -3.0)
-        said.write(run / "predictions/val.parquet")
+        put(run, said)
     (pair,) = compare([*good, *bad]).pairs
     assert pair.only_on_val == "lucky"
     assert "lucky wins on val, and not on test" in markdown(compare([*good, *bad]))
@@ -295,7 +296,7 @@ def test_settings_that_say_the_same_are_one_result(sweep):
     one, other = sweep.three_seeds("gmu_original", 1.0), sweep.three_seeds("gmu_hier", 2.0)
     for a, b in zip(one, other, strict=True):
         for split in ("val", "test"):
-            a.predictions(split).write(b / f"predictions/{split}.parquet")
+            put(b, a.predictions(split))
     (pair,) = compare([*one, *other]).pairs
     assert pair.verdict == "none"
     assert pair.command is None
@@ -306,7 +307,7 @@ def test_a_difference_of_nothing_asks_for_no_seeds(sweep):
     one, other = sweep.three_seeds("one", 1.0), sweep.three_seeds("other", 2.0)
     for a, b in zip(one, [*other[1:], other[0]], strict=True):  # the same runs, under other seeds
         for split in ("val", "test"):
-            a.predictions(split).write(b / f"predictions/{split}.parquet")
+            put(b, a.predictions(split))
     (pair,) = compare([*one, *other]).pairs
     assert pair.sentence.startswith("no difference between one and other can be claimed (0.0 points of micro F1 [-")
     assert pair.sentence.endswith("there is nothing to look for")
@@ -319,7 +320,7 @@ def test_one_result_in_two_rows_is_compared_once(sweep):
     for run in sweep.three_seeds("copy of z", 5.0):
         original = next(r for r in runs if r.config["choices"]["fusion"] == "z" and r.config["seed"] == run.config["seed"])
         for split in ("val", "test"):
-            original.predictions(split).write(run / f"predictions/{split}.parquet")
+            put(run, original.predictions(split))
     found = {(p.a.name, p.b.name): p.p_holm for p in compare(runs_under(sweep.folder)).pairs}
     assert len(found) == 6
     for pair, p in alone.items():
@@ -373,7 +374,7 @@ def test_a_macro_score_over_rare_genres_says_that_its_intervals_are_short(sweep)
         said = run.predictions("test")
         said.labels[5:, 1] = False
         said.labels[:5, 1] = True
-        said.write(run / "predictions/test.parquet")
+        put(run, said)
     found = compare(runs, "f1_macro@val")
     assert found.caution.startswith("1 of 4 genres have fewer than 8 test movies (Comedy 5): intervals of macro F1 at a")
     assert found.caution in markdown(found)

@@ -21,7 +21,7 @@ from gmu_lightning.report.page.shown import Shown, ShownMovie, thumbnail
 from gmu_lightning.report.page.write import page, write_page
 from gmu_lightning.run import Run, runs_under
 
-from .made import GENRES, Sweep, study
+from .made import GENRES, Sweep, put, study
 from .reading import Tables
 
 PIXEL = "data:image/jpeg;base64,/9j/4AAQ"
@@ -143,10 +143,10 @@ def test_shares_of_genres_and_what_they_are_taken_for_are_counted(runs):
 
 def test_where_no_genre_is_taken_for_another_it_is_said_so(sweep):
     runs = sweep.three_seeds("late", 9.0)
-    for run in runs:
+    for n, run in enumerate(runs):
         said = run.predictions("test")
-        said.logits = np.where(said.labels, 5.0, -5.0)
-        said.write(run / "predictions/test.parquet")
+        said.logits = np.where(said.labels, 5.0 + n, -5.0)
+        put(run, said)
     assert "No genre is predicted more often beside another than it truly stands there." in page(compare(runs), runs, Shown())
 
 
@@ -275,11 +275,11 @@ def test_what_failed_was_skipped_or_was_wrong_with_the_data_is_told(sweep):
 
 def test_scores_of_nothing_are_drawn(sweep, tmp_path):
     alone = Sweep(tmp_path / "alone")
-    for run in alone.three_seeds("mean"):
+    for n, run in enumerate(alone.three_seeds("mean")):
         for split in ("val", "test"):
             said = run.predictions(split)
-            said.logits = np.full_like(said.logits, -3.0)
-            said.write(run / f"predictions/{split}.parquet")
+            said.logits = np.full_like(said.logits, -3.0 - n)
+            put(run, said)
     runs = runs_under(alone.folder)
     assert "0.000" in page(compare(runs), runs, Shown())
 
@@ -346,7 +346,7 @@ def test_a_gate_that_never_moves_is_told_so_and_gets_no_figures(sweep):
         said = run.predictions("test")
         said.present[:9, 0] = False
         said.gate = np.where(said.present, 0.5, 0.0)  # moves with what movies lack alone
-        said.write(run / "predictions/test.parquet")
+        put(run, said)
     runs = runs_under(sweep.folder)
     text = page(compare(runs), runs, Shown())
     assert "The gate of gmu_softmax text+image is the same for every movie (text 0.50, image 0.50)." in text
@@ -358,7 +358,7 @@ def test_a_gate_that_differs_from_seed_to_seed_alone_is_told_so(sweep):
     for n, run in enumerate(sweep.three_seeds("gmu_softmax", 1.0)):
         said = run.predictions("test")
         said.gate = np.full_like(said.gate, 0.4 + 0.1 * n)
-        said.write(run / "predictions/test.parquet")
+        put(run, said)
     runs = runs_under(sweep.folder)
     assert "same for every movie (text 0.40 to 0.60, image 0.40 to 0.60)." in page(compare(runs), runs, Shown())
 
@@ -368,7 +368,7 @@ def test_a_genre_without_movies_has_no_bars(sweep):
     for run in runs:
         said = run.predictions("test")
         said.labels[:, 0] = False
-        said.write(run / "predictions/test.parquet")
+        put(run, said)
     text = page(compare(runs), runs, Shown())
     gates = text[text.index('id="gates"') :]
     assert "<title>Comedy (" in gates

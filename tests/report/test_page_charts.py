@@ -18,7 +18,7 @@ from gmu_lightning.report.page.shown import Shown
 from gmu_lightning.report.page.write import page
 from gmu_lightning.run import Predictions, Run
 
-from .made import Sweep, study
+from .made import Sweep, put, study
 from .reading import Chart, Tables, charts
 
 MODALITIES = ("text", "image")
@@ -81,7 +81,7 @@ def gated(tmp_path) -> list[Run]:
         said.gate = 0.7 + 0.3 * rng.random(said.gate.shape)
         said.gate_by_genre = 0.3 * of_genre + 0.2 * rng.random(said.gate_by_genre.shape)
         said.contributions = said.contributions - 2 * rng.random((2, len(MANY)))
-        said.write(run / "predictions/test.parquet")
+        put(run, said)
     for run, order in ((runs[0], (3, 0, 5, 6, 1, 4, 2)), (runs[2], (2, 1, 6, 5, 4, 0, 3))):
         study(run, {"text": 0.3, "image": 0.1}, by_genre=[MANY[n] for n in order])
     return runs
@@ -168,7 +168,7 @@ def test_the_correlation_with_the_truth_is_pearson_s_over_all_seeds(gated):
     tells = np.random.default_rng(2).integers(2, size=len(test[0].ids))
     for run, p, follows in zip(gated, test, (0.5, -0.1, 0.3), strict=True):
         p.gate_by_genre[:, 0, :2] += follows * (tells == 0)[:, None]  # text opens where it tells, image hardly moves
-        p.write(run / "predictions/test.parquet")
+        put(run, p)
     truth = Truth(
         {movie: MODALITIES[tell] for movie, tell in zip(test[0].ids, tells, strict=True)},
         {genre: "switch" if n < 2 else "text" for n, genre in enumerate(MANY)},

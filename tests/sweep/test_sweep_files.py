@@ -9,7 +9,7 @@ import pytest
 
 from gmu_lightning.files import write_json
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.comparison import runs_in
+from gmu_lightning.report.found import runs_in
 from gmu_lightning.run import Run, runs_under
 from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.files import write_sweep

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from gmu_lightning.report.comparison import Comparison
+from gmu_lightning.report.comparison import OTHERWISE, Comparison
 from gmu_lightning.report.evidence import Evidence, said
 from gmu_lightning.report.inference import Interval
 from gmu_lightning.report.verdicts import command
@@ -89,7 +89,7 @@ def _measured(one: Evidence, comparison: Comparison, names: Sequence[str], also:
 def _apart(one: Evidence, comparison: Comparison) -> list[str]:
     if one.tested_as(comparison.settings[0]):
         return []
-    return [f"tested on {len(one.test[0].ids)} other movies, genres or labels"]
+    return [f"tested on {OTHERWISE} ({len(one.test[0].ids)} movies)"]
 
 
 def _published(row: Mapping[str, Any], source: str, metric: str, names: Sequence[str], also: Sequence[str]) -> Row:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gmu_lightning.movie import UserError
 from gmu_lightning.report.calibration import BINS, calibration
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.evidence import Evidence, said
@@ -102,8 +103,11 @@ def history(run: Run) -> list[dict[str, str]]:
     path = run / "history.csv"
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [{**row, "epoch": str(int(row["epoch"]))} for row in csv.DictReader(file)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: leave {run.folder} out, or train it again") from error
 
 
 def genre_tables(settings: Sequence[Evidence]) -> list[Heat]:

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gmu_lightning.files import write_text
-from gmu_lightning.report.comparison import Comparison
+from gmu_lightning.report.comparison import OTHERWISE, Comparison
 from gmu_lightning.report.evidence import Evidence, said
 from gmu_lightning.report.page import sections
 from gmu_lightning.report.page.board import board
@@ -66,7 +66,7 @@ def page(comparison: Comparison, runs: Sequence[Run], shown: Shown) -> str:
     context: dict[str, Any] = {
         **_head(comparison, data_set, str(last.status["ended"])),
         **_claims(comparison),
-        "board": board(comparison, data_set),
+        "board": board(comparison, "" if shown.truth else data_set),
         **_scores(settings),
         "searches": searches(runs),
         "gates": gate_section(settings, shown.truth, losses),
@@ -86,7 +86,7 @@ def page(comparison: Comparison, runs: Sequence[Run], shown: Shown) -> str:
 
 def _head(comparison: Comparison, data_set: str, ended: str) -> dict[str, Any]:
     settings, test = comparison.settings, comparison.settings[0].test[0]
-    apart = f" ({counted(len(comparison.apart), 'setting')} on others)" if comparison.apart else ""
+    apart = f" ({counted(len(comparison.apart), 'setting')} otherwise)" if comparison.apart else ""
     of = f"{sum(len(one.test) for one in settings)} runs, {len(test.ids)} test movies{apart}, {len(test.genres)} genres"
     return {
         "title": f"{data_set}: {len(settings)} settings compared",
@@ -105,6 +105,9 @@ def _claims(comparison: Comparison) -> dict[str, Any]:
         "pairs": [pair.row() for pair in comparison.pairs],
         "beside": [said(metric) for metric in beside(comparison.metric)],
         "refused": comparison.refused,
+        "family": comparison.family,
+        "otherwise": OTHERWISE,
+        "left_out": comparison.left,
         "apart": [one.name for one in comparison.apart],
     }
 
