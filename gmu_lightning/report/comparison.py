@@ -16,6 +16,7 @@ from gmu_lightning.report.settings import Setting, settings_of
 from gmu_lightning.report.verdicts import ALPHA, Pair, beside
 from gmu_lightning.run import Run
 
+LEAST = "three seeds and two test movies are the least"
 OTHERWISE = "other movies, genres or labels, or at another threshold"
 RARE = 8  # test movies of a genre, below which intervals of macro scores were seen to be too short
 
@@ -68,7 +69,7 @@ class Comparison:
             [
                 self._of_known(known) if known else "Nothing can be claimed.",
                 *([f"Mind {known[0].name}'s warnings: {'; '.join(warned)}."] if warned else []),
-                *([f"Of {_listed(unknown)} nothing can be said: three seeds are the least."] if unknown else []),
+                *([f"Of {_listed(unknown)} nothing can be said: {LEAST}."] if unknown else []),
                 *([f"Tested on {OTHERWISE}: {_listed([one.name for one in self.apart])}."] if self.apart else []),
             ]
         )

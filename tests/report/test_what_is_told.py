@@ -67,7 +67,7 @@ def test_a_setting_of_one_seed_ties_with_nobody_and_leads_nobody(sweep):
     found = compare(runs)
     assert set(found.letters) == {"gmu_original", "concat"}
     assert found.verdict.startswith("gmu_original is the best: it beats the other setting.")
-    assert "Of lucky nothing can be said: three seeds are the least." in found.verdict
+    assert "Of lucky nothing can be said: three seeds and two test movies are the least." in found.verdict
     assert compare([sweep.run("x"), sweep.run("y")]).verdict.startswith("Nothing can be claimed. Of ")
 
 
