@@ -145,12 +145,23 @@ def _child(job: Job, number: int) -> None:
 
 
 def end_as_ctrl_c_does() -> None:
-    """From now on SIGTERM ends this process as Ctrl-C does: an interrupted sweep sends it, and which comes first is chance."""
+    """From now on SIGTERM ends this process as Ctrl-C does: an interrupted sweep sends it, and which comes first is chance.
+
+    A sweep that is killed sends nothing, so its end is waited for too: else its jobs would go on for nobody.
+    """
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    sweep = multiprocessing.parent_process()
+    if sweep is not None:
+        threading.Thread(target=_end_with, args=(sweep,), daemon=True).start()
+
+
+def _end_with(sweep: Any) -> None:
+    sweep.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def device_of_job(number: int, count: int, visible: str | None) -> str | None:

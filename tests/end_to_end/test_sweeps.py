@@ -291,6 +291,23 @@ def test_ctrl_c_leaves_a_leaderboard_of_what_finished(launcher, home, tmp_path):
     assert f"2 jobs not begun: the same command with hydra.sweep.dir={folder} does what is missing" in said
 
 
+@pytest.mark.parametrize("launcher", ["processes", "stacked"])
+def test_jobs_end_with_a_sweep_that_is_killed(launcher, home, tmp_path):
+    folder = tmp_path / "cut"
+    words = ("-m", *SMOKE, "trainer.max_epochs=1000000", f"hydra/launcher={launcher}", "hydra.sweep.dir=cut")
+    with started(tmp_path, home, *words) as process:
+        wait_for(lambda: any(folder.glob("*/history.csv")), process)
+        process.kill()
+        (status,) = folder.glob("*/status.json")
+        for _ in range(300):
+            if read_json(status)["state"] == "failed":
+                break
+            time.sleep(0.1)
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        assert read_json(status)["why"] == "interrupted"
+
+
 def test_ctrl_c_of_a_run_alone_is_told_in_its_status(home, tmp_path):
     run = tmp_path / "run"
     with started(tmp_path, home, *SMOKE, "trainer.max_epochs=1000000", "hydra.run.dir=run") as process:
