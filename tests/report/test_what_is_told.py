@@ -109,6 +109,26 @@ def test_logits_that_are_no_numbers_are_refused(sweep, split):
         compare(runs)
 
 
+def test_who_wins_on_val_is_judged_over_all_pairs_too(sweep):
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    for n, fusion in enumerate("abcde"):
+        sweep.three_seeds(fusion, 1.0 + 0.25 * n, spread=0.1)
+    pairs = compare(runs_in([sweep.folder])).pairs
+    _, adjusted, *_ = multitest.multipletests([pair.on_val.p for pair in pairs], method="holm")
+    assert [pair.p_val for pair in pairs] == pytest.approx(adjusted.tolist())
+
+
+def test_who_wins_on_val_and_loses_on_test_is_flagged(sweep):
+    better, worse = sweep.three_seeds("better", 2.5), sweep.three_seeds("worse", 0.5)
+    for n, (good, bad) in enumerate(zip(better, worse, strict=True)):
+        for run, sign in ((good, -1), (bad, 1)):
+            said = run.predictions("val")
+            said.logits = sign * np.where(said.labels, 3.0 + n, -3.0)
+            put(run, said)
+    (pair,) = compare([*better, *worse]).pairs
+    assert (pair.a.name, pair.verdict, pair.only_on_val) == ("better", "a", "worse")
+
+
 def test_val_is_compared_too(sweep):
     runs = sweep.rivals()
     for run in runs[:3]:
