@@ -48,6 +48,7 @@ def environment(
         "threads": torch.get_num_threads(),
         "packages": {name: _version(name) for name in PACKAGES},
         "command": " ".join(sys.argv),
+        "cwd": str(Path.cwd()),
         "git_commit": _git_commit(),
         "seed": seed,
         "data_fingerprint": dict(data_fingerprint),

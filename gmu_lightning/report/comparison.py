@@ -9,7 +9,8 @@ from itertools import combinations
 from typing import Any
 
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.evidence import Evidence, checked_metric, said, same, why_not
+from gmu_lightning.report.cautions import mixed_software, rare_genres
+from gmu_lightning.report.evidence import Evidence, checked_metric, same, why_not
 from gmu_lightning.report.inference import LEVEL, Difference, holm, letters
 from gmu_lightning.report.resampling import Resampling
 from gmu_lightning.report.settings import Setting, settings_of
@@ -18,7 +19,6 @@ from gmu_lightning.run import Run
 
 LEAST = "three seeds and two test movies are the least"
 OTHERWISE = "other movies, genres or labels, or at another threshold"
-RARE = 8  # test movies of a genre, below which intervals of macro scores were seen to be too short
 
 
 @dataclass(frozen=True)
@@ -102,18 +102,8 @@ class Comparison:
 
     @property
     def caution(self) -> str | None:
-        """Of a macro score's intervals, where some genres have so few test movies that one movie more or less is much of it."""
-        if "_macro" not in self.metric:
-            return None
-        first = self.settings[0].test[0]
-        rare = [f"{genre} {n}" for genre, n in zip(first.genres, first.labels.sum(axis=0), strict=True) if n < RARE]
-        if not rare:
-            return None
-        listed = ", ".join(rare[:5]) + (", ..." if len(rare) > 5 else "")
-        return (
-            f"{len(rare)} of {len(first.genres)} genres have fewer than {RARE} test movies ({listed}): intervals of "
-            f"{said(self.metric)} then hold the mean less often than 95 times in 100."
-        )
+        """What a reader should mind beside the numbers."""
+        return " ".join(filter(None, [rare_genres(self.metric, self.settings), mixed_software(self.settings)])) or None
 
     def as_json(self) -> dict[str, Any]:
         """comparison.json."""

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
-import yaml
-
+from gmu_lightning.report.commands import more_seeds
 from gmu_lightning.report.evidence import Evidence, said
 from gmu_lightning.report.inference import FEWEST_MOVIES, FEWEST_SEEDS, LEVEL, MOST_SEEDS, Difference, Interval
 from gmu_lightning.report.resampling import Resampled
-from gmu_lightning.report.settings import Setting
-from gmu_lightning.run import read_json
 
 ALPHA = 1 - LEVEL
 LEAST = 0.0005  # what is printed as 0.0 points is none
-NOT_A_SETTING = ("seed=", "sweep=")  # a search is not searched again for more seeds of its winner
 RANKING = {"f1_micro": "ap_micro", "f1_macro": "ap_macro", "f1_weighted": "ap_macro", "f1_samples": "ap_samples"}  # no threshold
 
 
@@ -188,56 +182,6 @@ def _hundredfold(value: float) -> str:
 
 def _p(p: float | None) -> str:
     return "" if p is None else "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".")
-
-
-def more_seeds(setting: Setting, wanted: int) -> str | None:
-    """The command that trains what a setting lacks of `wanted` seeds, into its sweep; None where it lacks none."""
-    lacking = wanted - len(setting.finished)
-    if lacking < 1:
-        return None
-    first = max(int(config["seed"]) for config in setting.configs) + 1
-    sweep = setting.finished[-1].folder.absolute().parent
-    into = [f"hydra.sweep.dir={sweep}"] if _is_sweep(sweep) else []
-    return command(setting, [first + n for n in range(lacking)], into)
-
-
-def command(setting: Setting, seeds: Sequence[int], also: Sequence[str] = ()) -> str:
-    """The command that trains a setting with these seeds, from any folder."""
-    kept = [
-        _absolute(override, setting.configs[-1])
-        for override in setting.runs[-1].overrides
-        if not override.lstrip("+").startswith(NOT_A_SETTING)
-    ]
-    many = ["-m", *_launcher(setting.runs[-1].folder.absolute().parent)] if len(seeds) > 1 or also else []
-    words = [*many, *kept, f"seed={','.join(map(str, seeds))}", *also]
-    return "python -m gmu_lightning.train " + shlex.join(words)
-
-
-def _launcher(sweep: Path) -> list[str]:
-    """What was typed of the launcher of a sweep; nothing where the folder is none."""
-    path = sweep / "multirun.yaml"
-    return _launcher_in(path, path.stat().st_mtime_ns) if path.exists() else []
-
-
-@cache
-def _launcher_in(path: Path, _written: int) -> list[str]:
-    """Read once: every pair of a sweep's settings asks."""
-    hydra = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("hydra") or {}
-    typed = (hydra.get("overrides") or {}).get("hydra") or []
-    return [word for word in typed if word.startswith(("hydra/launcher=", "hydra.launcher."))]
-
-
-def _absolute(override: str, config: Mapping[str, Any]) -> str:
-    """The data's folder as it was found, so that the command works from any folder."""
-    for key, found in (("data.root", config["data"].get("root")), ("store.dir", config["store"]["dir"])):
-        if override.lstrip("+").startswith(f"{key}=") and found is not None:
-            return f"{key}={found}"
-    return override
-
-
-def _is_sweep(folder: Path) -> bool:
-    status = folder / "status.json"
-    return status.exists() and "jobs" in read_json(status)
 
 
 def beside(metric: str) -> Sequence[str]:

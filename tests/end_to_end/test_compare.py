@@ -14,9 +14,9 @@ import pytest
 
 from gmu_lightning.data.planted import generate
 from gmu_lightning.files import write_json
+from gmu_lightning.report.commands import more_seeds
 from gmu_lightning.report.found import runs_in
 from gmu_lightning.report.settings import settings_of
-from gmu_lightning.report.verdicts import more_seeds
 from gmu_lightning.run import Run
 
 from ..report.made import Sweep

@@ -11,14 +11,9 @@ from scipy.stats import spearmanr
 from gmu_lightning.report.faithfulness import faithfulness
 from gmu_lightning.report.gate_evidence import gate_table
 
-from .made import GENRES, Sweep, study
+from .made import GENRES, study
 
 LOST = {"text": 0.4, "image": 0.05}
-
-
-@pytest.fixture
-def sweep(tmp_path) -> Sweep:
-    return Sweep(tmp_path / "sweep")
 
 
 def test_it_is_the_newest_study_of_test(sweep):

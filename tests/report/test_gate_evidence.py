@@ -9,13 +9,6 @@ from scipy.stats import pearsonr, spearmanr
 from gmu_lightning.report.gate_evidence import Truth, decomposition_error, driven, gate_table, recovered
 from gmu_lightning.report.gates import by_genre
 
-from .made import Sweep
-
-
-@pytest.fixture
-def sweep(tmp_path) -> Sweep:
-    return Sweep(tmp_path / "sweep")
-
 
 def test_a_table_is_the_mean_of_the_runs_tables(sweep):
     test = [sweep.run("gmu_original", seed).predictions("test") for seed in (1, 2)]

@@ -22,11 +22,6 @@ from gmu_lightning.report.settings import settings_of
 from .made import Sweep, put
 
 
-@pytest.fixture
-def sweep(tmp_path) -> Sweep:
-    return Sweep(tmp_path / "sweep")
-
-
 def test_seeds_that_predict_the_same_are_no_seeds(sweep):
     one, two, three = sweep.three_seeds("mean")
     put(three, one.predictions("test"))

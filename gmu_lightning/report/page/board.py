@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from gmu_lightning.report.commands import command
 from gmu_lightning.report.comparison import OTHERWISE, Comparison
 from gmu_lightning.report.evidence import Evidence, said
 from gmu_lightning.report.inference import Interval
-from gmu_lightning.report.verdicts import command
 
 RULES = ("f1_micro@val", "f1_micro@val_per_genre", "f1_macro@val", "f1_macro@val_per_genre")
 FIRST = ("fusion", "modalities")  # columns

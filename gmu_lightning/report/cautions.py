@@ -1,0 +1,68 @@
+"""What a reader should mind beside a comparison's numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from gmu_lightning.report.evidence import Evidence, said
+from gmu_lightning.run import Run
+
+RARE = 8  # test movies of a genre, below which intervals of macro scores were seen to be too short
+COMPUTING = (  # packages of environment.json that a run's numbers may depend on
+    "gmu-lightning",
+    "torch",
+    "pytorch-lightning",
+    "transformers",
+    "timm",
+    "numpy",
+    "pillow",
+    "av",
+)
+
+
+def rare_genres(metric: str, settings: Sequence[Evidence]) -> str | None:
+    """Of a macro score's intervals, where some genres have so few test movies that one movie more or less is much of it."""
+    if "_macro" not in metric:
+        return None
+    first = settings[0].test[0]
+    rare = [f"{genre} {n}" for genre, n in zip(first.genres, first.labels.sum(axis=0), strict=True) if n < RARE]
+    if not rare:
+        return None
+    listed = ", ".join(rare[:5]) + (", ..." if len(rare) > 5 else "")
+    return (
+        f"{len(rare)} of {len(first.genres)} genres have fewer than {RARE} test movies ({listed}): intervals of "
+        f"{said(metric)} then hold the mean less often than 95 times in 100."
+    )
+
+
+def mixed_software(settings: Sequence[Evidence]) -> str | None:
+    """Of runs that different versions, commits or kinds of device computed: some of a difference may be of those."""
+    runs = [run for one in settings for run in one.setting.finished]
+    differing = [
+        f"{name} " + ", ".join(f"{value} in {count}" for value, count in counts.most_common())
+        for name, counts in _computed_by(runs).items()
+        if len(counts) > 1
+    ]
+    if not differing:
+        return None
+    return f"Not all of these runs were computed alike, and some of a difference may be of that: {'; '.join(differing)}."
+
+
+def _computed_by(runs: Iterable[Run]) -> dict[str, Counter[str]]:
+    """{what: {its value: in how many of the runs that say it}}."""
+    found: dict[str, Counter[str]] = {}
+    for run in runs:
+        said_of = run.environment
+        packages, encode = said_of.get("packages") or {}, said_of.get("encode") or {}
+        values = {
+            "commit": (said_of.get("git_commit") or "")[:7],
+            "device": str(said_of.get("device") or "").partition(" (")[0],  # processors differ in their last bits alone
+            "python": said_of.get("python"),
+            **{name: packages.get(name) for name in COMPUTING},
+            **{f"encode.backend of {modality}": how.get("backend") for modality, how in encode.items()},
+        }
+        for name, value in values.items():
+            if value:
+                found.setdefault(name, Counter())[str(value)] += 1
+    return found

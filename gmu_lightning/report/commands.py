@@ -1,0 +1,81 @@
+"""The command that trains a setting, again or with more seeds, as it is typed in any folder."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gmu_lightning.report.settings import Setting
+from gmu_lightning.run import Run, read_json
+
+NOT_A_SETTING = ("seed=", "sweep=")  # a search is not searched again for more seeds of its winner
+
+
+def more_seeds(setting: Setting, wanted: int) -> str | None:
+    """The command that trains what a setting lacks of `wanted` seeds, into its sweep; None where it lacks none."""
+    lacking = wanted - len(setting.finished)
+    if lacking < 1:
+        return None
+    first = max(int(config["seed"]) for config in setting.configs) + 1
+    sweep = setting.finished[-1].folder.absolute().parent
+    into = [f"hydra.sweep.dir={sweep}"] if _is_sweep(sweep) else []
+    return command(setting, [first + n for n in range(lacking)], into)
+
+
+def command(setting: Setting, seeds: Sequence[int], also: Sequence[str] = ()) -> str:
+    """The command that trains a setting with these seeds, from any folder."""
+    kept = [
+        _absolute(override, setting.configs[-1])
+        for override in setting.runs[-1].overrides
+        if not override.lstrip("+").startswith(NOT_A_SETTING)
+    ]
+    many = ["-m", *_launcher(setting.runs[-1].folder.absolute().parent)] if len(seeds) > 1 or also else []
+    words = [*many, *kept, f"seed={_listed(seeds)}", *also]
+    return _where(kept, setting.runs[-1]) + "python -m gmu_lightning.train " + shlex.join(words)
+
+
+def _where(overrides: Sequence[str], run: Run) -> str:
+    """Back to the folder that was typed in, where an encoder's file or folder was named from there: its name is part of what
+    the setting is, so it stays as typed."""
+    typed = [override.partition("=")[::2] for override in overrides]
+    named = [value for key, value in typed if key.lstrip("+").startswith("encoder.") and value and not Path(value).is_absolute()]
+    folder = run.environment.get("cwd") if named else None
+    return f"cd {shlex.quote(folder)} && " if folder and any((Path(folder) / value).exists() for value in named) else ""
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    """As Hydra takes them: many that follow each other as a range, which ends before its end."""
+    follow = list(seeds) == list(range(seeds[0], seeds[-1] + 1))
+    return f"range({seeds[0]},{seeds[-1] + 1})" if follow and len(seeds) > 5 else ",".join(map(str, seeds))
+
+
+def _launcher(sweep: Path) -> list[str]:
+    """What was typed of the launcher of a sweep; nothing where the folder is none."""
+    path = sweep / "multirun.yaml"
+    return _launcher_in(path, path.stat().st_mtime_ns) if path.exists() else []
+
+
+@cache
+def _launcher_in(path: Path, _written: int) -> list[str]:
+    """Read once: every pair of a sweep's settings asks."""
+    hydra = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("hydra") or {}
+    typed = (hydra.get("overrides") or {}).get("hydra") or []
+    return [word for word in typed if word.startswith(("hydra/launcher=", "hydra.launcher."))]
+
+
+def _absolute(override: str, config: Mapping[str, Any]) -> str:
+    """The data's folder as it was found, so that the command works from any folder."""
+    for key, found in (("data.root", config["data"].get("root")), ("store.dir", config["store"]["dir"])):
+        if override.lstrip("+").startswith(f"{key}=") and found is not None:
+            return f"{key}={found}"
+    return override
+
+
+def _is_sweep(folder: Path) -> bool:
+    status = folder / "status.json"
+    return status.exists() and "jobs" in read_json(status)

@@ -1,0 +1,62 @@
+"""What a comparison tells to mind beside its numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from gmu_lightning.files import write_json
+from gmu_lightning.report.comparison import compare
+from gmu_lightning.report.markdown import markdown
+from tests.report.made import put
+
+
+def test_a_macro_score_over_rare_genres_says_that_its_intervals_are_short(sweep):
+    runs = sweep.rivals()
+    assert compare(runs, "f1_macro").caution is None
+    for run in runs:
+        said = run.predictions("test")
+        said.labels[5:, 1] = False
+        said.labels[:5, 1] = True
+        put(run, said)
+    found = compare(runs, "f1_macro@val")
+    assert found.caution.startswith("1 of 4 genres have fewer than 8 test movies (Comedy 5): intervals of macro F1 at a")
+    assert found.caution in markdown(found)
+    assert compare(runs).caution is None
+
+
+def computed_by(run, **more):
+    """A run that says more of what computed it."""
+    write_json(run / "environment.json", {**run.environment, **more})
+
+
+def test_runs_of_one_software_on_one_kind_of_device_need_no_caution(sweep):
+    for run in (runs := sweep.rivals()):
+        encode = {"text": {"backend": "torch"}, "image": {"backend": "openvino"}}
+        packages = {"torch": "2.14.1", "wandb": f"0.30.{len(run.folder.name) % 2}", "av": None}
+        computed_by(run, git_commit="a" * 40, python="3.11.7", packages=packages, encode=encode, device="cpu (AMD EPYC)")
+    computed_by(runs[0], device="cpu (Intel Xeon)", git_commit=None)
+    assert compare(runs).caution is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ({"git_commit": "a" * 40}, {"git_commit": "b" * 40}, "commit aaaaaaa in 5, bbbbbbb in 1"),
+        ({"packages": {"torch": "2.14.1"}}, {"packages": {"torch": "2.13.0"}}, "torch 2.14.1 in 5, 2.13.0 in 1"),
+        ({"python": "3.11.7"}, {"python": "3.12.1"}, "python 3.11.7 in 5, 3.12.1 in 1"),
+        ({"device": "cpu (AMD EPYC)"}, {"device": "NVIDIA H100"}, "device cpu in 5, NVIDIA H100 in 1"),
+        (
+            {"encode": {"text": {"backend": "torch"}}},
+            {"encode": {"text": {"backend": "openvino"}}},
+            "encode.backend of text torch in 5, openvino in 1",
+        ),
+    ],
+)
+def test_runs_that_were_computed_otherwise_are_told(sweep, one, other, said):
+    *most, last = sweep.rivals()
+    for run in most:
+        computed_by(run, **one)
+    computed_by(last, **other)
+    found = compare([*most, last])
+    assert found.caution == f"Not all of these runs were computed alike, and some of a difference may be of that: {said}."
+    assert found.caution in markdown(found)

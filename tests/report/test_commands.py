@@ -1,0 +1,48 @@
+"""The commands that a comparison prints."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from gmu_lightning.files import write_json
+from gmu_lightning.report.commands import command
+from gmu_lightning.report.settings import settings_of
+
+
+def setting_typed_in(folder, sweep, override):
+    run = sweep.run("mean", 1, typed=[override])
+    write_json(run / "environment.json", {**run.environment, "cwd": str(folder)})
+    (setting,) = settings_of([run])
+    return setting
+
+
+def test_weights_named_from_where_was_typed_are_found_again_from_any_folder(sweep, tmp_path):
+    folder = tmp_path / "my work"
+    (folder / "weights" / "bert").mkdir(parents=True)
+    typed = setting_typed_in(folder, sweep, "encoder.text.name=weights/bert")
+    begins = f"cd '{folder}' && python -m gmu_lightning.train fusion=mean"
+    assert command(typed, [1]).startswith(begins)
+    assert "encoder.text.name=weights/bert" in command(typed, [1])  # the name is part of what the setting is
+
+
+@pytest.mark.parametrize("override", ["encoder.text.name=bert-base-uncased", "encoder.text.vectors=null", "data.limit=2"])
+def test_what_names_no_folder_is_typed_anywhere(sweep, tmp_path, override):
+    assert command(setting_typed_in(tmp_path, sweep, override), [1]).startswith("python -m gmu_lightning.train fusion=mean")
+
+
+def test_weights_of_an_absolute_path_are_found_from_anywhere(sweep, tmp_path):
+    (tmp_path / "bert").mkdir()
+    typed = setting_typed_in(tmp_path, sweep, f"encoder.text.name={tmp_path / 'bert'}")
+    assert command(typed, [1]).startswith("python -m gmu_lightning.train fusion=mean")
+
+
+@pytest.mark.parametrize("seeds", [[7], [4, 5, 6], list(range(4, 60)), [1, 2, 3, 5, 8, 13, 21]])
+def test_hydra_reads_the_seeds_that_were_meant(sweep, seeds):
+    (setting,) = settings_of([sweep.run("mean", 1)])
+    word = next(word for word in shlex.split(command(setting, seeds)) if word.startswith("seed="))
+    read = OverridesParser.create().parse_override(word)
+    assert [int(seed) for seed in read.sweep_string_iterator()] == seeds if len(seeds) > 1 else read.value() == seeds[0]
+    assert len(word) < 25  # of fifty seeds too
