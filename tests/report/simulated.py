@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,6 @@ from scipy import stats
 
 from gmu_lightning.report.inference import Scored
 from gmu_lightning.report.influence import Influence, influence
-
-GENRES = 6
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,7 @@ class World:
         movie_sd: how much harder one movie is than another, for every run alike.
         own_sd: what each run adds to each movie's logits.
         bias: a genre has 30 % of the movies, so fewer are predicted than missed.
+        shares: of the movies that have each genre.
     """
 
     skill: float = 1.0
@@ -29,10 +29,12 @@ class World:
     movie_sd: float = 1.0
     own_sd: float = 0.7
     bias: float = -0.4
+    shares: Sequence[float] = (0.3,) * 6
 
     def movies(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Labels (N, C) and how hard each movie's genres are (N, C)."""
-        return rng.random((count, GENRES)) < 0.3, rng.normal(0, self.movie_sd, (count, GENRES))
+        size = (count, len(self.shares))
+        return rng.random(size) < np.array(self.shares), rng.normal(0, self.movie_sd, size)
 
     def runs(
         self, labels: np.ndarray, hard: np.ndarray, seeds: int, rng: np.random.Generator, metric: str = "f1_micro"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from gmu_lightning.files import write_json
@@ -10,17 +11,23 @@ from gmu_lightning.report.markdown import markdown
 from tests.report.made import put
 
 
-def test_a_macro_score_over_rare_genres_says_that_its_intervals_are_short(sweep):
+@pytest.mark.parametrize(("metric", "least"), [("f1_macro", 8), ("f1_macro@val", 8), ("ap_macro", 32)])
+def test_a_macro_score_over_rare_genres_says_that_its_intervals_are_short(sweep, metric, least):
     runs = sweep.rivals()
-    assert compare(runs, "f1_macro").caution is None
-    for run in runs:
-        said = run.predictions("test")
-        said.labels[5:, 1] = False
-        said.labels[:5, 1] = True
-        put(run, said)
-    found = compare(runs, "f1_macro@val")
-    assert found.caution.startswith("1 of 4 genres have fewer than 8 test movies (Comedy 5): intervals of macro F1 at a")
-    assert found.caution in markdown(found)
+
+    def caution(movies):
+        for run in runs:
+            said = run.predictions("test")
+            said.labels[:] = np.arange(len(said.ids))[:, None] < 40
+            said.labels[:, 1] = np.arange(len(said.ids)) < movies
+            put(run, said)
+        return compare(runs, metric).caution
+
+    assert caution(least) is None
+    told = caution(least - 1)
+    assert told.startswith(f"1 of 4 genres have fewer than {least} test movies (Comedy {least - 1}): intervals of macro")
+    assert ("far less often" in told) is (metric == "ap_macro")
+    assert told in markdown(compare(runs, metric))
     assert compare(runs).caution is None
 
 

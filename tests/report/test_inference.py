@@ -132,6 +132,17 @@ def test_settings_that_are_the_same_are_called_different_no_more_often_than_said
     assert ever / 1_500 <= 0.05
 
 
+@pytest.mark.parametrize("metric", ["f1_macro", "ap_macro"])
+def test_rare_genres_do_not_make_more_of_settings_that_are_the_same(metric):
+    """400 comparisons by a macro score, half of the genres with about two movies: their intervals are short, and it is said."""
+    there, rng = World(shares=(0.4, 0.3, 0.2, 0.02, 0.02, 0.02)), np.random.default_rng(11)
+    p = []
+    for _ in range(400):
+        split = there.movies(100, rng)
+        p.append(Difference(there.runs(*split, 3, rng, metric), there.runs(*split, 3, rng, metric)).p)
+    assert np.mean(np.array(p) < 0.05) <= 0.05
+
+
 def test_a_difference_of_two_points_is_found_with_the_seeds_that_were_asked_for():
     """200 pilots of 5 seeds: what they ask for finds it at least 80 times in 100, and is not outrageous."""
     good, rng = World(skill=1.0615), np.random.default_rng(3)
