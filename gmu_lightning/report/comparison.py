@@ -251,8 +251,8 @@ def _pairs(
             {other: Difference(a.scored(other), b.scored(other)) for other in beside(metric)},
             on_val[n],
             alike[n],
-            differences[n].seeds_needed(alpha=levels[first[n]]),
-            levels[first[n]],
+            None if alike[n] else differences[n].seeds_needed(alpha=levels[first[n]]),
+            ALPHA if alike[n] else levels[first[n]],
             None if alike[n] else adjusted_on_val[first[n]],
         )
         for n, (a, b) in enumerate(both)

@@ -128,7 +128,16 @@ def _read(run: Run, split: str) -> Predictions:
 
 
 def same(a: Evidence, b: Evidence) -> bool:
-    """Whether two settings are one result: equal logits for every test movie, under every seed that both have."""
+    """Whether two settings are one result: the same seeds, and equal logits for every test movie under each."""
+    return a.setting.seeds == b.setting.seeds and _same_where_shared(a, b)
+
+
+def shared_and_same(a: Evidence, b: Evidence) -> int:
+    """How many seeds two settings share, where they predict the same under each of these; 0 where they do not."""
+    return len(set(a.setting.seeds) & set(b.setting.seeds)) if _same_where_shared(a, b) else 0
+
+
+def _same_where_shared(a: Evidence, b: Evidence) -> bool:
     theirs = dict(zip(b.setting.seeds, b.test, strict=True))
     shared = [(x, theirs[seed]) for seed, x in zip(a.setting.seeds, a.test, strict=True) if seed in theirs]
     return bool(shared) and all(_alike(x, y) for x, y in shared)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from gmu_lightning.report.commands import more_seeds
-from gmu_lightning.report.evidence import Evidence, said
+from gmu_lightning.report.evidence import Evidence, said, shared_and_same
 from gmu_lightning.report.inference import FEWEST_MOVIES, FEWEST_SEEDS, LEVEL, MOST_SEEDS, Difference, Interval
 from gmu_lightning.report.resampling import Resampled
 
@@ -22,7 +22,7 @@ class Pair:
     """Two settings compared, the better one first.
 
     Attributes:
-        p: of no difference; p_holm: over all pairs of the comparison; None where a setting has one seed.
+        p_holm: of no difference, over all pairs of the comparison; None where a setting has fewer than three seeds.
         tests: the same pair resampled.
         beside: {metric: difference} of what a threshold cannot explain; empty where the metric has none.
         on_val: the same difference on val.
@@ -79,12 +79,18 @@ class Pair:
             few = " and ".join(
                 f"{e.name} has {counted(len(e.test), 'seed')}" for e in (self.a, self.b) if len(e.test) < FEWEST_SEEDS
             )
-            return f"{a} is {size} above {b}, of which nothing can be claimed: {few}, and three are the least"
+            return f"{a} is {size} above {b}, of which nothing can be claimed: {few}, and three are the least{self._shared}"
         if self.claimed:
             one, other = len(self.a.test), len(self.b.test)
             counts = counted(one, "seed") if one == other else f"{one} and {other} seeds"
             return f"{a} beats {b} by {size}, {_p(self.p_holm)}, {counts}{self._threshold}"
-        return f"no difference between {a} and {b} can be claimed ({size}, {_p(self.p_holm)}); {self._more}"
+        return f"no difference between {a} and {b} can be claimed ({size}, {_p(self.p_holm)}); {self._more}{self._shared}"
+
+    @property
+    def _shared(self) -> str:
+        """Of settings that are one result as far as their seeds go, and have others beside these."""
+        shared = shared_and_same(self.a, self.b)
+        return f"; on the {counted(shared, 'seed')} that both have they predict the same" if shared else ""
 
     @property
     def _threshold(self) -> str:

@@ -11,7 +11,7 @@ from gmu_lightning.files import write_json
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.found import left_in, runs_in
-from gmu_lightning.report.inference import MOST_SEEDS
+from gmu_lightning.report.inference import MOST_SEEDS, holm
 from gmu_lightning.report.latex import latex
 from gmu_lightning.report.leaderboard import rows
 from gmu_lightning.report.markdown import markdown
@@ -29,21 +29,37 @@ def test_seeds_that_predict_the_same_are_no_seeds(sweep):
     assert [row["why"] for row in found.refused] == ["its seeds 1 and 3 predict the same for every movie, so they are not two"]
 
 
-def test_one_result_is_one_whatever_seeds_it_has(sweep):
+def twins(sweep, more=0):
+    """Runs of two settings that predict the same, the second with some seeds more, and of a third one."""
     first = sweep.three_seeds("gmu_original", 2.0)
-    twin = [*sweep.three_seeds("gmu_hier", 2.0), sweep.run("gmu_hier", 4, 2.0)]
+    twin = [sweep.run("gmu_hier", seed, 2.0) for seed in range(1, 4 + more)]
     for a, b in zip(first, twin, strict=False):
         for split in ("val", "test"):
             put(b, a.predictions(split))
-    rival = sweep.three_seeds("concat", 1.0)
-    found = compare([*first, *twin, *rival])
+    return [*first, *twin, *sweep.three_seeds("concat", 1.9, spread=0.3)]
+
+
+def test_one_result_in_two_rows_is_one_comparison(sweep):
+    found = compare(runs := twins(sweep))
     assert (len(found.pairs), found.family) == (3, 1)
     assert "p are Holm's over 1 comparison." in markdown(found)
-    assert "p are Holm's over 1 comparison " in page(found, [*first, *twin, *rival], Shown())
-    against = compare([*first, *twin, *rival], against="concat")
+    assert "p are Holm's over 1 comparison " in page(found, runs, Shown())
+    against = compare(runs, against="concat")
     assert (len(against.pairs), against.family) == (2, 1)
     one, other = against.pairs
     assert one.p_holm == other.p_holm == one.difference.p
+
+
+def test_settings_that_agree_on_some_seeds_are_tested_on_all(sweep):
+    """An epoch limit that the shared seeds never reached does not make two settings one."""
+    found = compare(twins(sweep, more=2))
+    assert (len(found.pairs), found.family) == (3, 3)
+    (pair,) = [pair for pair in found.pairs if {pair.a.name, pair.b.name} == {"gmu_original", "gmu_hier"}]
+    assert pair.difference.p is not None
+    assert pair.sentence.startswith("no difference between gmu_")
+    assert pair.sentence.endswith("; on the 3 seeds that both have they predict the same")
+    p = [pair.difference.p for pair in found.pairs]
+    assert [pair.p_holm for pair in found.pairs] == pytest.approx(holm(p))
 
 
 def test_where_no_number_of_seeds_is_enough_it_says_how_often_many_would_be(sweep):
