@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from gmu_lightning.report.evidence import Evidence, said
+from gmu_lightning.report.search import budget
 from gmu_lightning.run import Run
 
 RARE = {"f1_macro": 8, "ap_macro": 32}  # test movies of a genre, below which intervals were seen to be too short
@@ -19,6 +21,7 @@ COMPUTING = (  # packages of environment.json that a run's numbers may depend on
     "pillow",
     "av",
 )
+BACKENDS = ("openvino", "onnxruntime")  # packages that matter to the features that they computed
 
 
 def rare_genres(metric: str, settings: Sequence[Evidence]) -> str | None:
@@ -38,6 +41,17 @@ def rare_genres(metric: str, settings: Sequence[Evidence]) -> str | None:
         f"{len(rare)} of {len(first.genres)} genres have fewer than {least} test movies ({listed}): intervals of {said(metric)} "
         f"then hold the mean {how}. Settings that are equal are called different no more often for that."
     )
+
+
+def mixed_searches(settings: Sequence[Evidence]) -> str | None:
+    """Of settings on which unequal care was spent: a rival that was not tuned is easily beaten."""
+    spent: dict[str, list[str]] = {}
+    for one in settings:
+        spent.setdefault(budget(one.setting.finished), []).append(one.name)
+    if len(spent) < 2:
+        return None
+    listed = "; ".join(f"{trials} of {', '.join(names)}" for trials, names in spent.items())
+    return f"Not all settings were tuned alike, and some of a difference may be of that: {listed}."
 
 
 def mixed_software(settings: Sequence[Evidence]) -> str | None:
@@ -60,13 +74,19 @@ def _computed_by(runs: Iterable[Run]) -> dict[str, Counter[str]]:
         said_of = run.environment
         packages, encode = said_of.get("packages") or {}, said_of.get("encode") or {}
         values = {
-            "commit": (said_of.get("git_commit") or "")[:7],
+            "commit": (said_of["git_commit"] or "none")[:7] if "git_commit" in said_of else None,  # none: an installed package
             "device": str(said_of.get("device") or "").partition(" (")[0],  # processors differ in their last bits alone
             "python": said_of.get("python"),
             **{name: packages.get(name) for name in COMPUTING},
-            **{f"encode.backend of {modality}": how.get("backend") for modality, how in encode.items()},
+            **{f"encode.backend of {modality}": _backend(how, packages) for modality, how in encode.items()},
         }
         for name, value in values.items():
             if value:
                 found.setdefault(name, Counter())[str(value)] += 1
     return found
+
+
+def _backend(how: Mapping[str, Any], packages: Mapping[str, str | None]) -> str | None:
+    """What computed features, and its version where it is no package of `COMPUTING`."""
+    name = how.get("backend")
+    return f"{name} {packages[name]}" if name in BACKENDS and packages.get(name) else name

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from gmu_lightning.report.search import trial_seed
 from gmu_lightning.report.settings import Setting
 from gmu_lightning.run import Run, read_json
 
@@ -22,9 +23,11 @@ def more_seeds(setting: Setting, wanted: int) -> str | None:
     if lacking < 1:
         return None
     first = max(int(config["seed"]) for config in setting.configs) + 1
+    tuned_with = trial_seed(setting.finished[-1])
+    seeds = [seed for seed in range(first, first + lacking + 1) if seed != tuned_with][:lacking]
     sweep = setting.finished[-1].folder.absolute().parent
     into = [f"hydra.sweep.dir={sweep}"] if _is_sweep(sweep) else []
-    return command(setting, [first + n for n in range(lacking)], into)
+    return command(setting, seeds, into)
 
 
 def command(setting: Setting, seeds: Sequence[int], also: Sequence[str] = ()) -> str:

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.cautions import mixed_software, rare_genres
+from gmu_lightning.report.cautions import mixed_searches, mixed_software, rare_genres
 from gmu_lightning.report.evidence import Evidence, checked_metric, same, why_not
 from gmu_lightning.report.inference import LEVEL, Difference, holm, letters
 from gmu_lightning.report.resampling import Resampling
@@ -103,7 +103,8 @@ class Comparison:
     @property
     def caution(self) -> str | None:
         """What a reader should mind beside the numbers."""
-        return " ".join(filter(None, [rare_genres(self.metric, self.settings), mixed_software(self.settings)])) or None
+        found = [rare_genres(self.metric, self.settings), mixed_searches(self.settings), mixed_software(self.settings)]
+        return " ".join(filter(None, found)) or None
 
     def as_json(self) -> dict[str, Any]:
         """comparison.json."""

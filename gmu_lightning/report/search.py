@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run, read_json
 
 FOLDER = "search"  # of a sweep: its trials, and search.json
 STUDIES = "studies.log"  # beside the trials
+BUDGET = ("trials", "space", "seed", "monitor")  # of search.json: what every setting was searched with
 
 
 def searches(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Every search that these runs' sweeps made, as a page tells it."""
     sweeps = dict.fromkeys(run.folder.absolute().parent for run in runs)
-    return [_told(read_json(path)) for folder in sweeps if (path := _file(folder)).exists()]
+    return [_told(found) for folder in sweeps if (found := _search_of(folder))]
 
 
 def is_trial(run: Run) -> bool:
@@ -26,22 +28,55 @@ def is_trial(run: Run) -> bool:
 
 def searched_keys(runs: Sequence[Run]) -> set[str]:
     """What a search chose for every one of these runs."""
-    files = dict.fromkeys(_file(run.folder.absolute().parent) for run in runs)
-    spaces = [set(read_json(path)["space"]) if path.exists() else set() for path in files]
+    spaces = [set(found["space"]) if found else set() for found in _searches_of(runs)]
     keys = set.intersection(*spaces) if spaces else set()
     typed = [{override.partition("=")[0] for override in run.overrides} for run in runs]
     return keys if all(keys <= of for of in typed) else set()  # others may have been put into the search's folder since
 
 
-def _file(sweep: Path) -> Path:
-    return sweep / FOLDER / "search.json"
+def budget(runs: Sequence[Run]) -> str:
+    """What was tried before these runs of one setting were trained."""
+    if not searched_keys(runs):
+        return "no trials"
+    return " or ".join(sorted({f"{_trials(found)} ({_space(found)})" for found in _searches_of(runs) if found}))
+
+
+def trial_seed(run: Run) -> int | None:
+    """The seed that tuned what a run's folder holds, which is no fresh one; None where nothing was searched."""
+    found = _search_of(run.folder.absolute().parent)
+    return found["seed"] if found else None
+
+
+def search_in(path: Path) -> dict[str, Any]:
+    """search.json. Raises UserError where it is none any more."""
+    found = read_json(path)
+    if not {*BUDGET, "settings"} <= set(found):
+        raise UserError(f"{path} is damaged, for it says no {' or '.join(BUDGET)}: restore it, or leave {path.parent.parent} out")
+    return found
+
+
+def _searches_of(runs: Sequence[Run]) -> list[dict[str, Any] | None]:
+    return [_search_of(folder) for folder in dict.fromkeys(run.folder.absolute().parent for run in runs)]
+
+
+def _search_of(sweep: Path) -> dict[str, Any] | None:
+    path = sweep / FOLDER / "search.json"
+    return search_in(path) if path.exists() else None
 
 
 def _told(found: Mapping[str, Any]) -> dict[str, Any]:
-    space = ", ".join(f"{key}: {_range(of)}" for key, of in found["space"].items())
-    about = f"{found['trials']} trials of each setting, judged by {found['monitor']} with seed {found['seed']}. Space: {space}."
-    shared = set.intersection(*(set(one["overrides"]) for one in found["settings"]))
-    return {"about": about, "rows": [_row(one, shared) for one in found["settings"]]}
+    about = f"{_trials(found)} of each setting, judged by {found['monitor']} with seed {found['seed']}. Space: {_space(found)}."
+    settings = found["settings"]
+    shared = set.intersection(*(set(one["overrides"]) for one in settings)) if len(settings) > 1 else set()
+    return {"about": about, "rows": [_row(one, shared) for one in settings]}
+
+
+def _trials(found: Mapping[str, Any]) -> str:
+    return f"{found['trials']} trial{'' if found['trials'] == 1 else 's'}"
+
+
+def _space(found: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {_range(of)}" for key, of in found["space"].items())
 
 
 def _range(of: Mapping[str, Any]) -> str:

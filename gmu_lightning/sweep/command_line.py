@@ -34,6 +34,7 @@ QUOTED = re.compile(r"""(['"])(\\.|(?!\1).)*\1""", re.S)  # one string from end 
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR)
 HOW = "give a folder that this user may write to, on a disk with room"
 DOT_FOR_SLASH = re.compile(r"^(data|encoder\.\w+|fusion|loss|optimizer|scheduler|trainer|callbacks|logger|experiment)=")
+REMOVABLE = ("callbacks", "logger", "experiment", "hydra", "encoder.", "fusion.", "optimizer.", "scheduler.")
 
 
 def call(command: Callable[[], Any]) -> None:
@@ -46,6 +47,7 @@ def call(command: Callable[[], Any]) -> None:
         arguments = [escaped(argument) for argument in typed]
         TYPED.update(zip(arguments, typed, strict=True))
         refuse_dot_for_slash(arguments)
+        refuse_removal(arguments)
         if "check=true" in (a.lower() for a in arguments):  # nothing is left behind, not even an empty folder
             scratch = tempfile.mkdtemp()
             arguments += [f"hydra.sweep.dir={scratch}", f"hydra.run.dir={scratch}"]
@@ -122,6 +124,14 @@ def refuse_dot_for_slash(arguments: Sequence[str]) -> None:
                     f"{argument} sets a value where a group is chosen: write {group}=CHOICE, with one of {', '.join(choices)}"
                 )
             raise UserError(f"{argument} sets a value where a group is chosen: write {group}={value} (slash, not dot)")
+
+
+def refuse_removal(arguments: Sequence[str]) -> None:
+    """`~trainer.progress` would take away what every run reads; what goes to a constructor has a default. Raises UserError."""
+    for argument in arguments:
+        key = argument.removeprefix("~").partition("=")[0]
+        if argument.startswith("~") and not key.startswith(REMOVABLE):
+            raise UserError(f"{argument} takes away what the command needs: give {key} a value instead")
 
 
 def register_plugins() -> None:

@@ -23,8 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from gmu_lightning.files import digest, write_json
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.search import FOLDER, STUDIES
-from gmu_lightning.run import Run, read_json, runs_under
+from gmu_lightning.report.search import BUDGET, FOLDER, STUDIES, search_in
+from gmu_lightning.run import Run, runs_under
 from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.task import TYPED
 
@@ -92,7 +92,8 @@ class Search(Sweeper):
         while batch := [job for one in settings for job in self._asked(one)]:
             self._launch([(*job, f"seed={self.seed}", SUBDIR) for job in batch])
             self._told(settings, folder)
-            write_json(folder / FOLDER / "search.json", self._report(settings))
+            self._write(settings, folder)
+        self._write(settings, folder)  # nothing was asked of a search that had ended, whose file may lack a setting
         shared = set.intersection(*(set(one.overrides) for one in settings))
         for one in settings:
             name = " ".join(word for word in one.overrides if word not in shared) or "the setting"
@@ -120,9 +121,7 @@ class Search(Sweeper):
         path = folder / FOLDER / "search.json"
         if not path.exists() or not runs_under(folder):
             return
-        before, now = read_json(path), self._report([])
-        changed = [key for key in ("trials", "space", "seed", "monitor") if before[key] != json.loads(json.dumps(now[key]))]
-        if changed:
+        if changed := _unlike(search_in(path), self._report([])):
             raise UserError(
                 f"{folder} holds the winners of a search of other {' and '.join(changed)}, which test has judged: "
                 "give another hydra.sweep.dir"
@@ -144,7 +143,8 @@ class Search(Sweeper):
         fresh = list(range(1, self.seeds + 1))
         lists: list[list[str]] = []
         for line, override in zip(arguments, parsed, strict=True):
-            key = override.get_key_element()
+            typed_key = override.get_key_element()
+            key = typed_key.lstrip("+~")
             self.space.pop(key, None)
             if override.is_interval_sweep():
                 value: Any = override.value()
@@ -154,7 +154,7 @@ class Search(Sweeper):
             if key == "seed":
                 fresh = _numbers(values or [str(override.value())])
             else:
-                lists.append([line] if values is None else [f"{key}={value}" for value in values])
+                lists.append([line] if values is None else [f"{typed_key}={value}" for value in values])
         self._check_space()
         if self.seed in fresh:
             raise UserError(
@@ -226,6 +226,14 @@ class Search(Sweeper):
         SweepFiles.plan((None, [word for word in job if word != SUBDIR]) for job in jobs)
         return self.starter.launch([list(job) for job in jobs], initial_job_idx=self.jobs - len(jobs))
 
+    def _write(self, settings: Sequence[Setting], folder: Path) -> None:
+        """search.json; settings that an earlier start searched with the same budget stay in it."""
+        path, now = folder / FOLDER / "search.json", self._report(settings)
+        before = search_in(path) if path.exists() else {"settings": []}
+        asked = [one["overrides"] for one in now["settings"]]
+        kept = [one for one in before["settings"] if one["overrides"] not in asked] if not _unlike(before, now) else []
+        write_json(path, {**now, "settings": [*kept, *now["settings"]]})
+
     def _report(self, settings: Sequence[Setting]) -> dict[str, Any]:
         """search.json."""
         return {
@@ -243,6 +251,11 @@ class Search(Sweeper):
                 for one in settings
             ],
         }
+
+
+def _unlike(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What two searches' files differ in, their settings aside."""
+    return [key for key in BUDGET if before.get(key) != json.loads(json.dumps(now[key]))]
 
 
 def _numbers(seeds: Sequence[str]) -> list[int]:

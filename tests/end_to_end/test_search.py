@@ -82,6 +82,21 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(search, tmp_path):
     assert len(trials(tmp_path)[0]["trials"]) == 5
 
 
+def test_a_search_told_in_two_parts_keeps_both(search, tmp_path):
+    words = ("seed=1", "hydra.sweep.dir=found", "hydra.sweeper.trials=1")
+    assert search("fusion=mean", *words).returncode == 0
+    (mean,) = trials(tmp_path)
+    assert search("fusion=concat", *words).returncode == 0
+    both = trials(tmp_path)
+    assert both[0] == mean
+    assert "fusion=concat" in both[1]["overrides"]
+    done = search("fusion=mean,concat", *words)  # nothing is left to ask
+    assert done.returncode == 0, done.stderr
+    assert trials(tmp_path) == both
+    page = (tmp_path / "found/report.html").read_text()
+    assert "1 trial of each setting, judged by val/ap_micro with seed 0." in page
+
+
 def test_winners_that_test_has_judged_get_no_rivals_from_another_budget(search, tmp_path):
     words = ("fusion=mean", "seed=1", "hydra.sweep.dir=found")
     assert search(*words, "hydra.sweeper.trials=1").returncode == 0
@@ -100,11 +115,12 @@ def test_a_setting_whose_trials_all_fail_has_no_winner_and_is_told(search, tmp_p
     assert not list((tmp_path / "found").glob("mean-*"))
 
 
-def test_what_is_typed_leaves_the_space_or_comes_into_it(search, tmp_path):
-    search("fusion=mean", "fusion.dim=8", "loss.pos_weight=none", "optimizer.weight_decay=interval(0.1,0.2)", *SMALL)
+@pytest.mark.parametrize("more", [[], ["++optimizer.lr=0.001"]])
+def test_what_is_typed_leaves_the_space_or_comes_into_it(search, tmp_path, more):
+    search("fusion=mean", "fusion.dim=8", "loss.pos_weight=none", "optimizer.weight_decay=interval(0.1,0.2)", *SMALL, *more)
     (one,) = trials(tmp_path)
     for trial in one["trials"]:
-        assert set(trial["params"]) == {"optimizer.lr", "optimizer.weight_decay"}
+        assert set(trial["params"]) == {"optimizer.weight_decay", *(() if more else ("optimizer.lr",))}
         assert 0.1 <= trial["params"]["optimizer.weight_decay"] <= 0.2
 
 

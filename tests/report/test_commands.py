@@ -8,7 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gmu_lightning.files import write_json
-from gmu_lightning.report.commands import command
+from gmu_lightning.report.commands import command, more_seeds
 from gmu_lightning.report.settings import settings_of
 
 
@@ -46,3 +46,11 @@ def test_hydra_reads_the_seeds_that_were_meant(sweep, seeds):
     read = OverridesParser.create().parse_override(word)
     assert [int(seed) for seed in read.sweep_string_iterator()] == seeds if len(seeds) > 1 else read.value() == seeds[0]
     assert len(word) < 25  # of fifty seeds too
+
+
+def test_more_seeds_of_a_winner_are_fresh_ones(sweep):
+    runs = [sweep.run("mean", seed, typed=["optimizer.lr=0.001"]) for seed in (1, 2)]
+    told = {"trials": 1, "space": {"optimizer.lr": {"low": 0.1, "high": 1}}, "seed": 4, "monitor": "x", "settings": []}
+    write_json(sweep.folder / "search/search.json", told)
+    (setting,) = settings_of(runs)
+    assert " seed=3,5,6 " in f"{more_seeds(setting, 5)} "

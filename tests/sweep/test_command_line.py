@@ -22,7 +22,7 @@ from gmu_lightning.experiment.conf import conf_folder
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep import command_line
 from gmu_lightning.sweep.callback import SweepFiles
-from gmu_lightning.sweep.command_line import call, escaped, refuse_dot_for_slash, register_plugins, sentence
+from gmu_lightning.sweep.command_line import call, escaped, refuse_dot_for_slash, refuse_removal, register_plugins, sentence
 
 PARSER = OverridesParser.create()
 PATH_KEYS = ("data.root", "store.dir", "hydra.run.dir", "hydra.sweep.dir", "run", "runs", "output", "encoder.text.weights")
@@ -157,6 +157,18 @@ def test_a_dot_for_a_slash_is_answered_with_the_slash():
 def test_a_dot_for_a_slash_with_an_unknown_choice_is_answered_with_the_choices():
     with pytest.raises(UserError, match=r"write encoder/image=CHOICE, with one of .*resnet50, .*tiny"):
         refuse_dot_for_slash(["encoder.image=resnet"])
+
+
+@pytest.mark.parametrize("argument", ["~trainer.progress", "~scheduler", "~fusion", "~encoder/text", "~trainer.threads=1"])
+def test_what_a_run_reads_cannot_be_taken_away(argument):
+    with pytest.raises(
+        UserError, match=f"{argument} takes away what the command needs: give {argument[1:].split('=')[0]} a value"
+    ):
+        refuse_removal(["seed=1", argument])
+
+
+def test_what_has_a_default_can_be_taken_away():
+    refuse_removal(["~callbacks", "~encoder.text.dropout", "~fusion.dim", "~experiment", "fusion=mean", "-m"])
 
 
 def test_dots_and_slashes_in_their_places_are_accepted():
