@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from gmu_lightning.movie import UserError
 from gmu_lightning.report.search import trial_seed
 from gmu_lightning.report.settings import Setting
 from gmu_lightning.run import Run, read_json
@@ -37,9 +38,11 @@ def command(setting: Setting, seeds: Sequence[int], also: Sequence[str] = ()) ->
         for override in setting.runs[-1].overrides
         if not override.lstrip("+").startswith(NOT_A_SETTING)
     ]
-    many = ["-m", *_launcher(setting.runs[-1].folder.absolute().parent)] if len(seeds) > 1 or also else []
-    words = [*many, *kept, f"seed={_listed(seeds)}", *also]
-    return _where(kept, setting.runs[-1]) + "python -m gmu_lightning.train " + shlex.join(words)
+    last = (setting.finished or setting.runs)[-1]
+    typed = _typed_of_hydra(last.folder.absolute().parent)
+    many = ["-m", *typed.launcher] if len(seeds) > 1 or also else []
+    words = [*typed.sources, *many, *kept, f"seed={_listed(seeds)}", *also]
+    return _where(kept, last) + "python -m gmu_lightning.train " + shlex.join(words)
 
 
 def _where(overrides: Sequence[str], run: Run) -> str:
@@ -57,18 +60,33 @@ def _listed(seeds: Sequence[int]) -> str:
     return f"range({seeds[0]},{seeds[-1] + 1})" if follow and len(seeds) > 5 else ",".join(map(str, seeds))
 
 
-def _launcher(sweep: Path) -> list[str]:
-    """What was typed of the launcher of a sweep; nothing where the folder is none."""
+class _OfHydra(NamedTuple):
+    """What was typed for Hydra itself, and belongs to a command: more folders of configurations, and the launcher."""
+
+    sources: Sequence[str] = ()
+    launcher: Sequence[str] = ()
+
+
+def _typed_of_hydra(sweep: Path) -> _OfHydra:
+    """Of a sweep; nothing where the folder is none."""
     path = sweep / "multirun.yaml"
-    return _launcher_in(path, path.stat().st_mtime_ns) if path.exists() else []
+    return _in_multirun(path, path.stat().st_mtime_ns) if path.exists() else _OfHydra()
 
 
 @cache
-def _launcher_in(path: Path, _written: int) -> list[str]:
+def _in_multirun(path: Path, _written: int) -> _OfHydra:
     """Read once: every pair of a sweep's settings asks."""
-    hydra = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("hydra") or {}
-    typed = (hydra.get("overrides") or {}).get("hydra") or []
-    return [word for word in typed if word.startswith(("hydra/launcher=", "hydra.launcher."))]
+    try:
+        hydra = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]
+        typed = hydra["overrides"]["hydra"]
+        folders = [source["path"] for source in hydra["runtime"]["config_sources"] if source["provider"] == "command-line"]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: restore it, or remove it, for it only says how the sweep was typed") from error
+    sources = [word for folder in folders for word in ("--config-dir", folder)]
+    return _OfHydra(
+        [*sources, *(word for word in typed if word.startswith("hydra.searchpath="))],
+        [word for word in typed if word.startswith(("hydra/launcher=", "hydra.launcher."))],
+    )
 
 
 def _absolute(override: str, config: Mapping[str, Any]) -> str:

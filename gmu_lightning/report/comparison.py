@@ -60,14 +60,13 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """What can be said of all settings together."""
-        if self.against:
-            return self._against(self.against)
         unknown = [one.name for one in self.alike if not one.known]
         known = [one for one in self.alike if one.known]
         warned = known[0].setting.warnings if known else []
+        said_of_known = (self._against(self.against) if self.against else self._of_known(known)) if known else None
         return " ".join(
             [
-                self._of_known(known) if known else "Nothing can be claimed.",
+                said_of_known or "Nothing can be claimed.",
                 *([f"Mind {known[0].name}'s warnings: {'; '.join(warned)}."] if warned else []),
                 *([f"Of {_listed(unknown)} nothing can be said: {LEAST}."] if unknown else []),
                 *([f"Tested on {OTHERWISE}: {_listed([one.name for one in self.apart])}."] if self.apart else []),
@@ -90,14 +89,17 @@ class Comparison:
         return words if len(ties) == len(others) else f"{words} It beats {_others(len(others) - len(ties))}."
 
     def _against(self, baseline: str) -> str:
-        above = [pair.a.name for pair in self.pairs if pair.claimed and pair.b.name == baseline]
-        below = [pair.b.name for pair in self.pairs if pair.claimed and pair.a.name == baseline]
-        if not self.pairs:
-            return f"No other setting may be compared with {baseline}: see what was refused below."
+        tested = [pair for pair in self.pairs if pair.p_holm is not None or pair.same]
+        above = [pair.a.name for pair in tested if pair.claimed and pair.b.name == baseline]
+        below = [pair.b.name for pair in tested if pair.claimed and pair.a.name == baseline]
+        if len(self.settings) == 1:
+            return f"There is one setting, {baseline}: nothing to compare it with."
+        if not tested:
+            return f"No other setting can be compared with {baseline}."
         words = f"Every other setting that may be is compared with {baseline} alone. "
         words += f"{_listed(above)} beat{'s' if len(above) == 1 else ''} it." if above else "None beats it."
         words += f" It beats {_listed(below)}." if below else ""
-        rest = len(self.pairs) - len(above) - len(below)
+        rest = len(tested) - len(above) - len(below)
         return words + (f" {rest} cannot be told apart from it." if rest else "")
 
     @property

@@ -39,6 +39,9 @@ def left_in(folders: Iterable[Path]) -> list[tuple[str, str]]:
         for path in inside:
             if not any((path / name).exists() for name in ("config.yaml", "status.json", "metrics.json")):
                 continue
+            if not (path / "config.yaml").exists() and "jobs" in (Run(path).status if (path / "status.json").exists() else {}):
+                found.append((str(path), "it is a sweep, which is compared if it is named too"))
+                continue
             lacking = [name for name in ("config.yaml", "status.json") if not (path / name).exists()]
             if lacking:
                 found.append((str(path), f"it lacks {' and '.join(lacking)}"))

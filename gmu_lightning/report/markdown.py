@@ -31,7 +31,7 @@ def markdown(comparison: Comparison) -> str:
     apart = {one.name for one in comparison.apart}
     for one in found["settings"]:
         name = f"{one['name']}, tested otherwise ({one['movies']} movies)" if one["name"] in apart else one["name"]
-        ends = "too few seeds" if one["low"] is None else f"[{one['low']:.3f}, {one['high']:.3f}]"
+        ends = "too few seeds or movies" if one["low"] is None else f"[{one['low']:.3f}, {one['high']:.3f}]"
         lines.append(
             f"| {escaped(name)} | {one['seeds']} | {one['mean']:.3f} | {ends} | {one['val']:.3f} | {one['letters'] or ''} |"
         )

@@ -71,8 +71,8 @@ def settings_of(runs: Iterable[Run]) -> list[Setting]:
     for one in _distinct(runs):
         grouped.setdefault(one.setting, []).append((one.run, one.config))
         notes.setdefault(one.setting, []).extend(one.notes)
-    for key in _of_other_movies({key: [run for run, _ in of_one] for key, of_one in grouped.items()}):
-        notes[key].append("other_data: it saw other movies, splits or labels than most settings here")
+    for key, warning in _of_other_movies({key: [run for run, _ in of_one] for key, of_one in grouped.items()}).items():
+        notes[key].append(warning)
     configs = {key: of_one[0][1] for key, of_one in grouped.items()}
     varying = _varying([run for of_one in grouped.values() for run, _ in of_one], configs)
     values = {key: {name: value_of(config, name) for name in (*ALWAYS, *varying)} for key, config in configs.items()}
@@ -150,12 +150,16 @@ def _checked(run: Run) -> Mapping[str, Any]:
     return config
 
 
-def _of_other_movies(runs: Mapping[str, Sequence[Run]]) -> list[str]:
-    """The settings whose runs saw other movies than most settings' did."""
+def _of_other_movies(runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
+    """{setting: a warning} of those whose runs saw other movies than most settings' did; of all where none are most."""
     seen = {key: next((f for run in of_one if (f := run.data_fingerprint.get("movies"))), None) for key, of_one in runs.items()}
-    counts = Counter(found for found in seen.values() if found)
-    most = max(counts, key=lambda found: counts[found], default=None)
-    return [key for key, found in seen.items() if found not in (None, most)]
+    counts = Counter(found for found in seen.values() if found).most_common()
+    if len(counts) < 2:
+        return {}
+    words = "other_data: it saw other movies, splits or labels than"
+    if counts[0][1] == counts[1][1]:
+        return {key: f"{words} others here" for key, found in seen.items() if found}
+    return {key: f"{words} most settings here" for key, found in seen.items() if found not in (None, counts[0][0])}
 
 
 def _varying(runs: Sequence[Run], configs: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -60,8 +60,8 @@ class Pair:
 
     @property
     def only_on_val(self) -> str | None:
-        """Who beats the other on val and not on test, each over all pairs; None where nobody does."""
-        if self.p_val is None or self.p_val >= ALPHA:
+        """Who beats the other on val and not on test, each over all pairs; None where nobody does, or test cannot judge."""
+        if self.p_holm is None or self.p_val is None or self.p_val >= ALPHA:
             return None
         first = self.on_val.mean > 0
         beats_on_test = self.claimed and (self.difference.mean > 0) is first

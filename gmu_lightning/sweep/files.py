@@ -11,7 +11,7 @@ from typing import Any
 
 from gmu_lightning.files import now, write_json
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.leaderboard import rows, table, write_leaderboard
+from gmu_lightning.report.leaderboard import Row, rows, table, write_leaderboard
 from gmu_lightning.report.search import FOLDER
 from gmu_lightning.report.verdicts import counted
 from gmu_lightning.run import Run, runs_under
@@ -42,13 +42,7 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: 
             **{state: counts[state] for state in ("finished", "failed", "skipped")},
         },
     )
-    board = rows(runs)
-    write_leaderboard(folder, board, skipped=_listed(runs, "skipped"), failed=_listed(runs, "failed"))
-    print(table(board))
-    for why, count in Counter(why for _, why in _listed(runs, "skipped")).items():
-        print(f"skipped, {counted(count, 'job')}: {why}", file=sys.stderr)
-    for name, why in _listed(runs, "failed"):
-        print(f"failed: {name}: {why}", file=sys.stderr)
+    print(table(board := write_board(runs, folder)))
     if interrupted and counts["finished"]:
         print(f"python -m gmu_lightning.compare {_word('runs', folder)} reports what finished", file=sys.stderr)
     elif counts["finished"]:
@@ -59,6 +53,22 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: 
         missing = "the search is not done" if (folder / FOLDER).exists() else f"{counted(len(waiting), 'job')} not begun"
         print(f"{missing}: {again}", file=sys.stderr)
     return sum(run.status["state"] == "failed" and run.status["started"] >= started for run in runs)
+
+
+def write_board(runs: Sequence[Run], folder: Path) -> list[Row]:
+    """leaderboard.csv and .md of these runs; what was skipped or failed among them is told on stderr too."""
+    board = rows(runs)
+    skipped, failed = _ended_as("skipped", runs), _ended_as("failed", runs)
+    write_leaderboard(folder, board, skipped, failed)
+    for why, count in Counter(why for _, why in skipped).items():
+        print(f"skipped, {counted(count, 'job')}: {why}", file=sys.stderr)
+    for name, why in failed:
+        print(f"failed: {name}: {why}", file=sys.stderr)
+    return board
+
+
+def _ended_as(state: str, runs: Sequence[Run]) -> list[tuple[str, str]]:
+    return [(run.folder.name, str(status["why"])) for run in runs if (status := run.status).get("state") == state]
 
 
 def _report(runs: list[Run], folder: Path, board: list[dict[str, Any]]) -> None:
@@ -86,7 +96,3 @@ def _word(key: str, folder: Path) -> str:
 def _job(run: Run) -> dict[str, object]:
     status = run.status
     return {"folder": run.folder.name, "overrides": run.overrides, "state": status["state"], "why": status["why"]}
-
-
-def _listed(runs: list[Run], state: str) -> list[tuple[str, str]]:
-    return [(run.folder.name, str(run.status["why"])) for run in runs if run.status["state"] == state]

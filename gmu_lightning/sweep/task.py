@@ -87,8 +87,8 @@ def _store_of(run: Run) -> str:
 def compare(config: DictConfig) -> None:
     """The task of `compare`."""
     from gmu_lightning.report.found import left_in, runs_in
-    from gmu_lightning.report.leaderboard import rows, write_leaderboard
     from gmu_lightning.report.markdown import markdown
+    from gmu_lightning.sweep.files import write_board
     from gmu_lightning.sweep.reports import write_comparison
 
     typed = str(config.runs or "")
@@ -104,7 +104,7 @@ def compare(config: DictConfig) -> None:
     folder = Path(config.output or f"outputs/compare/{datetime.now(UTC).strftime('%Y-%m-%dT%H-%M-%S.%f')}")
     against = None if config.against is None else str(config.against)
     comparison = write_comparison(runs, folder, str(config.metric), against, left)
-    write_leaderboard(folder, rows(runs))
+    write_board(runs, folder)
     print(markdown(comparison))
     print("\n".join(str(folder / name) for name in ("comparison.json", "leaderboard.tex", "report.html")))
 

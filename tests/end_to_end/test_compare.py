@@ -133,6 +133,23 @@ def test_a_run_that_did_not_end_is_told_of(sweep, tmp_path):
     assert f"{left.folder}: it did not end" in next((tmp_path / "outputs/compare").glob("*/comparison.md")).read_text()
 
 
+def test_what_was_skipped_failed_or_lies_deeper_is_told_of(sweep, tmp_path):
+    made = Sweep(sweep)
+    made.run("none", 1).end("skipped", "none takes exactly one modality")
+    made.run("sum", 1).end("failed", "the disk is full")
+    deeper = Sweep(sweep / "deeper")
+    deeper.three_seeds("mean")
+    write_json(deeper.folder / "status.json", {"state": "finished", "why": None, "jobs": []})
+    done = typed("compare", f"runs={sweep}", "output=found", folder=tmp_path, store=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "skipped, 1 job: none takes exactly one modality" in done.stderr
+    assert ": the disk is full" in done.stderr
+    assert f"left out, for it is a sweep, which is compared if it is named too: {deeper.folder}" in done.stderr
+    board = (tmp_path / "found/leaderboard.md").read_text()
+    assert "none takes exactly one modality" in board
+    assert "the disk is full" in board
+
+
 def test_movies_that_were_changed_since_are_not_shown(tmp_path):
     generated = tmp_path / "movies"
     tiny = ("encoder/text=tiny", "encoder/image=tiny", "trainer.max_epochs=1", "trainer.threads=1")

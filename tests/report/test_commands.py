@@ -8,8 +8,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gmu_lightning.files import write_json
+from gmu_lightning.movie import UserError
 from gmu_lightning.report.commands import command, more_seeds
 from gmu_lightning.report.settings import settings_of
+from gmu_lightning.run import runs_under
 
 
 def setting_typed_in(folder, sweep, override):
@@ -54,3 +56,42 @@ def test_more_seeds_of_a_winner_are_fresh_ones(sweep):
     write_json(sweep.folder / "search/search.json", told)
     (setting,) = settings_of(runs)
     assert " seed=3,5,6 " in f"{more_seeds(setting, 5)} "
+
+
+def test_a_failed_seed_does_not_hide_where_weights_were_named_from(sweep, tmp_path):
+    (tmp_path / "bert").mkdir()
+    setting_typed_in(tmp_path, sweep, "encoder.text.name=bert")
+    failed = sweep.run("mean", 2, typed=["encoder.text.name=bert"])
+    (failed / "environment.json").unlink()
+    failed.end("failed", "the disk is full")
+    (setting,) = settings_of(runs_under(sweep.folder))
+    assert more_seeds(setting, 3).startswith(f"cd {tmp_path} && python -m gmu_lightning.train ")
+
+
+def multirun(sweep, text):
+    (sweep.folder / "multirun.yaml").write_text(text)
+    (setting,) = settings_of(runs_under(sweep.folder))
+    return setting
+
+
+def test_what_was_typed_of_hydra_itself_is_kept(sweep):
+    sweep.run("mean", 1)
+    text = """
+hydra:
+  overrides: {hydra: [hydra/launcher=processes, hydra.launcher.jobs=3, hydra.mode=MULTIRUN, "hydra.searchpath=[pkg://mine]"]}
+  runtime:
+    config_sources:
+    - {path: hydra.conf, provider: hydra}
+    - {path: /my/conf, provider: command-line}
+"""
+    one, many = command(multirun(sweep, text), [1]), command(multirun(sweep, text), [1, 2])
+    ours = "python -m gmu_lightning.train --config-dir /my/conf 'hydra.searchpath=[pkg://mine]' "
+    assert one.startswith(f"{ours}fusion=mean")
+    assert many.startswith(f"{ours}-m hydra/launcher=processes hydra.launcher.jobs=3 fusion=mean")
+
+
+@pytest.mark.parametrize("text", ["a: [b", "{}", ""])
+def test_a_damaged_multirun_yaml_is_named(sweep, text):
+    sweep.run("mean", 1)
+    with pytest.raises(UserError, match=r"multirun.yaml is damaged: restore it, or remove it"):
+        command(multirun(sweep, text), [1])

@@ -349,9 +349,26 @@ def test_a_gate_that_never_moves_is_told_so_and_gets_no_figures(sweep):
         put(run, said)
     runs = runs_under(sweep.folder)
     text = page(compare(runs), runs, Shown())
-    assert "The gate of gmu_softmax text+image is the same for every movie (text 0.50, image 0.50)." in text
+    assert "The gate of gmu_softmax text+image is the same for every movie that lacks nothing (text 0.50, image 0.50)." in text
     assert "share of open features of gmu_original text+image" in text
     assert "share of open features of gmu_softmax" not in text
+
+
+def test_how_far_a_gate_moves_is_of_movies_that_lack_nothing(sweep):
+    gates = np.random.default_rng(0).normal(0.5, 1e-4, (80, 2))
+    for run in sweep.three_seeds("gmu_softmax", 1.0):
+        said = run.predictions("test")
+        said.present[:20, 1] = False
+        said.gate = np.where(said.present, gates, 0.0)
+        put(run, said)
+    runs = runs_under(sweep.folder)
+    runs = [run for run in runs if "softmax" in run.folder.name]
+    text = page(compare(runs), runs, Shown())
+    rows = {row["modality"][0]: row for row in Tables(text).rows("mean gate")}
+    for m, modality in enumerate(("text", "image")):
+        assert float(rows[modality]["mean gate"][1]) == pytest.approx(gates[20:, m].mean(), abs=1e-9)
+        assert float(rows[modality]["sd across movies"][1]) == pytest.approx(gates[20:, m].std(ddof=1), abs=1e-9)
+    assert "The mean gate and its sd are of the 60 test movies that lack nothing." in text
 
 
 def test_a_gate_that_differs_from_seed_to_seed_alone_is_told_so(sweep):

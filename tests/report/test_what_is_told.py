@@ -217,3 +217,31 @@ def test_a_damaged_history_or_configuration_is_named(sweep):
     (first / "config.yaml").write_text("modalities: text\n")
     with pytest.raises(UserError, match=r"config.yaml is damaged, for it says no modalities or seed"):
         compare(runs)
+
+
+def test_where_no_data_are_most_settings_each_is_told_that_others_are_on_other(tmp_path):
+    one, two = Sweep(tmp_path / "one"), Sweep(tmp_path / "two", fingerprint={"movies": "b", "text": "t", "image": "i"})
+    settings = settings_of([*one.three_seeds("mean"), *two.three_seeds("concat")])
+    assert [one.warnings for one in settings] == [["other_data: it saw other movies, splits or labels than others here"]] * 2
+
+
+def test_against_a_setting_only_what_was_tested_is_told(sweep):
+    runs = [*sweep.three_seeds("mean"), sweep.run("concat", 1, 3.0), sweep.run("concat", 2, 3.0)]
+    assert compare(runs, against="mean").verdict == (
+        "No other setting can be compared with mean. "
+        "Of concat nothing can be said: three seeds and two test movies are the least."
+    )
+    assert compare(runs[:3], against="mean").verdict == "There is one setting, mean: nothing to compare it with."
+    runs[0].warn("flat_loss: it never fell")
+    more = [*runs, *sweep.three_seeds("poor", 0.1)]
+    verdict = compare(more, against="mean").verdict
+    assert "It beats poor. Mind mean's warnings: flat_loss: it never fell (1 of 3 seeds). Of concat nothing can" in verdict
+
+
+def test_one_test_movie_says_so_and_no_winner_of_val(sweep):
+    sweep.movies = {"val": 400, "test": 1}
+    found = compare(sweep.rivals())
+    (pair,) = found.pairs
+    assert pair.p_val < 0.05
+    assert pair.only_on_val is None
+    assert "| too few seeds or movies |" in markdown(found)

@@ -110,4 +110,4 @@ def published_rows(data_set: str) -> list[tuple[dict[str, Any], str]]:
 
 def ends(interval: Interval) -> str:
     """`[0.612, 0.634]`"""
-    return "too few seeds" if interval.low is None else f"[{interval.low:.3f}, {interval.high:.3f}]"
+    return "too few seeds or movies" if interval.low is None else f"[{interval.low:.3f}, {interval.high:.3f}]"

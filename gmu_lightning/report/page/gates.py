@@ -29,10 +29,12 @@ def gate_section(settings: Sequence[Evidence], truth: Truth | None, losses: Mapp
 def still_gates(settings: Sequence[Evidence]) -> list[str]:
     """A sentence for every setting whose gate is one for all movies, be it a fixed rule or a gate that learned nothing."""
     still = [one for one in settings if one.test[0].gate is not None and not _moves(one)]
-    return [
-        f"The gate of {one.name} is the same for every movie ({', '.join(f'{m} {at}' for m, at in _whole(one).items())})."
-        for one in still
-    ]
+    sentences = []
+    for one in still:
+        movie = "movie" if _lacking_nothing(one.test[0]).all() else "movie that lacks nothing"
+        at = ", ".join(f"{modality} {gate}" for modality, gate in _whole(one).items())
+        sentences.append(f"The gate of {one.name} is the same for every {movie} ({at}).")
+    return sentences
 
 
 def _moves(one: Evidence) -> bool:
@@ -49,9 +51,9 @@ def _whole(one: Evidence) -> dict[str, str]:
 
 
 def _lacking_nothing(p: Predictions) -> np.ndarray:
-    """(N,) bool; all of them where every movie lacks something."""
+    """(N,) bool; all of them where fewer than two movies lack nothing."""
     whole = np.asarray(p.present.all(axis=1))
-    return whole if whole.any() else np.ones_like(whole)
+    return whole if whole.sum() > 1 else np.ones_like(whole)
 
 
 def _gates_of(one: Evidence, truth: Truth | None, faithful: Faithfulness | None) -> dict[str, Any]:
@@ -80,6 +82,9 @@ def _gates_of(one: Evidence, truth: Truth | None, faithful: Faithfulness | None)
 def _about(one: Evidence, faithful: Faithfulness | None) -> str:
     error = decomposition_error(one.test)
     words = f"{len(one.test)} seeds."
+    whole = _lacking_nothing(one.test[0])
+    if not whole.all():
+        words += f" The mean gate and its sd are of the {whole.sum()} test movies that lack nothing."
     if error is not None:
         words += f" Bias and contributions sum to the logits {'exactly' if error == 0 else f'to {error:.0e}'}."
     if faithful is None:
@@ -89,8 +94,8 @@ def _about(one: Evidence, faithful: Faithfulness | None) -> str:
 
 
 def _over_movies(one: Evidence, summary: Callable[..., np.ndarray], **also: Any) -> np.ndarray:
-    """(M,) of a run's gates over movies, a mean over seeds."""
-    return np.mean([summary(p.gate, axis=0, **also) for p in one.test if p.gate is not None], axis=0)
+    """(M,) of a run's gates over movies that lack nothing, a mean over seeds."""
+    return np.mean([summary(p.gate[_lacking_nothing(p)], axis=0, **also) for p in one.test if p.gate is not None], axis=0)
 
 
 def _known(faithful: Faithfulness) -> bool:
@@ -132,7 +137,7 @@ def _figures(table: GateTable, faithful: Faithfulness | None) -> Iterator[_Figur
     of = table.values
     opened = "The published figure: the share of features whose gate is open, over the test movies that have the genre."
     yield _Figure("share of open features", of["gate_open"], opened)
-    moved = "How far the gate is open; the whisker is its standard deviation from movie to movie."
+    moved = "How far the gate is open; the whisker is its standard deviation from movie to movie, those without it being 0."
     yield _Figure("gate", of["gate"], moved, spread=np.nan_to_num(of["gate_sd_across_movies"]))
     weighted = "The gate, each feature counted as much as the genre's classifier counts it."
     for words, values, caption in (
