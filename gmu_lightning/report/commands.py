@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from gmu_lightning.movie import UserError
+from gmu_lightning.report.found import is_sweep
 from gmu_lightning.report.search import trial_seed
 from gmu_lightning.report.settings import Setting
-from gmu_lightning.run import Run, read_json
+from gmu_lightning.run import Run
 
 NOT_A_SETTING = ("seed=", "sweep=")  # a search is not searched again for more seeds of its winner
 
@@ -27,7 +28,7 @@ def more_seeds(setting: Setting, wanted: int) -> str | None:
     tuned_with = trial_seed(setting.finished[-1])
     seeds = [seed for seed in range(first, first + lacking + 1) if seed != tuned_with][:lacking]
     sweep = setting.finished[-1].folder.absolute().parent
-    into = [f"hydra.sweep.dir={sweep}"] if _is_sweep(sweep) else []
+    into = [f"hydra.sweep.dir={sweep}"] if is_sweep(sweep) else []
     return command(setting, seeds, into)
 
 
@@ -95,8 +96,3 @@ def _absolute(override: str, config: Mapping[str, Any]) -> str:
         if override.lstrip("+").startswith(f"{key}=") and found is not None:
             return f"{key}={found}"
     return override
-
-
-def _is_sweep(folder: Path) -> bool:
-    status = folder / "status.json"
-    return status.exists() and "jobs" in read_json(status)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.search import is_trial
-from gmu_lightning.run import Run, runs_under
+from gmu_lightning.run import Run, read_json, runs_under
 
 ENDED = ("finished", "failed", "skipped")
 
@@ -31,6 +31,12 @@ def runs_in(folders: Iterable[Path]) -> list[Run]:
     return found
 
 
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is a sweep's."""
+    status = folder / "status.json"
+    return status.exists() and "jobs" in read_json(status)
+
+
 def left_in(folders: Iterable[Path]) -> list[tuple[str, str]]:
     """(folder, why) of what a training run left here and nobody can read: it did not end, or lacks a file."""
     found = []
@@ -39,7 +45,7 @@ def left_in(folders: Iterable[Path]) -> list[tuple[str, str]]:
         for path in inside:
             if not any((path / name).exists() for name in ("config.yaml", "status.json", "metrics.json")):
                 continue
-            if not (path / "config.yaml").exists() and "jobs" in (Run(path).status if (path / "status.json").exists() else {}):
+            if is_sweep(path):
                 found.append((str(path), "it is a sweep, which is compared if it is named too"))
                 continue
             lacking = [name for name in ("config.yaml", "status.json") if not (path / name).exists()]
