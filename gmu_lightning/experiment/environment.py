@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -47,7 +48,7 @@ def environment(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({processor()})",
         "threads": torch.get_num_threads(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "cwd": str(Path.cwd()),
         "git_commit": _git_commit(),
         "seed": seed,

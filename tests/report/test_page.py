@@ -16,6 +16,7 @@ from gmu_lightning.files import write_json
 from gmu_lightning.metrics import tune_per_genre
 from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.gate_evidence import Truth
+from gmu_lightning.report.page.gates import DRAWN
 from gmu_lightning.report.page.movies import SAMPLE, chosen_movies
 from gmu_lightning.report.page.shown import Shown, ShownMovie, thumbnail
 from gmu_lightning.report.page.write import page, write_page
@@ -250,6 +251,20 @@ def test_published_rows_are_marked_and_in_no_test(runs):
     assert float(gmu["micro F1"][1]) == 0.630
     assert "arXiv 1702.01992" in gmu["warnings, sources"][0]
     assert all("GMU" not in (pair.a.name, pair.b.name) for pair in found.pairs)
+
+
+def test_a_page_of_sixty_settings_is_below_five_megabytes_and_says_what_it_leaves_out(tmp_path):
+    sweep = Sweep(tmp_path, genres=[f"Genre {n}" for n in range(23)], movies={"val": 60, "test": 100})
+    runs = [sweep.run(f"gmu_{n}", 1, 1 + 0.02 * n) for n in range(60)]
+    found = compare(runs)
+    shown = Shown({movie: ShownMovie("word " * 240, "data:image/jpeg;base64," + "x" * 8000) for movie in chosen_movies(found)})
+    text = page(found, runs, shown)
+    assert 1e6 < len(text.encode()) < 5e6
+    words = " ".join(" ".join(Tables(text).words).split())
+    assert "12 of 100 test movies, drawn with seed 0" in words
+    assert text.count("share of open features of gmu_") == DRAWN
+    undrawn = ", ".join(one.name for one in found.settings[DRAWN:])
+    assert f"Not drawn, for want of room, are the gates of {undrawn}: each run's gates/by_genre.parquet" in words
 
 
 def test_movies_are_a_stated_sample_with_what_every_setting_said(runs):

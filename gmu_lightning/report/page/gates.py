@@ -15,15 +15,21 @@ from gmu_lightning.report.page import svg
 from gmu_lightning.run import Predictions
 
 STILL = 1e-6  # a standard deviation that is rounding
+DRAWN = 20  # settings, the best ones: each takes four figures of every genre
 
 
 def gate_section(settings: Sequence[Evidence], truth: Truth | None, losses: Mapping[str, Faithfulness]) -> list[dict[str, Any]]:
-    """The gates of every setting whose gates move, genre by genre, and what they are worth.
+    """The gates of the best `DRAWN` settings whose gates move, genre by genre, and what they are worth.
 
     Args:
         losses: {setting: what it lost without a modality}, of those that were asked.
     """
-    return [_gates_of(one, truth, losses.get(one.name)) for one in settings if _moves(one)]
+    return [_gates_of(one, truth, losses.get(one.name)) for one in _moving(settings)[:DRAWN]]
+
+
+def undrawn_gates(settings: Sequence[Evidence]) -> list[str]:
+    """The settings whose gates move, and for whom the page has no room."""
+    return [one.name for one in _moving(settings)[DRAWN:]]
 
 
 def still_gates(settings: Sequence[Evidence]) -> list[str]:
@@ -35,6 +41,10 @@ def still_gates(settings: Sequence[Evidence]) -> list[str]:
         at = ", ".join(f"{modality} {gate}" for modality, gate in _whole(one).items())
         sentences.append(f"The gate of {one.name} is the same for every {movie} ({at}).")
     return sentences
+
+
+def _moving(settings: Sequence[Evidence]) -> list[Evidence]:
+    return [one for one in settings if one.test[0].gate is not None and _moves(one)]
 
 
 def _moves(one: Evidence) -> bool:

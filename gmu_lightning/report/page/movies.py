@@ -13,7 +13,8 @@ from gmu_lightning.report.gate_evidence import driven
 from gmu_lightning.report.page.shown import Shown, ShownMovie
 from gmu_lightning.run import Predictions
 
-SAMPLE = 36  # movies of the browser
+SAMPLE = 36  # movies of the browser, fewer where many settings are shown for each
+SHOWN = 720  # what settings said of them, at most: a page of sixty settings stays below five megabytes
 DRIVEN = 3  # most driven movies of each modality
 FIRST_LETTERS = 1200  # of a plot
 KINDS = {(True, True): "right", (True, False): "missed", (False, True): "wrong"}  # of (true, predicted)
@@ -23,12 +24,14 @@ TITLES = {"right": "predicted, and true", "missed": "true, and not predicted", "
 def chosen_movies(comparison: Comparison) -> list[str]:
     """The test movies that a page shows: a sample drawn with a fixed seed, and those that one modality drives."""
     ids = comparison.alike[0].test[0].ids
-    return list(dict.fromkeys([*sample(ids), *(ids[n] for rows in _driven(comparison).values() for n in rows)]))
+    return list(
+        dict.fromkeys([*sample(ids, len(comparison.alike)), *(ids[n] for rows in _driven(comparison).values() for n in rows)])
+    )
 
 
-def sample(ids: Sequence[str]) -> list[str]:
+def sample(ids: Sequence[str], settings: int) -> list[str]:
     """At most `SAMPLE` of the split's movies, in its order, drawn with seed 0."""
-    rows = np.random.default_rng(0).permutation(len(ids))[:SAMPLE]
+    rows = np.random.default_rng(0).permutation(len(ids))[: min(SAMPLE, max(1, SHOWN // settings))]
     return [ids[n] for n in sorted(rows)]
 
 
@@ -82,7 +85,7 @@ def browser(comparison: Comparison, shown: Shown) -> Browser:
         {"title": f"Most driven by {modality}, for {by}", "cards": cards(first.ids[n] for n in rows)}
         for modality, rows in _driven(comparison).items()
     ]
-    return Browser(cards(sample(first.ids)), [group for group in groups if group["cards"]])
+    return Browser(cards(sample(first.ids, len(spoken))), [group for group in groups if group["cards"]])
 
 
 def _card(first: Predictions, n: int, spoken: Sequence[_Said], content: ShownMovie) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from gmu_lightning.report.comparison import OTHERWISE, Comparison
 from gmu_lightning.report.evidence import Evidence, said
 from gmu_lightning.report.page import sections
 from gmu_lightning.report.page.board import board
-from gmu_lightning.report.page.gates import gate_section, still_gates
+from gmu_lightning.report.page.gates import gate_section, still_gates, undrawn_gates
 from gmu_lightning.report.page.losses import loss_table, losses_of
 from gmu_lightning.report.page.movies import browser
 from gmu_lightning.report.page.shown import Shown
@@ -71,6 +71,7 @@ def page(comparison: Comparison, runs: Sequence[Run], shown: Shown) -> str:
         "searches": searches(runs),
         "gates": gate_section(settings, shown.truth, losses),
         "still_gates": still_gates(settings),
+        "undrawn_gates": undrawn_gates(settings),
         "lost": loss_table(settings, losses),
         "cards": movies.cards,
         "driven": movies.driven,
