@@ -45,12 +45,15 @@ def rare_genres(metric: str, settings: Sequence[Evidence]) -> str | None:
 
 def mixed_searches(settings: Sequence[Evidence]) -> str | None:
     """Of settings on which unequal care was spent: a rival that was not tuned is easily beaten."""
-    spent: dict[str, list[str]] = {}
+    spent: dict[tuple[str, str], list[str]] = {}
     for one in settings:
         spent.setdefault(budget(one.setting.finished), []).append(one.name)
     if len(spent) < 2:
         return None
-    listed = "; ".join(f"{trials} of {', '.join(names)}" for trials, names in spent.items())
+    spaces = len({space for _, space in spent if space}) > 1
+    listed = "; ".join(
+        f"{trials}{f' ({space})' if space and spaces else ''} of {', '.join(names)}" for (trials, space), names in spent.items()
+    )
     return f"Not all settings were tuned alike, and some of a difference may be of that: {listed}."
 
 

@@ -34,11 +34,12 @@ def searched_keys(runs: Sequence[Run]) -> set[str]:
     return keys if all(keys <= of for of in typed) else set()  # others may have been put into the search's folder since
 
 
-def budget(runs: Sequence[Run]) -> str:
-    """What was tried before these runs of one setting were trained."""
+def budget(runs: Sequence[Run]) -> tuple[str, str]:
+    """What was tried before these runs of one setting were trained: how many trials, over which space."""
     if not searched_keys(runs):
-        return "no trials"
-    return " or ".join(sorted({f"{_trials(found)} ({_space(found)})" for found in _searches_of(runs) if found}))
+        return "no trials", ""
+    found = [search for search in _searches_of(runs) if search]
+    return " or ".join(sorted({_trials(one) for one in found})), " or ".join(sorted({_space(one) for one in found}))
 
 
 def trial_seed(run: Run) -> int | None:

@@ -165,7 +165,7 @@ def _of_other_movies(runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
 def _varying(runs: Sequence[Run], configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     typed = dict.fromkeys(re.split("[=@]", override)[0].lstrip("+~") for run in runs for override in run.overrides)
     differs = [key for key in typed if len({value_of(config, key) for config in configs.values()} - {None}) > 1]
-    return [key for key in differs if key not in ALWAYS and key != "seed" and not _is_beside_the_setting(key)]
+    return [key for key in differs if key not in (*ALWAYS, "seed", "sweep") and not _is_beside_the_setting(key)]
 
 
 def _is_beside_the_setting(key: str) -> bool:

@@ -75,9 +75,9 @@ def test_runs_that_were_computed_otherwise_are_told(sweep, one, other, said):
     assert found.caution in markdown(found)
 
 
-def searched(sweep, trials):
+def searched(sweep, trials, high=0.01):
     """The sweep's folder becomes a search's, of the learning rate."""
-    space = {"optimizer.lr": {"low": 1e-4, "high": 0.01, "log": True}}
+    space = {"optimizer.lr": {"low": 1e-4, "high": high, "log": True}}
     settings = [{"overrides": ["fusion=x"], "trials": [], "best": None, "why_not": "x"}]
     told = {"trials": trials, "space": space, "seed": 9, "monitor": "val/ap_micro", "settings": settings}
     write_json(sweep.folder / "search/search.json", told)
@@ -91,11 +91,14 @@ def test_settings_that_were_not_tuned_alike_are_told(tmp_path):
         *other.three_seeds("concat", 1.5, typed=["optimizer.lr=0.002"], optimizer={"lr": 0.002}),
         *plain.three_seeds("gmu_hier", 0.5, optimizer={"lr": 0.0003}),
     ]
-    space = "(optimizer.lr: 0.0001 to 0.01, logarithmic)"
-    caution = compare(runs).caution
-    assert caution.startswith("Not all settings were tuned alike, and some of a difference may be of that: ")
-    assert f"3 trials {space} of concat tuned" in caution
-    assert f"12 trials {space} of mean tuned" in caution
-    assert "no trials of gmu_hier" in caution
+    assert compare(runs).caution == (
+        "Not all settings were tuned alike, and some of a difference may be of that: "
+        "3 trials of concat tuned; 12 trials of mean tuned; no trials of gmu_hier optimizer.lr=0.0003."
+    )
     assert compare(runs[:3]).caution is None
     assert compare(runs[6:]).caution is None
+    searched(other, 12, high=0.1)
+    assert compare(runs[:6]).caution.endswith(
+        "12 trials (optimizer.lr: 0.0001 to 0.1, logarithmic) of concat tuned; "
+        "12 trials (optimizer.lr: 0.0001 to 0.01, logarithmic) of mean tuned."
+    )
