@@ -114,6 +114,7 @@ def test_a_zero_byte_poster_and_a_broken_record_cost_no_run_unless_strict(typed,
     [
         ("fusion=gmu_orginal", "fusion=gmu_orginal is no choice: did you mean gmu_original"),
         ("encoder.text=minilm", "write encoder/text=minilm (slash, not dot)"),
+        ("~trainer.progress", "~trainer.progress takes away what the command needs: give trainer.progress a value instead"),
         ("optimzer.lr=1", "optimzer.lr is no key of the configuration: did you mean optimizer.lr"),
         ("modalities=text+imgae", "names 'imgae', which is no modality: did you mean image?"),
         ("modalities=text+video", "data=planted has no video: choose modalities among text, image"),

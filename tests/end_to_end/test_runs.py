@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -240,7 +241,8 @@ def test_the_environment_is_told(smoke):
         "data_fingerprint",
     } <= told.keys()
     assert (told["threads"], told["seed"]) == (1, 1)
-    assert "experiment=smoke" in told["command"]
+    assert "experiment=smoke" in shlex.split(told["command"])
+    assert Path(told["cwd"]) == smoke.folder.parent
 
 
 def test_scores_are_those_of_the_best_epoch_though_others_followed(train):

@@ -86,10 +86,11 @@ def searched(sweep, trials, high=0.01):
 def test_settings_that_were_not_tuned_alike_are_told(tmp_path):
     tuned, other, plain = (Sweep(tmp_path / name) for name in ("tuned", "other", "plain"))
     searched(tuned, 12), searched(other, 3)
+    typed, choices = ["sweep=search", "optimizer.lr=0.001"], {"sweep": "search"}
     runs = [
-        *tuned.three_seeds("mean", 1.0, typed=["optimizer.lr=0.001"], optimizer={"lr": 0.001}),
-        *other.three_seeds("concat", 1.5, typed=["optimizer.lr=0.002"], optimizer={"lr": 0.002}),
-        *plain.three_seeds("gmu_hier", 0.5, optimizer={"lr": 0.0003}),
+        *tuned.three_seeds("mean", 1.0, typed=typed, optimizer={"lr": 0.001}, choices=choices),
+        *other.three_seeds("concat", 1.5, typed=typed, optimizer={"lr": 0.002}, choices=choices),
+        *plain.three_seeds("gmu_hier", 0.5, optimizer={"lr": 0.0003}, choices={"sweep": "default"}),
     ]
     assert compare(runs).caution == (
         "Not all settings were tuned alike, and some of a difference may be of that: "
