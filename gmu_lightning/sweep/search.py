@@ -8,10 +8,8 @@ wins is trained again on fresh seeds. These runs alone are the sweep's jobs and 
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,22 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 from gmu_lightning.files import digest, write_json
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.search import BUDGET, FOLDER, STUDIES, search_in
-from gmu_lightning.run import Run, runs_under
+from gmu_lightning.run import runs_under
 from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.task import TYPED
+from gmu_lightning.sweep.trials import Setting, best_of, has_ended, score_of, scores_of, suggested, text_of
 
 SUBDIR = f"hydra.sweep.subdir={FOLDER}/${{words:}}-${{identity:}}"
-
-
-@dataclass
-class Setting:
-    """One member of the cross product, seeds aside, and what its trials reached."""
-
-    overrides: tuple[str, ...]
-    study: Any
-    asked: list[tuple[Any, tuple[str, ...]]] = field(default_factory=list)  # trials that wait for their score
-    senseless: str | None = None  # why it cannot be trained at all
-    failure: str = ""  # why its last trial failed
 
 
 class Search(Sweeper):
@@ -98,10 +86,10 @@ class Search(Sweeper):
         for one in settings:
             name = " ".join(word for word in one.overrides if word not in shared) or "the setting"
             nothing = f"none of its trials finished, so it has no winner; the last one: {one.failure}"
-            said = "cannot be trained" if one.senseless else _best(one) or nothing
+            said = "cannot be trained" if one.senseless else best_of(one) or nothing
             print(f"search: {name}: {said}", file=sys.stderr, flush=True)
-        found = self._launch([(*self._winner(one), f"seed={seed}") for one in settings if _ended(one) for seed in fresh])
-        if not all(map(_ended, settings)):
+        found = self._launch([(*self._winner(one), f"seed={seed}") for one in settings if has_ended(one) for seed in fresh])
+        if not all(map(has_ended, settings)):
             raise UserError(f"a setting is left out, for none of its trials finished: {folder / FOLDER} says why, trial by trial")
         return found
 
@@ -190,13 +178,11 @@ class Search(Sweeper):
             one.asked.append((trial.number, self._overrides(one, trial.params)))
         for _ in range(min(self.at_once - len(waiting), self.trials - len(trials))):
             new = one.study.ask()
-            one.asked.append(
-                (new.number, self._overrides(one, {key: _suggested(new, key, of) for key, of in self.space.items()}))
-            )
+            one.asked.append((new.number, self._overrides(one, {key: suggested(new, key, of) for key, of in self.space.items()})))
         return [overrides for _, overrides in one.asked]
 
     def _overrides(self, one: Setting, params: Mapping[str, Any]) -> tuple[str, ...]:
-        return (*one.overrides, *(f"{key}={_text(params[key])}" for key in self.space))
+        return (*one.overrides, *(f"{key}={text_of(params[key])}" for key in self.space))
 
     def _told(self, settings: Sequence[Setting], folder: Path) -> None:
         """The score of every trial that waits, found by its overrides; one that failed has none."""
@@ -208,7 +194,7 @@ class Search(Sweeper):
                 run = done.get(frozenset(TYPED.get(word, word) for word in (*overrides, f"seed={self.seed}")))
                 if run is None:
                     raise RuntimeError(f"the trial {' '.join(overrides)} left no run in {folder / FOLDER}")
-                score = _score(run)
+                score = score_of(run)
                 if run.status.get("state") == "skipped":
                     one.senseless = str(run.status["why"])
                 if run.status.get("state") == "failed":
@@ -219,7 +205,7 @@ class Search(Sweeper):
 
     def _winner(self, one: Setting) -> tuple[str, ...]:
         """The best trial's overrides; of what cannot be trained the setting itself, whose jobs say why."""
-        return self._overrides(one, one.study.best_trial.params) if _scores(one) else one.overrides
+        return self._overrides(one, one.study.best_trial.params) if scores_of(one) else one.overrides
 
     def _launch(self, jobs: Sequence[tuple[str, ...]]) -> Any:
         self.jobs += len(jobs)
@@ -246,7 +232,7 @@ class Search(Sweeper):
                     "overrides": list(one.overrides),
                     "why_not": one.senseless,
                     "trials": [{"params": t.params, "score": t.value} for t in one.study.get_trials(deepcopy=False)],
-                    "best": dict(one.study.best_trial.params) if _scores(one) else None,
+                    "best": dict(one.study.best_trial.params) if scores_of(one) else None,
                 }
                 for one in settings
             ],
@@ -263,41 +249,3 @@ def _numbers(seeds: Sequence[str]) -> list[int]:
     if wrong is not None:
         raise UserError(f"seed={wrong} is no seed: give a whole number from 0 on, such as seed=1")
     return [int(seed) for seed in seeds]
-
-
-def _suggested(trial: Any, key: str, of: Mapping[str, Any]) -> Any:
-    if of.get("choices"):
-        return trial.suggest_categorical(key, list(of["choices"]))
-    if isinstance(of["low"], int) and isinstance(of["high"], int):
-        return trial.suggest_int(key, of["low"], of["high"], log=bool(of.get("log")))
-    return trial.suggest_float(key, float(of["low"]), float(of["high"]), log=bool(of.get("log")))
-
-
-def _text(value: Any) -> str:
-    """Four digits of a number are enough, and read well in a leaderboard."""
-    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, bool) else str(value)
-
-
-def _score(run: Run) -> float | None:
-    """The monitored score of val at the best epoch; None where there is none."""
-    if run.status.get("state") != "finished":
-        return None
-    found = run.metrics.get(str(run.config["monitor"]))
-    return None if found is None or math.isnan(found) else float(found)
-
-
-def _scores(one: Setting) -> list[float]:
-    return [t.value for t in one.study.get_trials(deepcopy=False) if t.value is not None]
-
-
-def _ended(one: Setting) -> bool:
-    """Whether there is a winner, or a reason why there cannot be one."""
-    return bool(one.senseless or _scores(one))
-
-
-def _best(one: Setting) -> str:
-    scores = _scores(one)
-    if not scores:
-        return ""
-    params = ", ".join(f"{key}={_text(value)}" for key, value in one.study.best_trial.params.items())
-    return f"best val score of {len(scores)} trials {max(scores):.4f} (lowest {min(scores):.4f}) with {params}"
