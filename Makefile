@@ -8,10 +8,10 @@ SWEEP := $(BIN)/python -m gmu_lightning.train -m hydra/launcher=stacked seed=1,2
 GATES := gmu_original,gmu_hier,gmu_softmax
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-all lint bench clean
 
 help:  ## what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -27,8 +27,11 @@ demo: $(READY)  ## six fusions, three seeds, on generated movies whose answer is
 		fusion=$(GATES) modalities=text+video,text+video+audio
 	$(BIN)/python tests/benchmarks/known_answer.py $(DEMO)-bimodal $(DEMO)-trimodal
 
-test: $(READY)  ## every test, on two cores
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+test: $(READY)  ## the tests, on two cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not heavy"
+
+test-all: $(READY)  ## the tests that take long: damaged run folders, a spy on the network
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m heavy
 
 lint: $(READY)  ## style, types, and the order of the rooms
 	$(BIN)/ruff check .
