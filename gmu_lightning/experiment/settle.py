@@ -116,7 +116,7 @@ def _check_numbers(settled: Mapping[str, Any]) -> None:
     precision = str(settled["trainer"]["precision"])
     if precision not in (*PRECISIONS, *SHORT_PRECISIONS):
         raise UserError(f"trainer.precision={precision} is none that Lightning knows: {near(precision, PRECISIONS)}")
-    for option in ("bias", "hidden"):
+    for option in ("bias", "hidden", "gate", "tied"):
         if not isinstance(settled.get("fusion", {}).get(option, False), bool):
             raise UserError(f"fusion.{option}={settled['fusion'][option]} is neither true nor false: give one of them")
     if "store" in settled:

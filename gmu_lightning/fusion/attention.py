@@ -42,16 +42,23 @@ class Attention(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """x + Attention(LN x, LN keys), then x + W_2 relu(W_1 LN x), each followed by dropout: pre-norm, 4 D wide inside."""
+    """x + Attention(LN x, LN keys), then x + W_2 f(W_1 LN x), each followed by dropout: pre-norm, 4 D wide inside.
 
-    def __init__(self, dim: int, heads: int = 4, dropout: float = 0.0):
+    Args:
+        dim: D.
+        heads: of the attention; must divide `dim`.
+        dropout: of the attention, of its result, and within and behind W_2.
+        activation: f.
+    """
+
+    def __init__(self, dim: int, heads: int = 4, dropout: float = 0.0, activation: type[nn.Module] = nn.ReLU):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.attention = Attention(dim, heads, dropout)
         self.dropout = nn.Dropout(dropout)
         wide = 4 * dim
         self.feed_forward = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, wide), nn.ReLU(), nn.Dropout(dropout), nn.Linear(wide, dim), nn.Dropout(dropout)
+            nn.LayerNorm(dim), nn.Linear(dim, wide), activation(), nn.Dropout(dropout), nn.Linear(wide, dim), nn.Dropout(dropout)
         )
 
     def forward(self, x: Tensor, mask: Tensor, keys: Tensor | None = None) -> Tensor:

@@ -1,23 +1,32 @@
-"""What a gate has to beat: one modality, plain combinations, mixtures of experts, low-rank products."""
+"""The controls and baselines that a gate has to beat: one modality, fixed rules, gates that see one modality, mixtures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from gmu_lightning.fusion.base import Fusion
-from gmu_lightning.fusion.heads import MixtureHead
-from gmu_lightning.movie import Fused
+from gmu_lightning.fusion.heads import MaxoutHead, MixtureHead, present_softmax, zeroed
+from gmu_lightning.movie import Fused, UserError
+
+JOINS = ("mean", "concat")
+ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "gelu": nn.functional.gelu}
 
 
 class _Projected(Fusion):
-    """h_m = tanh(W_m x_m), (B, ..., M, D)."""
+    """Project every modality to one size: W_m x_m + b_m, (B, ..., M, D).
 
-    def __init__(self, sizes: Mapping[str, int], dim: int = 256, bias: bool = False):
-        super().__init__(sizes, dim)
+    Args:
+        sizes, dim: as in Fusion.
+        bias: whether the projections have b_m.
+        head: `head`, `maxout_hidden` and `maxout_pieces` of Fusion.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], dim: int = 256, bias: bool = True, **head: Any):
+        super().__init__(sizes, dim, **head)
         self.hidden = nn.ModuleDict({m: nn.Linear(size, dim, bias=bias) for m, size in self.sizes.items()})
 
     def projected(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -30,7 +39,7 @@ class Alone(Fusion):
 
     fewest, most = 1, 1
 
-    def __init__(self, sizes: Mapping[str, int], dim: int = 256, hidden: bool = True, bias: bool = False, **head: Any):
+    def __init__(self, sizes: Mapping[str, int], dim: int = 256, hidden: bool = True, bias: bool = True, **head: Any):
         super().__init__(sizes, dim, **head)
         size = next(iter(self.sizes.values()))
         self.size = dim if hidden else size
@@ -62,22 +71,61 @@ class Concat(Fusion):
     `head`: as every Fusion.
     """
 
-    def __init__(self, sizes: Mapping[str, int], dim: int = 256, hidden: bool = True, bias: bool = False, **head: Any):
+    def __init__(self, sizes: Mapping[str, int], dim: int = 256, hidden: bool = True, bias: bool = True, **head: Any):
         super().__init__(sizes, dim, **head)
         self.hidden = nn.ModuleDict({m: nn.Linear(d, dim, bias=bias) for m, d in self.sizes.items()} if hidden else {})
-        self.widths = [dim] * len(self.sizes) if hidden else list(self.sizes.values())
-        self.size = sum(self.widths)
+        self.size = dim * len(self.sizes) if hidden else sum(self.sizes.values())
 
     def fuse(self, inputs: Sequence[Tensor], present: Tensor) -> Fused:
         """Part m is the vector with every block but m at zero."""
         blocks = [torch.tanh(self.hidden[m](x)) if self.hidden else x for m, x in zip(self.sizes, inputs, strict=True)]
-        blocks = [torch.where(present[..., i, :], block, 0.0) for i, block in enumerate(blocks)]
-        starts = [sum(self.widths[:i]) for i in range(len(blocks))]
-        padded = [
-            nn.functional.pad(block, (start, self.size - start - width))
-            for block, start, width in zip(blocks, starts, self.widths, strict=True)
-        ]
-        return Fused(torch.cat(blocks, dim=-1), torch.stack(padded, dim=-2))
+        return _side_by_side([torch.where(present[..., i, :], block, 0.0) for i, block in enumerate(blocks)])
+
+
+class SelfGate(_Projected):
+    """h = 1/|P| sum over P of sigma(U_m x_m) * tanh(W_m x_m): the control for the gates that see several modalities.
+
+    It is the gated tanh unit of van den Oord et al. 2016 (arXiv 1606.05328, equation 2), one per modality. No gate depends on
+    another modality, so this fusion weighs no modality against another. Its gates are therefore not reported.
+
+    Args:
+        sizes, dim, bias, head: as in `Mean`; U_m has a bias where W_m has one.
+        join: `mean` over the present modalities, or `concat`, where the block of an absent modality is zero.
+        activation: `tanh`, `relu` or `gelu`, in place of the tanh.
+        gate: False leaves sigma(U_m x_m) out.
+
+    Raises:
+        UserError: `join` or `activation` is unknown.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        dim: int = 256,
+        join: str = "mean",
+        activation: str = "tanh",
+        gate: bool = True,
+        bias: bool = True,
+        **head: Any,
+    ):
+        super().__init__(sizes, dim, bias, **head)
+        if join not in JOINS:
+            raise UserError(f"fusion.join={join} does not exist: choose one of {', '.join(JOINS)}")
+        if activation not in ACTIVATIONS:
+            raise UserError(f"fusion.activation={activation} does not exist: choose one of {', '.join(ACTIVATIONS)}")
+        self.join, self.activation = join, ACTIVATIONS[activation]
+        self.gate = nn.ModuleDict({m: nn.Linear(size, dim, bias=bias) for m, size in self.sizes.items()} if gate else {})
+        self.size = dim * len(self.sizes) if join == "concat" else dim
+
+    def fuse(self, inputs: Sequence[Tensor], present: Tensor) -> Fused:
+        """Return the units joined, without gates."""
+        h = self.activation(self.projected(inputs))  # (B, ..., M, D)
+        if self.gate:
+            h = h * torch.sigmoid(torch.stack([layer(x) for layer, x in zip(self.gate.values(), inputs, strict=True)], dim=-2))
+        if self.join == "concat":
+            return _side_by_side(torch.where(present, h, 0.0).unbind(dim=-2))
+        parts = _shares(present, h.dtype) * h
+        return Fused(parts.sum(dim=-2), parts)
 
 
 class Sum(_Projected):
@@ -99,52 +147,96 @@ class Max(_Projected):
 
 
 class Late(_Projected):
-    """p_c = mean over P of sigma(v_mc . h_m + b_mc): every modality predicts, the probabilities are averaged."""
+    """p_c = mean over P of sigma(v_mc . h_m + b_mc): average the probabilities that each modality predicts.
 
-    def __init__(self, sizes: Mapping[str, int], dim: int = 256, bias: bool = False):
-        super().__init__(sizes, dim, bias)
-        self.size = dim * len(self.sizes)
+    Args:
+        sizes, dim, bias: as in `Mean`.
+        head: of each expert. `linear` reads h_m; `maxout` reads x_m itself, as in Arevalo et al. 2017, and has `dim` numbers in
+            its layers unless `maxout_hidden` is given.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], dim: int = 256, bias: bool = True, **head: Any):
+        super().__init__(sizes, dim, bias, **head)
+        if self.maxout is not None:
+            self.hidden = nn.ModuleDict()
+        self.widths = [dim] * len(self.sizes) if self.hidden else list(self.sizes.values())
+        self.size = sum(self.widths)
 
     def fuse(self, inputs: Sequence[Tensor], present: Tensor) -> Fused:
-        """Vector [h_1; ...; h_M], and as gates the weights pi of the mixture, (B, ..., M, 1)."""
-        h = torch.where(present, torch.tanh(self.projected(inputs)), 0.0)
-        return Fused(h.flatten(-2), None, self.weights(inputs, present))
+        """Return [h_1; ...; h_M] as the vector, and the weights pi of the mixture as gates, (B, ..., M, 1)."""
+        blocks = torch.tanh(self.projected(inputs)).unbind(dim=-2) if self.hidden else inputs
+        blocks = [torch.where(present[..., i, :], block, 0.0) for i, block in enumerate(blocks)]
+        return Fused(torch.cat(blocks, dim=-1), None, self.weights(inputs, present))
 
     def weights(self, inputs: Sequence[Tensor], present: Tensor) -> Tensor:
-        """1/|P| and 0, (B, ..., M, 1)."""
+        """Return 1/|P| for the present modalities and 0 for the others, (B, ..., M, 1)."""
         return _shares(present, inputs[0].dtype).expand(*inputs[0].shape[:-1], -1, -1)
 
     def head(self, genres: int) -> nn.Module:
-        """A mixture of one expert per modality."""
-        return MixtureHead(len(self.sizes), self.dim, genres)
+        """Return a mixture of one expert per modality."""
+        return MixtureHead([self.expert(width, genres) for width in self.widths])
+
+    def expert(self, width: int, genres: int) -> nn.Linear | MaxoutHead:
+        """Return what predicts the genres from one modality of `width` numbers."""
+        if self.maxout is None:
+            return nn.Linear(width, genres)
+        hidden, pieces = self.maxout
+        return MaxoutHead(width, genres, hidden or self.dim, pieces)
 
 
 class MixtureOfExperts(Late):
-    """p_c = sum over P of pi_m sigma(v_mc . h_m + b_mc), pi = softmax over P of G [x_1; ...; x_M] (Arevalo et al. 2017)."""
+    """p_c = sum over P of pi_m sigma(v_mc . h_m + b_mc), pi = softmax over P of G [x_1; ...; x_M] (Arevalo et al. 2017).
 
-    def __init__(self, sizes: Mapping[str, int], dim: int = 256, bias: bool = False):
-        super().__init__(sizes, dim, bias)
-        self.gate = nn.Linear(sum(self.sizes.values()), len(self.sizes), bias=bias)
+    G starts at zero, so that training starts from `Late`.
+
+    Args:
+        sizes, dim, bias, head: as in `Late`; `bias` is also G's.
+        tied: one weight pi_m for all genres. False gives each genre its own, pi_mc; together with `head=maxout` this is the
+            mixture of the published code (github.com/johnarevalo/gmu-mmimdb, model.py, MoEClassifier).
+    """
+
+    def __init__(self, sizes: Mapping[str, int], dim: int = 256, tied: bool = True, bias: bool = True, **head: Any):
+        super().__init__(sizes, dim, bias, **head)
+        self.tied = tied
+        if tied:
+            self.gate = zeroed(nn.Linear(sum(self.sizes.values()), len(self.sizes), bias=bias))
+        else:  # the head, which knows the genres, holds G and reads [x_1; ...; x_M] behind the experts' inputs
+            self.bias = bias
+            self.size += sum(self.sizes.values())
+
+    def fuse(self, inputs: Sequence[Tensor], present: Tensor) -> Fused:
+        """Return what `Late` returns, followed by [x_1; ...; x_M] where each genre has its own weights."""
+        fused = super().fuse(inputs, present)
+        return fused if self.tied else fused._replace(vector=torch.cat([fused.vector, *inputs], dim=-1))
 
     def weights(self, inputs: Sequence[Tensor], present: Tensor) -> Tensor:
-        """Learned from all inputs; softmax over the present ones, 0 elsewhere."""
-        some = present.any(dim=-2, keepdim=True)
-        logits = self.gate(torch.cat(list(inputs), dim=-1)).unsqueeze(-1)  # (B, ..., M, 1)
-        pi = torch.softmax(logits.masked_fill(~present & some, float("-inf")), dim=-2)
-        return torch.where(some, pi, 0.0)
+        """Return a softmax over the present modalities, 0 elsewhere, (B, ..., M, 1); equal shares where the head weighs."""
+        if not self.tied:
+            return super().weights(inputs, present)
+        return present_softmax(self.gate(torch.cat(list(inputs), dim=-1)).unsqueeze(-1), present)
+
+    def head(self, genres: int) -> nn.Module:
+        """Return a mixture of one expert per modality, with a gate per genre unless `tied`."""
+        experts = [self.expert(width, genres) for width in self.widths]
+        if self.tied:
+            return MixtureHead(experts)
+        return MixtureHead(experts, zeroed(nn.Linear(sum(self.sizes.values()), len(experts) * genres, bias=self.bias)))
 
 
 class LowRank(Fusion):
     """h = sum_r prod_m (F_mr [1; x_m]), rank R (low-rank multimodal fusion, Liu et al. 2018, arXiv 1806.00064).
 
-    An absent modality's factor is ones. Where nothing is present h = 0.
+    The column of F_mr that multiplies the constant 1 starts at 1. Near 0 the product would hold interactions only, and no
+    modality could be read by itself. An absent modality's factor is ones. Where no modality is present h = 0.
     """
 
-    def __init__(self, sizes: Mapping[str, int], dim: int = 256, rank: int = 4):
-        super().__init__(sizes, dim)
+    def __init__(self, sizes: Mapping[str, int], dim: int = 256, rank: int = 4, **head: Any):
+        super().__init__(sizes, dim, **head)
         self.rank = rank
         # The bias of each layer is the column of F that multiplies the constant 1.
         self.factors = nn.ModuleDict({m: nn.Linear(size, rank * dim) for m, size in self.sizes.items()})
+        for layer in self.factors.values():
+            nn.init.ones_(cast(nn.Linear, layer).bias)
 
     def fuse(self, inputs: Sequence[Tensor], present: Tensor) -> Fused:
         """A product over modalities: not additive."""
@@ -157,3 +249,15 @@ class LowRank(Fusion):
 def _shares(present: Tensor, dtype: torch.dtype) -> Tensor:
     """1/|P| where present, 0 elsewhere, (B, ..., M, 1)."""
     return present.to(dtype) / present.sum(dim=-2, keepdim=True).clamp_min(1)
+
+
+def _side_by_side(blocks: Sequence[Tensor]) -> Fused:
+    """Join blocks (B, ..., D_m) to a vector (B, ..., sum of D_m); part m is the vector with every block but m at zero."""
+    vector = torch.cat(list(blocks), dim=-1)
+    widths = [block.shape[-1] for block in blocks]
+    starts = [sum(widths[:i]) for i in range(len(widths))]
+    padded = [
+        nn.functional.pad(block, (start, vector.shape[-1] - start - width))
+        for block, start, width in zip(blocks, starts, widths, strict=True)
+    ]
+    return Fused(vector, torch.stack(padded, dim=-2))

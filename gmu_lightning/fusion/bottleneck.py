@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,16 @@ class Bottleneck(Fusion):
 
     From layer `fusion_layer` on (counted from 0), [z_m; b_m] = Layer_m [z_m; b] and b = 1/|P| sum over P of b_m. The paper
     averages the logits of one classifier over modalities, which is that classifier over the averaged CLS: contributions are
-    exact. A modality without a sequence is a single token, its vector.
+    exact. A modality without a sequence is a single token, its vector. Feed-forward layers use GELU, as in the published code
+    (github.com/google-research/scenic, projects/mbt/model.py). That code learns its positions and has one LayerNorm behind the
+    last layer. Here positions are sinusoids, and each modality has a LayerNorm of its own.
 
     Args:
         sizes, dim: as every Fusion.
         sequences: which of the modalities have one.
         bottlenecks: B.
         heads: of every attention; must divide `dim`.
+        head: as in Fusion.
 
     Raises:
         UserError: there is no layer `fusion_layer`, or no bottleneck.
@@ -43,8 +46,9 @@ class Bottleneck(Fusion):
         bottlenecks: int = 4,
         heads: int = 4,
         dropout: float = 0.1,
+        **head: Any,
     ):
-        super().__init__(sizes, dim)
+        super().__init__(sizes, dim, **head)
         if not 0 <= fusion_layer < layers:
             raise UserError(
                 f"fusion.fusion_layer={fusion_layer} of fusion.layers={layers}: give one from 0 to the number of layers - 1"
@@ -54,7 +58,7 @@ class Bottleneck(Fusion):
         self.sequences, self.fusion_layer = tuple(sequences), fusion_layer
         self.project = nn.ModuleDict({m: nn.Linear(d, dim) for m, d in self.sizes.items()})
         self.layers = nn.ModuleDict(
-            {m: nn.ModuleList(TransformerLayer(dim, heads, dropout) for _ in range(layers)) for m in self.sizes}
+            {m: nn.ModuleList(TransformerLayer(dim, heads, dropout, nn.GELU) for _ in range(layers)) for m in self.sizes}
         )
         self.norms = nn.ModuleDict({m: nn.LayerNorm(dim) for m in self.sizes})
         self.cls = nn.ParameterDict({m: nn.Parameter(0.02 * torch.randn(dim)) for m in self.sizes})

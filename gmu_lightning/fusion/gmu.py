@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gmu_lightning.fusion.base import Fusion
+from gmu_lightning.fusion.heads import present_softmax
 from gmu_lightning.movie import Fused, UserError
 
 VARIANTS = ("original", "hier", "softmax")
@@ -24,7 +25,7 @@ class GMU(Fusion):
             `softmax`: z = softmax over m of U t_m, t_m = T_m x_m (x_m itself where d_m = D).
         sizes, dim: as every Fusion; head: its `head`, `maxout_hidden` and `maxout_pieces`.
         gate_input: `self`, or for `softmax` also `concat`: U_m x instead of U t_m.
-        bias: of hidden and gate layers; the paper has none.
+        bias: of hidden and gate layers. The paper's unit has none; `conf/fusion` sets True, as for every fusion.
 
     `state_dict` holds `hidden.<m>.weight` (D, d_m), `gate.weight` (the blocks U_1, ... stacked over rows in modality order) and,
     for softmax, `transform.<m>.weight` (D, d_m) where d_m is not D.
@@ -90,9 +91,7 @@ class GMU(Fusion):
         else:
             own = [self.transform[m](x) if m in self.transform else x for m, x in zip(self.sizes, inputs, strict=True)]
             logits = self.gate(torch.stack(own, dim=-2))  # (B, ..., M, D)
-        some = present.any(dim=-2, keepdim=True)
-        z = torch.softmax(logits.masked_fill(~present & some, float("-inf")), dim=-2)
-        return torch.where(some, z, 0.0)
+        return present_softmax(logits, present)
 
     def _blocks(self, inputs: Sequence[Tensor]) -> Tensor:
         """U_m [x_1; ...; x_M] for all blocks in one product: (B, ..., blocks, D)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -42,38 +43,73 @@ class MaxoutHead(nn.Module):
         for name, value in {"hidden": hidden, "pieces": pieces}.items():
             if value < 1:
                 raise UserError(f"fusion.maxout_{name}={value}: give 1 or more")
-        self.pieces = pieces
+        self.size, self.pieces = size, pieces
         self.layers = nn.ModuleList(nn.Linear(width, hidden * pieces) for width in (size, hidden))
         self.norms = nn.ModuleList(Batch(width) for width in (size, hidden, hidden))
         self.out = nn.Linear(hidden, genres)
 
     def forward(self, fused: Fused) -> Tensor:
         x = fused.vector  # (B, D)
-        rows = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        return self.logits(x, torch.ones(len(x), dtype=torch.bool, device=x.device))
+
+    def logits(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Return logits (B, C) of x (B, D); the normalisers learn from the movies in `rows` (B,) alone."""
         for norm, layer in zip(self.norms, self.layers, strict=False):
             x = layer(norm(x, rows)).unflatten(-1, (-1, self.pieces)).amax(dim=-1)
         return self.out(self.norms[-1](x, rows))
 
 
 class MixtureHead(nn.Module):
-    """p_c = sum_m pi_m sigmoid(v_mc . h_m + b_mc), written as exact logits, stable in the tails.
+    """p_c = sum_m pi_mc sigmoid(e_mc), written as exact logits, stable in the tails.
 
-    Reads h_m from `Fused.vector` (B, M D) and pi from `Fused.gates` (B, M, 1). A movie without any modality has the mean of the
-    biases as its logit.
+    Args:
+        experts: expert m returns e_m (B, C) from the m-th block of `Fused.vector`, (B, d_m).
+        gate: returns pi before the softmax, (B, M C), from what follows these blocks; None takes pi from `Fused.gates`,
+            (B, M, 1), for all genres.
+
+    `Fused.gates` is 0 where a modality is absent. A movie without any modality has the mean of the experts' biases as its logit.
     """
 
-    def __init__(self, modalities: int, dim: int, genres: int):
+    def __init__(self, experts: Sequence[nn.Linear | MaxoutHead], gate: nn.Linear | None = None):
         super().__init__()
-        self.experts = nn.ModuleList(nn.Linear(dim, genres) for _ in range(modalities))
+        self.experts = nn.ModuleList(experts)
+        self.gate = gate
+        self.widths = [e.in_features if isinstance(e, nn.Linear) else e.size for e in experts]
+
+    @property
+    def bias(self) -> Tensor:
+        """The mean of the experts' biases, (C,)."""
+        outs = [expert.out if isinstance(expert, MaxoutHead) else expert for expert in self.experts]
+        return torch.stack([cast(Tensor, out.bias) for out in outs]).mean(dim=0)
 
     def forward(self, fused: Fused) -> Tensor:
-        hidden = fused.vector.chunk(len(self.experts), dim=-1)
-        a = torch.stack([expert(h) for expert, h in zip(self.experts, hidden, strict=True)], dim=-2)  # (B, M, C)
+        *hidden, rest = fused.vector.split([*self.widths, fused.vector.shape[-1] - sum(self.widths)], dim=-1)
         pi = fused.gates  # (B, M, 1)
         assert pi is not None
-        some = (pi > 0).any(dim=-2, keepdim=True)
-        # What weighs nothing is out of the sum at -inf, not by log 0: its derivative is NaN even where nothing depends on it.
+        present = pi > 0
+        each = [self._expert(m, x, present[:, m, 0]) for m, x in enumerate(hidden)]
+        a = torch.stack(each, dim=-2)  # (B, M, C)
+        if self.gate is not None:
+            pi = present_softmax(self.gate(rest).unflatten(-1, (len(each), -1)), present)  # (B, M, C)
+        some = present.any(dim=-2, keepdim=True)
+        # A modality of no weight leaves the sum at -inf, not by log 0: its derivative is NaN even where nothing depends on it.
         log_pi = torch.where(pi > 0, pi, 1.0).log().masked_fill((pi == 0) & some, float("-inf"))
         logits = torch.logsumexp(log_pi + F.logsigmoid(a), dim=-2) - torch.logsumexp(log_pi + F.logsigmoid(-a), dim=-2)
-        biases = torch.stack([cast(Tensor, expert.bias) for expert in self.experts]).mean(dim=0)
-        return torch.where(some.squeeze(-2), logits, biases)
+        return torch.where(some.squeeze(-2), logits, self.bias)
+
+    def _expert(self, m: int, x: Tensor, rows: Tensor) -> Tensor:
+        expert = self.experts[m]
+        return expert.logits(x, rows) if isinstance(expert, MaxoutHead) else expert(x)
+
+
+def present_softmax(logits: Tensor, present: Tensor) -> Tensor:
+    """Return the softmax of logits (B, ..., M, C) over the modalities in present (B, ..., M, 1), and 0 elsewhere."""
+    some = present.any(dim=-2, keepdim=True)
+    return torch.where(some, torch.softmax(logits.masked_fill(~present & some, float("-inf")), dim=-2), 0.0)
+
+
+def zeroed(layer: nn.Linear) -> nn.Linear:
+    """Set the weight and bias of a layer to 0 and return it."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer

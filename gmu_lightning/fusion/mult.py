@@ -40,7 +40,7 @@ class MulTGMU(Fusion):
         dim: int = 256,
         variant: str = "original",
         gate_input: str = "self",
-        bias: bool = False,
+        bias: bool = True,
         layers: int = 2,
         heads: int = 4,
         dropout: float = 0.1,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from gmu_lightning.fusion import Alone, Concat, Fusion, Late, LowRank, Max, Mean, MixtureHead, MixtureOfExperts, Sum
-from gmu_lightning.movie import Fused
+from gmu_lightning.fusion import Alone, Concat, Fusion, Late, LowRank, Max, Mean, MixtureHead, MixtureOfExperts, SelfGate, Sum
+from gmu_lightning.movie import Fused, UserError
 
 SIZES = {"text": 2, "image": 3, "video": 2}
 WHO = torch.tensor([[True, True, True], [True, False, True], [False, True, False], [False, False, False]])
@@ -26,9 +26,15 @@ def inputs() -> dict[str, torch.Tensor]:
     return {m: torch.randn(len(WHO), d, dtype=torch.float64) for m, d in SIZES.items()}
 
 
+def layer(linear: torch.nn.Module, x: np.ndarray) -> np.ndarray:
+    """W x + b in NumPy."""
+    bias = 0.0 if linear.bias is None else linear.bias.detach().numpy()
+    return x @ linear.weight.detach().numpy().T + bias
+
+
 def hidden(fusion: Fusion) -> np.ndarray:
-    """tanh(W_m x_m) from the weights alone, (B, M, D)."""
-    return np.stack([np.tanh(x.numpy() @ fusion.hidden[m].weight.detach().numpy().T) for m, x in inputs().items()], axis=1)
+    """tanh(W_m x_m + b_m) from the parameters alone, (B, M, D)."""
+    return np.stack([np.tanh(layer(fusion.hidden[m], x.numpy())) for m, x in inputs().items()], axis=1)
 
 
 def same(found: torch.Tensor, expected: object) -> None:
@@ -40,7 +46,7 @@ def test_alone_is_one_hidden_layer_or_nothing_at_all():
     x = torch.randn(3, 2, dtype=torch.float64)
     present = torch.tensor([[True], [True], [False]])
     fusion = Alone({"text": 2}, dim=4).double()
-    expected = np.tanh(x.numpy() @ fusion.hidden["text"].weight.detach().numpy().T) * present.numpy()
+    expected = np.tanh(layer(fusion.hidden["text"], x.numpy())) * present.numpy()
     same(fusion({"text": x}, present).vector, expected)
     bare = Alone({"text": 2}, hidden=False)
     assert bare.size == 2
@@ -74,7 +80,7 @@ def test_concat_without_hidden_layers_is_the_inputs_side_by_side():
 
 
 def test_sum_is_linear():
-    fusion = made(Sum)
+    fusion = made(Sum, bias=False)
     projected = np.arctanh(hidden(fusion)) * WHO.numpy()[:, :, None]
     same(fusion(inputs(), WHO).vector, projected.sum(axis=1))
     doubled = fusion({m: 2 * x for m, x in inputs().items()}).vector
@@ -99,6 +105,13 @@ def probabilities(fusion: Fusion, pi: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return torch.sigmoid(logits).detach().numpy(), (pi[:, :, None] * each).sum(axis=1)
 
 
+def drawn(linear: torch.nn.Linear) -> None:
+    """Parameters other than the zeros that a gate starts from."""
+    torch.manual_seed(3)
+    for parameter in linear.parameters():
+        torch.nn.init.normal_(parameter)
+
+
 def test_late_averages_the_probabilities_of_those_present():
     found, expected = probabilities(made(Late), np.array([[1 / 3] * 3, [1 / 2, 0, 1 / 2], [0, 1, 0], [0, 0, 0]]))
     np.testing.assert_allclose(found[:3], expected[:3], rtol=0, atol=1e-12)
@@ -106,17 +119,86 @@ def test_late_averages_the_probabilities_of_those_present():
 
 def test_moe_weighs_them_by_a_softmax_over_those_present():
     fusion = made(MixtureOfExperts)
+    drawn(fusion.gate)
     x = np.concatenate([v.numpy() * WHO[:, i, None].numpy() for i, v in enumerate(inputs().values())], axis=1)
-    raised = np.exp(x @ fusion.gate.weight.detach().numpy().T) * WHO.numpy()
+    raised = np.exp(layer(fusion.gate, x)) * WHO.numpy()
     pi = raised / np.maximum(raised.sum(axis=1, keepdims=True), 1e-300)
     same(fusion(inputs(), WHO).gates[:, :, 0], pi)
     found, expected = probabilities(fusion, pi)
     np.testing.assert_allclose(found[:3], expected[:3], rtol=0, atol=1e-12)
 
 
+def test_moe_starts_as_late():
+    found, expected = (made(cls)(inputs(), WHO) for cls in (MixtureOfExperts, Late))
+    same(found.gates, expected.gates.detach())
+
+
+def test_moe_with_a_gate_per_genre_weighs_each_genre_by_its_own_softmax():
+    fusion = made(MixtureOfExperts, tied=False)
+    head = fusion.head(5).double()
+    drawn(head.gate)
+    x = np.concatenate([v.numpy() * WHO[:, i, None].numpy() for i, v in enumerate(inputs().values())], axis=1)
+    raised = np.exp(layer(head.gate, x)).reshape(4, 3, 5) * WHO.numpy()[:, :, None]
+    pi = raised / np.maximum(raised.sum(axis=1, keepdims=True), 1e-300)
+    h = hidden(fusion)
+    each = np.stack([1 / (1 + np.exp(-layer(e, h[:, m]))) for m, e in enumerate(head.experts)], axis=1)
+    found = torch.sigmoid(head(fusion(inputs(), WHO))).detach().numpy()
+    np.testing.assert_allclose(found[:3], (pi * each).sum(axis=1)[:3], rtol=0, atol=1e-12)
+
+
+def test_maxout_experts_read_the_inputs_themselves():
+    fusion = made(MixtureOfExperts, tied=False, head="maxout").eval()
+    head = fusion.head(5).double().eval()
+    assert [expert.size for expert in head.experts] == list(SIZES.values())
+    assert not fusion.hidden
+    present = torch.ones(4, 3, dtype=torch.bool)
+    each = [expert(Fused(x)) for expert, x in zip(head.experts, inputs().values(), strict=True)]
+    expected = torch.sigmoid(torch.stack(each)).mean(dim=0)  # the gates start at equal shares
+    same(torch.sigmoid(head(fusion(inputs(), present))), expected.detach())
+
+
+def test_normalisers_of_maxout_experts_learn_from_the_present_movies_alone():
+    fusion = made(Late, head="maxout")
+    head = fusion.head(5).double().train()
+    head(fusion(inputs(), WHO))
+    alone = made(Late, head="maxout").head(5).double().train()
+    alone.experts[0](Fused(inputs()["text"][:2]))  # movies 2 and 3 have no text
+    same(head.experts[0].norms[0].running_mean, alone.experts[0].norms[0].running_mean)
+
+
+def test_self_gate_sees_one_modality_per_gate():
+    fusion = made(SelfGate)
+    x = {m: v.numpy() for m, v in inputs().items()}
+    h = hidden(fusion) * np.stack([1 / (1 + np.exp(-layer(fusion.gate[m], x[m]))) for m in SIZES], axis=1)
+    fused = fusion(inputs(), WHO)
+    same(fused.vector, [h[0].mean(axis=0), (h[1, 0] + h[1, 2]) / 2, h[2, 1], np.zeros(4)])
+    assert fused.gates is None
+    joined = made(SelfGate, join="concat")
+    same(joined(inputs(), WHO).vector, (h * WHO.numpy()[:, :, None]).reshape(4, 12))
+    assert joined.size == 12
+
+
+@pytest.mark.parametrize(("join", "other"), [("mean", Mean), ("concat", Concat)])
+def test_self_gate_without_its_gates_is_a_plain_fusion(join, other):
+    same(made(SelfGate, join=join, gate=False)(inputs(), WHO).vector, made(other)(inputs(), WHO).vector.detach())
+
+
+@pytest.mark.parametrize(("name", "function"), [("relu", torch.relu), ("gelu", torch.nn.functional.gelu)])
+def test_self_gate_takes_other_activations(name, function):
+    fusion = made(SelfGate, activation=name, gate=False)
+    expected = sum(function(fusion.hidden[m](x)) for m, x in inputs().items()) / 3
+    same(fusion(inputs()).vector, expected.detach())
+
+
+@pytest.mark.parametrize("options", [{"join": "sum"}, {"activation": "sigmoid"}])
+def test_self_gate_names_its_valid_options(options):
+    with pytest.raises(UserError, match="choose one of"):
+        made(SelfGate, **options)
+
+
 def mixture(pi: list[float], a: list[float], dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """The mixture head's logit where expert m says a_m."""
-    head = MixtureHead(len(pi), 1, 1).to(dtype)
+    head = MixtureHead([torch.nn.Linear(1, 1) for _ in pi]).to(dtype)
     for expert, value in zip(head.experts, a, strict=True):
         torch.nn.init.constant_(expert.weight, value)
         torch.nn.init.zeros_(expert.bias)
@@ -139,10 +221,16 @@ def test_the_mixture_logit_is_exact_far_in_the_tails(dtype):
 
 
 def test_the_mixture_head_says_the_mean_of_its_biases_where_nothing_is_present():
-    head = MixtureHead(2, 1, 1)
+    head = MixtureHead([torch.nn.Linear(1, 1) for _ in range(2)])
     for expert, bias in zip(head.experts, (1.0, 4.0), strict=True):
         torch.nn.init.constant_(expert.bias, bias)
     assert head(Fused(torch.zeros(1, 2), None, torch.zeros(1, 2, 1))).item() == 2.5
+
+
+def test_lmf_starts_with_every_modality_readable_by_itself():
+    fusion = made(LowRank)
+    for layer in fusion.factors.values():
+        assert (layer.bias == 1).all()
 
 
 def test_lmf_is_the_sum_over_ranks_of_products_over_modalities():
@@ -154,7 +242,7 @@ def test_lmf_is_the_sum_over_ranks_of_products_over_modalities():
         value = 1.0
         for i, (m, x) in enumerate(inputs().items()):
             if WHO[n, i]:
-                layer = fusion.factors[m]
-                value *= (layer.weight[r * 4 + k] @ x[n] + layer.bias[r * 4 + k]).item()
+                factor = fusion.factors[m]
+                value *= (factor.weight[r * 4 + k] @ x[n] + factor.bias[r * 4 + k]).item()
         expected[n, k] += value
     same(fusion(inputs(), WHO).vector, expected)

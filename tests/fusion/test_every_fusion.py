@@ -27,12 +27,22 @@ OPTIONS = [
     ("mult_gmu", {"variant": "hier", "bias": True, "layers": 1, "heads": 1}),
     ("bottleneck", {"layers": 2, "fusion_layer": 0, "bottlenecks": 1, "heads": 1}),
     ("gmu_softmax", {"gate_input": "concat"}),
-    ("gmu_original", {"bias": True}),
-    ("gmu_hier", {"bias": True}),
-    ("moe", {"bias": True}),
+    ("gmu_original", {"bias": False}),
+    ("gmu_hier", {"bias": False}),
+    ("moe", {"bias": False}),
+    ("moe", {"tied": False}),
+    ("moe", {"tied": False, "head": "maxout"}),
+    ("late", {"head": "maxout", "maxout_hidden": 3}),
+    ("mean", {"head": "maxout"}),
+    ("sum", {"head": "maxout"}),
+    ("max", {"head": "maxout"}),
+    ("self_gate", {"join": "concat", "activation": "relu"}),
+    ("self_gate", {"gate": False, "activation": "gelu", "bias": False}),
     ("none", {"hidden": False}),
     ("concat", {"hidden": False}),
     ("lmf", {"rank": 1}),
+    ("lmf", {"head": "maxout"}),
+    ("bottleneck", {"head": "maxout", "layers": 2, "fusion_layer": 1, "heads": 1}),
 ]
 
 
@@ -90,8 +100,21 @@ def test_the_yaml_gives_every_argument_but_the_sizes_at_its_default(choice):
     if parameters.pop("head", None):  # all that a Fusion says of its head
         parameters = dict(inspect.signature(Fusion).parameters) | parameters
     assert set(arguments) == set(parameters) - {"sizes", "sequences"}
+    if cls is fusion.GMU:  # the paper's unit has no biases; the fair default gives every fusion some
+        assert (parameters["bias"].default, arguments.pop("bias")) == (False, True)
     for name, value in arguments.items():
         assert parameters[name].default in (value, inspect.Parameter.empty)
+
+
+@pytest.mark.parametrize("choice", sorted({choice for choice, _ in OF_FEATURES}))
+def test_hidden_and_gate_layers_have_biases_by_default(choice):
+    cls, arguments = node_of(choice)
+    told = {"sequences": ("video",)} if cls.needs == "sequence" else {}
+    made = cls(**arguments | {"dim": 4} | told, sizes=dict.fromkeys(("text", "video")[: cls.most or 2], 3))
+    linear = {name: layer for name, layer in made.named_modules() if isinstance(layer, torch.nn.Linear)}
+    units = [layer for name, layer in linear.items() if set(name.split(".")) & {"hidden", "gate", "factors", "feed_forward"}]
+    assert units
+    assert all(layer.bias is not None for layer in units)
 
 
 @pytest.mark.parametrize("choice", CHOICES)

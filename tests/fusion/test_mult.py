@@ -63,7 +63,7 @@ def test_it_is_the_gate_over_what_each_has_read():
 
 def test_what_is_no_sequence_enters_the_gate_directly():
     fusion = made(())
-    gate = GMU("original", SIZES, 4).double()
+    gate = GMU("original", SIZES, 4, bias=True).double()
     gate.load_state_dict(fusion.gmu.state_dict())
     assert numbers(fusion) == numbers(gate)
     inputs = movies(())
