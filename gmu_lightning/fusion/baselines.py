@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gmu_lightning.fusion.base import Fusion
-from gmu_lightning.fusion.heads import MaxoutHead, MixtureHead, present_softmax, zeroed
+from gmu_lightning.fusion.heads import MaxoutHead, MixtureHead, ScaledLinear, present_softmax
 from gmu_lightning.movie import Fused, UserError
 
 JOINS = ("mean", "concat")
@@ -185,21 +185,22 @@ class Late(_Projected):
 
 
 class MixtureOfExperts(Late):
-    """p_c = sum over P of pi_m sigma(v_mc . h_m + b_mc), pi = softmax over P of G [x_1; ...; x_M] (Arevalo et al. 2017).
+    """p_c = sum over P of pi_mc sigma(v_mc . h_m + b_mc), pi_c = softmax over P of G_c x / sqrt(d), x = [x_1; ...; x_M].
 
-    G starts at zero, so that training starts from `Late`.
+    The mixture of experts of Arevalo et al. 2017 (arXiv 1702.01992). Together with `head=maxout` it is the mixture of the
+    published code (github.com/johnarevalo/gmu-mmimdb, model.py, MoEClassifier). The division by sqrt(d), d the length of x, only
+    changes how fast the gate learns (`ScaledLinear`).
 
     Args:
-        sizes, dim, bias, head: as in `Late`; `bias` is also G's.
-        tied: one weight pi_m for all genres. False gives each genre its own, pi_mc; together with `head=maxout` this is the
-            mixture of the published code (github.com/johnarevalo/gmu-mmimdb, model.py, MoEClassifier).
+        sizes, dim, bias, head: as in `Late`; `bias` is also the gate's.
+        tied: True gives all genres the same weights pi_m, as in the paper's tied baseline.
     """
 
-    def __init__(self, sizes: Mapping[str, int], dim: int = 256, tied: bool = True, bias: bool = True, **head: Any):
+    def __init__(self, sizes: Mapping[str, int], dim: int = 256, tied: bool = False, bias: bool = True, **head: Any):
         super().__init__(sizes, dim, bias, **head)
         self.tied = tied
         if tied:
-            self.gate = zeroed(nn.Linear(sum(self.sizes.values()), len(self.sizes), bias=bias))
+            self.gate = ScaledLinear(sum(self.sizes.values()), len(self.sizes), bias=bias)
         else:  # the head, which knows the genres, holds G and reads [x_1; ...; x_M] behind the experts' inputs
             self.bias = bias
             self.size += sum(self.sizes.values())
@@ -220,7 +221,7 @@ class MixtureOfExperts(Late):
         experts = [self.expert(width, genres) for width in self.widths]
         if self.tied:
             return MixtureHead(experts)
-        return MixtureHead(experts, zeroed(nn.Linear(sum(self.sizes.values()), len(experts) * genres, bias=self.bias)))
+        return MixtureHead(experts, ScaledLinear(sum(self.sizes.values()), len(experts) * genres, bias=self.bias))
 
 
 class LowRank(Fusion):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -108,8 +109,13 @@ def present_softmax(logits: Tensor, present: Tensor) -> Tensor:
     return torch.where(some, torch.softmax(logits.masked_fill(~present & some, float("-inf")), dim=-2), 0.0)
 
 
-def zeroed(layer: nn.Linear) -> nn.Linear:
-    """Set the weight and bias of a layer to 0 and return it."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
+class ScaledLinear(nn.Linear):
+    """W x / sqrt(d) + b, for the gate of a mixture over d inputs.
+
+    Adam moves every weight by about the same step. Over hundreds of standardised inputs such steps add up, and without the
+    division a softmax gate is saturated after a few of them, before its experts have learned. Attention divides its products
+    by sqrt(d) for the same reason (Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x / math.sqrt(self.in_features))

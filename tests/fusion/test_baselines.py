@@ -105,40 +105,26 @@ def probabilities(fusion: Fusion, pi: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return torch.sigmoid(logits).detach().numpy(), (pi[:, :, None] * each).sum(axis=1)
 
 
-def drawn(linear: torch.nn.Linear) -> None:
-    """Parameters other than the zeros that a gate starts from."""
-    torch.manual_seed(3)
-    for parameter in linear.parameters():
-        torch.nn.init.normal_(parameter)
-
-
 def test_late_averages_the_probabilities_of_those_present():
     found, expected = probabilities(made(Late), np.array([[1 / 3] * 3, [1 / 2, 0, 1 / 2], [0, 1, 0], [0, 0, 0]]))
     np.testing.assert_allclose(found[:3], expected[:3], rtol=0, atol=1e-12)
 
 
-def test_moe_weighs_them_by_a_softmax_over_those_present():
-    fusion = made(MixtureOfExperts)
-    drawn(fusion.gate)
+def test_tied_moe_weighs_them_by_a_softmax_over_those_present():
+    fusion = made(MixtureOfExperts, tied=True)
     x = np.concatenate([v.numpy() * WHO[:, i, None].numpy() for i, v in enumerate(inputs().values())], axis=1)
-    raised = np.exp(layer(fusion.gate, x)) * WHO.numpy()
+    raised = np.exp(layer(fusion.gate, x / math.sqrt(7))) * WHO.numpy()
     pi = raised / np.maximum(raised.sum(axis=1, keepdims=True), 1e-300)
     same(fusion(inputs(), WHO).gates[:, :, 0], pi)
     found, expected = probabilities(fusion, pi)
     np.testing.assert_allclose(found[:3], expected[:3], rtol=0, atol=1e-12)
 
 
-def test_moe_starts_as_late():
-    found, expected = (made(cls)(inputs(), WHO) for cls in (MixtureOfExperts, Late))
-    same(found.gates, expected.gates.detach())
-
-
 def test_moe_with_a_gate_per_genre_weighs_each_genre_by_its_own_softmax():
-    fusion = made(MixtureOfExperts, tied=False)
+    fusion = made(MixtureOfExperts)
     head = fusion.head(5).double()
-    drawn(head.gate)
     x = np.concatenate([v.numpy() * WHO[:, i, None].numpy() for i, v in enumerate(inputs().values())], axis=1)
-    raised = np.exp(layer(head.gate, x)).reshape(4, 3, 5) * WHO.numpy()[:, :, None]
+    raised = np.exp(layer(head.gate, x / math.sqrt(7))).reshape(4, 3, 5) * WHO.numpy()[:, :, None]
     pi = raised / np.maximum(raised.sum(axis=1, keepdims=True), 1e-300)
     h = hidden(fusion)
     each = np.stack([1 / (1 + np.exp(-layer(e, h[:, m]))) for m, e in enumerate(head.experts)], axis=1)
@@ -147,13 +133,15 @@ def test_moe_with_a_gate_per_genre_weighs_each_genre_by_its_own_softmax():
 
 
 def test_maxout_experts_read_the_inputs_themselves():
-    fusion = made(MixtureOfExperts, tied=False, head="maxout").eval()
+    fusion = made(MixtureOfExperts, head="maxout").eval()
     head = fusion.head(5).double().eval()
+    torch.nn.init.zeros_(head.gate.weight)
+    torch.nn.init.zeros_(head.gate.bias)
     assert [expert.size for expert in head.experts] == list(SIZES.values())
     assert not fusion.hidden
     present = torch.ones(4, 3, dtype=torch.bool)
     each = [expert(Fused(x)) for expert, x in zip(head.experts, inputs().values(), strict=True)]
-    expected = torch.sigmoid(torch.stack(each)).mean(dim=0)  # the gates start at equal shares
+    expected = torch.sigmoid(torch.stack(each)).mean(dim=0)  # equal shares
     same(torch.sigmoid(head(fusion(inputs(), present))), expected.detach())
 
 
