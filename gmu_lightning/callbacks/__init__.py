@@ -2,7 +2,7 @@
 
 from gmu_lightning.callbacks.checkpoints import AtomicCheckpointIO, best_and_last
 from gmu_lightning.callbacks.determinism import Determinism
-from gmu_lightning.callbacks.history import Epochs, History, val_scores
+from gmu_lightning.callbacks.history import Epochs, History, train_share_scores, val_scores
 from gmu_lightning.callbacks.predictions import SplitPredictions
 from gmu_lightning.callbacks.progress import EpochLines
 
@@ -14,5 +14,6 @@ __all__ = [
     "History",
     "SplitPredictions",
     "best_and_last",
+    "train_share_scores",
     "val_scores",
 ]

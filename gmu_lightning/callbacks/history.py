@@ -1,12 +1,14 @@
-"""history.csv: a row per epoch, written as it ends; and whether the loss ever moved."""
+"""history.csv: a row per epoch, written as it ends; and warnings about a run that has not learned."""
 
 from __future__ import annotations
 
 import difflib
 import math
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from gmu_lightning.callbacks.predictions import SplitPredictions
@@ -51,17 +53,39 @@ class Epochs:
         if self.rows:
             write_rows(self.run / "history.csv", self.rows, lasting=lasting)
 
-    @property
-    def flat_loss(self) -> str | None:
-        """The warning of a run whose loss stayed flat; None where it fell, or where there were too few epochs to tell."""
+    def warnings(self, monitor: str, at_train_shares: Mapping[str, float]) -> list[str]:
+        """Return a warning for every sign that the run has not learned; none where there were too few epochs to tell.
+
+        Args:
+            monitor: the score that chooses the best epoch.
+            at_train_shares: the scores on val of the same prediction for every movie, `train_share_scores`.
+        """
         if len(self.rows) < FEWEST_EPOCHS:
-            return None
+            return []
+        epochs, found = f"in {len(self.rows)} epochs", []
         first, last = self.rows[0]["train/loss"], self.rows[-1]["train/loss"]
-        if last <= FLAT * first:
-            return None
-        return (
-            f"flat_loss: the train loss went from {first:.4f} to {last:.4f} in {len(self.rows)} epochs: this run has not learned"
-        )
+        if last > FLAT * first:
+            found.append(f"flat_loss: the train loss went from {first:.4f} to {last:.4f} {epochs}: this run has not learned")
+        for name in dict.fromkeys((monitor, "val/ap_micro")):
+            values = [epoch[name] for epoch in self.scores]
+            if max(values) <= at_train_shares.get(name, float("-inf")):
+                found.append(
+                    f"not_above_shares: {name} reached {max(values):.4f} {epochs}, and predicting each genre's share of train "
+                    f"for every movie gives {at_train_shares[name]:.4f}: this run has learned nothing that helps on val"
+                )
+        values = [epoch[monitor] for epoch in self.scores]
+        if values[0] > max(values[1:]):
+            found.append(
+                f"falling_val: {monitor} was {values[0]:.4f} after the first epoch and at most {max(values[1:]):.4f} after a later "
+                "one: this run only got worse; lower optimizer.lr, or raise dropout"
+            )
+        return found
+
+
+def train_share_scores(train: np.ndarray, val: np.ndarray, genres: Sequence[str]) -> dict[str, float]:
+    """Return the `val/` scores of predicting each genre's share of train for every movie of val; labels are bool (N, C)."""
+    shares = np.broadcast_to(train.mean(axis=0), val.shape)
+    return {f"val/{name}": value for name, value in scores(val, shares, genres).items()}
 
 
 def val_scores(model: Any, split: Predictions) -> dict[str, float]:

@@ -11,7 +11,7 @@ from gmu_lightning.experiment.heads import Trained
 from gmu_lightning.experiment.loggers import close_loggers, open_loggers
 from gmu_lightning.experiment.results import Fitted
 from gmu_lightning.experiment.settle import modalities_of
-from gmu_lightning.experiment.train import Opened, about, close_run, device_of, warn_if_flat
+from gmu_lightning.experiment.train import Opened, about, close_run, device_of, warn_of_learning
 from gmu_lightning.lightning import pl
 
 
@@ -35,7 +35,7 @@ def finish(opened: Opened, trained: Trained, group: str | None) -> dict[str, Any
         checkpoints.save_checkpoint(content, run / f"checkpoints/{name}.ckpt")
     trained.epochs.write()
     model.load_state_dict(trained.best)
-    warn_if_flat(run, trained.epochs)
+    warn_of_learning(run, trained.epochs, data, config["monitor"])
     predictions = callbacks.SplitPredictions(
         data.vocabulary.names, modalities_of(config["modalities"]), data.ids, data.fingerprint
     )

@@ -153,16 +153,17 @@ def fit(config: Mapping[str, Any], run: Run, data: MovieData, model: MovieGenreC
         raise UserError(f"monitor={config['monitor']} was never recorded: choose a score of history.csv, such as val/ap_micro")
     checkpoint = torch.load(best.best_model_path, weights_only=True, map_location="cpu")
     model.load_state_dict(checkpoint["state_dict"])
-    warn_if_flat(run, history.epochs)
+    warn_of_learning(run, history.epochs, data, config["monitor"])
     epochs = len(history.epochs.rows)
     return Fitted(trainer, predictions, trainer.strategy.root_device, int(checkpoint["epoch"]), epochs, seconds)
 
 
-def warn_if_flat(run: Run, epochs: callbacks.Epochs) -> None:
-    """A loss that never fell is a warning that stays with the run."""
-    if epochs.flat_loss:
-        run.warn(epochs.flat_loss)
-        print(f"warning: {epochs.flat_loss}", file=sys.stderr)
+def warn_of_learning(run: Run, epochs: callbacks.Epochs, data: MovieData, monitor: str) -> None:
+    """Record and print a warning for every sign that a run has not learned."""
+    train, val = (data.labels[data.rows(split)] for split in ("train", "val"))
+    for sentence in epochs.warnings(monitor, callbacks.train_share_scores(train, val, data.vocabulary.names)):
+        run.warn(sentence)
+        print(f"warning: {sentence}", file=sys.stderr)
 
 
 def about(config: Mapping[str, Any], data: MovieData, model: MovieGenreClassifier) -> dict[str, Any]:
