@@ -76,8 +76,8 @@ class Epochs:
         values = [epoch[monitor] for epoch in self.scores]
         if values[0] > max(values[1:]):
             found.append(
-                f"falling_val: {monitor} was {values[0]:.4f} after the first epoch and at most {max(values[1:]):.4f} after a later "
-                "one: this run only got worse; lower optimizer.lr, or raise dropout"
+                f"falling_val: {monitor} was {values[0]:.4f} after the first epoch and at most {max(values[1:]):.4f} after any "
+                "later one: this run only got worse; lower optimizer.lr, or raise dropout"
             )
         return found
 
