@@ -18,11 +18,13 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[offline,dev]'
 	@touch $@
 
-demo: $(READY)  ## six fusions, three seeds, on generated movies whose answer is known: of two modalities, then of three
+demo: $(READY)  ## gates and controls, three seeds, on generated movies whose answer is known: of two modalities, then of three
 	$(SWEEP) experiment=quickstart hydra.sweep.dir=$(DEMO)-bimodal \
-		fusion=none,mean,concat,$(GATES) modalities=text,image,text+image
+		fusion=none,mean,concat,self_gate,$(GATES) modalities=text,image,text+image
+	$(SWEEP) experiment=quickstart hydra.sweep.dir=$(DEMO)-bimodal \
+		fusion=concat fusion.head=maxout modalities=text+image
 	$(SWEEP) experiment=quickstart_trimodal hydra.sweep.dir=$(DEMO)-trimodal \
-		fusion=none,mean,concat modalities=text,video,audio,text+video+audio
+		fusion=none,mean,concat,self_gate modalities=text,video,audio,text+video+audio
 	$(SWEEP) experiment=quickstart_trimodal hydra.sweep.dir=$(DEMO)-trimodal \
 		fusion=$(GATES) modalities=text+video,text+video+audio
 	$(BIN)/python tests/benchmarks/known_answer.py $(DEMO)-bimodal $(DEMO)-trimodal

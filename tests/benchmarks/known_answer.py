@@ -46,9 +46,9 @@ class Sweep:
         finished = [run for run in tried if run.status["state"] == "finished"]
         if not finished or any(run.config["choices"]["data"] != "planted" for run in tried):
             raise SystemExit(f"{folder} is no sweep on generated movies: give the folder that train -m data=planted left")
-        self.runs = {(r.config["choices"]["fusion"], r.config["modalities"], r.config["seed"]): r for r in finished}
+        self.runs = {(named(r.config), r.config["modalities"], r.config["seed"]): r for r in finished}
         if len(self.runs) < len(finished):
-            raise SystemExit(f"{folder} varies more than fusion, modalities and seed: give a sweep that varies these alone")
+            raise SystemExit(f"{folder} varies more than fusion, head, modalities and seed: give a sweep that varies these alone")
         self.fullest: tuple[str, ...] = max((tuple(r.config["modalities"].split("+")) for r in tried), key=len)
         self.seeds = sorted({r.config["seed"] for r in tried})
         data = Planted(**{key: value for key, value in finished[0].config["data"].items() if not key.startswith("_")})
@@ -71,12 +71,20 @@ class Sweep:
         return self.run(fusion, modalities, seed).metrics["test/f1_micro"]
 
 
-def over_mean(sweep: Sweep, gate: str, seed: int) -> float:
-    return sweep.f1(gate, sweep.fullest, seed) - sweep.f1("mean", sweep.fullest, seed)
+def named(config: dict[str, Any]) -> str:
+    """Return the choice of `fusion=`, with its head where that is not linear."""
+    head = config["fusion"].get("head", "linear")
+    return config["choices"]["fusion"] + ("" if head == "linear" else f" {head}")
 
 
-def over_concat(sweep: Sweep, gate: str, seed: int) -> float:
-    return sweep.f1(gate, sweep.fullest, seed) - sweep.f1("concat", sweep.fullest, seed)
+def over(other: str) -> Callable[[Sweep, str, int], float]:
+    """Return the lead of a gate over another fusion in micro F1, both with all modalities."""
+    return lambda sweep, gate, seed: sweep.f1(gate, sweep.fullest, seed) - sweep.f1(other, sweep.fullest, seed)
+
+
+def score(sweep: Sweep, fusion: str, seed: int) -> float:
+    """Return the micro F1 of a fusion with all modalities."""
+    return sweep.f1(fusion, sweep.fullest, seed)
 
 
 def over_alone(sweep: Sweep, gate: str, seed: int) -> float:
@@ -148,8 +156,9 @@ class Criterion(NamedTuple):
 
 
 OF_A_GATE = (
-    Criterion("over mean, micro F1", over_mean, operator.ge, 0.10),
-    Criterion("over concat, micro F1", over_concat, operator.ge, 0.08),
+    Criterion("over mean, micro F1", over("mean"), operator.ge, 0.10),
+    Criterion("over concat, micro F1", over("concat"), operator.ge, 0.08),
+    Criterion("over self_gate, whose gates see one modality each, micro F1", over("self_gate"), operator.ge, 0.08),
     Criterion("over the best modality alone, micro F1", over_alone, operator.ge, 0.15),
     Criterion("over one modality fewer, micro F1, smallest step", smallest_step, operator.gt, 0.0),
     Criterion("against the truth, correlation", follows, operator.ge, 0.95),
@@ -158,6 +167,8 @@ OF_A_GENRE = (
     Criterion("with the modality that tells it, F1", told, operator.ge, 0.95),
     Criterion("without, F1 over answering yes for every movie", untold, operator.le, 0.05),
 )
+# Under a linear head concat cannot follow the switch. A maxout head behind it can, so the limit is the head's.
+OF_A_HEAD = (Criterion("without a gate, micro F1", score, operator.ge, 0.95),)
 OF_A_PAIR = (Criterion("gmu_hier from gmu_original, largest difference of a logit", apart, operator.le, 1e-6),)
 
 
@@ -169,6 +180,8 @@ def judge(folder: Path) -> list[bool]:
     genres = [genre for genre, kind in sweep.kinds.items() if kind != "switch"]
     asked = [(c, gate) for gate in GATES for c in OF_A_GATE] + [(c, genre) for genre in genres for c in OF_A_GENRE]
     asked += [(c, "+".join(sweep.fullest[:2])) for c in OF_A_PAIR]
+    if len(sweep.fullest) == 2:
+        asked += [(c, "concat maxout") for c in OF_A_HEAD]
     return [criterion.judge(sweep, subject) for criterion, subject in asked]
 
 
