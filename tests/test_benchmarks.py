@@ -125,7 +125,7 @@ def model() -> MovieGenreClassifier:
     encoders: dict[str, Encoder] = {"text": Bert(), "image": image}
     encoders["text"].build()
     labels = torch.rand(20, 4).numpy() > 0.4
-    made = MovieGenreClassifier(encoders, GMU("original", {"text": SMALL.width, "image": 6}), 4, WeightedBCE(labels))
+    made = MovieGenreClassifier(encoders, GMU("original", {"text": SMALL.width, "image": 6}, bias=True), 4, WeightedBCE(labels))
     made.normalisers["image"].fit([torch.randn(30, 6) * 3 + 1])
     return made.eval()
 
@@ -155,9 +155,9 @@ def test_the_loop_by_hand_has_the_frameworks_loss_and_gradients(model):
     [
         ("mean", Mean),
         ("concat", Concat),
-        ("gmu_original", lambda sizes: GMU("original", sizes, 256)),
-        ("gmu_hier", lambda sizes: GMU("hier", sizes, 256)),
-        ("gmu_softmax", lambda sizes: GMU("softmax", sizes, 256)),
+        ("gmu_original", lambda sizes: GMU("original", sizes, 256, bias=True)),
+        ("gmu_hier", lambda sizes: GMU("hier", sizes, 256, bias=True)),
+        ("gmu_softmax", lambda sizes: GMU("softmax", sizes, 256, bias=True)),
     ],
 )
 def test_a_plain_head_is_the_frameworks_fusion(name, fusion):

@@ -114,7 +114,7 @@ def our_model(folder: Path) -> MovieGenreClassifier:
     labels = np.random.default_rng(0).random((1000, GENRES)) < 0.15
     optimizer = partial(torch.optim.AdamW, fused=True)
     return MovieGenreClassifier(
-        encoders, GMU("original", {"text": BASE.width, "image": POSTER}), GENRES, WeightedBCE(labels), optimizer
+        encoders, GMU("original", {"text": BASE.width, "image": POSTER}, bias=True), GENRES, WeightedBCE(labels), optimizer
     )
 
 

@@ -36,10 +36,10 @@ class Head(nn.Module):
     def __init__(self, fusion: str, sizes: list[int], genres: int):
         super().__init__()
         self.fusion = fusion
-        self.hidden = nn.ModuleList(nn.Linear(size, DIM, bias=False) for size in sizes)
+        self.hidden = nn.ModuleList(nn.Linear(size, DIM) for size in sizes)
         soft = fusion == "gmu_softmax"
-        self.transform = nn.ModuleList(nn.Linear(size, DIM, bias=False) for size in sizes) if soft else None
-        self.gate = nn.Linear(DIM if soft else sum(sizes), DIM, bias=False) if fusion.startswith("gmu") else None
+        self.transform = nn.ModuleList(nn.Linear(size, DIM) for size in sizes) if soft else None
+        self.gate = nn.Linear(DIM if soft else sum(sizes), DIM) if fusion.startswith("gmu") else None
         self.out = nn.Linear(DIM * (len(sizes) if fusion == "concat" else 1), genres)
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
@@ -78,8 +78,8 @@ def trained(task: Task, job: tuple[str, tuple[str, ...]], seed: int) -> float:
     fusion, modalities = job
     inputs = [task.features[m] for m in modalities]
     net = Head(fusion, [x.shape[1] for x in inputs], task.labels.shape[1])
-    decayed = [p for p in net.parameters() if p.ndim > 1]
-    groups = [{"params": decayed, "weight_decay": DECAY}, {"params": [net.out.bias], "weight_decay": 0.0}]
+    weights, biases = ([p for p in net.parameters() if (p.ndim > 1) is is_weight] for is_weight in (True, False))
+    groups = [{"params": weights, "weight_decay": DECAY}, {"params": biases, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=RATE, fused=True)
     best, score = -1.0, 0.0
     for _ in range(EPOCHS):

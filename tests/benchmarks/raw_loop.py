@@ -62,10 +62,13 @@ def logits_of(w: Mapping[str, Tensor], batch: Batch, shape: Shape, dtype: torch.
     image = torch.where(batch.present[:, 1:], batch.image, 0.0)
     if drop:
         image = F.dropout(image, 0.5)
-    z = torch.sigmoid(F.linear(torch.cat([text, image], dim=1), w["fusion.gate.weight"]))
+
+    def layer(x: Tensor, name: str) -> Tensor:
+        return F.linear(x, w[f"fusion.{name}.weight"], w[f"fusion.{name}.bias"])
+
+    z = torch.sigmoid(layer(torch.cat([text, image], dim=1), "gate"))
     z = torch.where(batch.present[:, 1:], z, 1.0)
-    h = z * torch.tanh(F.linear(text, w["fusion.hidden.text.weight"]))
-    h = h + (1 - z) * torch.tanh(F.linear(image, w["fusion.hidden.image.weight"]))
+    h = z * torch.tanh(layer(text, "hidden.text")) + (1 - z) * torch.tanh(layer(image, "hidden.image"))
     return F.linear(h, w["head.weight"], w["head.bias"])
 
 
