@@ -35,8 +35,12 @@ class Layer(nn.LayerNorm):
 class Batch(nn.BatchNorm1d):
     """Mean 0 and variance 1 over the movies of a batch that are present (Ioffe & Szegedy 2015, arXiv 1502.03167).
 
+    1e-4 is added to the variance, as in Blocks, the library of Arevalo et al. 2017 (blocks/bricks/bn.py, line 131).
     A training batch with fewer than two of them has no variance: the running statistics scale it, and stay as they are.
     """
+
+    def __init__(self, dim: int):
+        super().__init__(dim, eps=1e-4)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:  # type: ignore[override]
         rows = x[present]

@@ -29,6 +29,7 @@ class Fusion(nn.Module):
         head: `linear`, which splits a logit into contributions, or `maxout`, a network that does not (`MaxoutHead`).
         maxout_hidden: width of the maxout layers; None takes that of the fused vector.
         maxout_pieces: linear pieces of each of them.
+        maxout_dropout: probability before each linear layer of the maxout head.
 
     Raises:
         UserError: `dim` is below 1, or the head is unknown.
@@ -54,13 +55,14 @@ class Fusion(nn.Module):
         head: str = "linear",
         maxout_hidden: int | None = None,
         maxout_pieces: int = 2,
+        maxout_dropout: float = 0.0,
     ):
         super().__init__()
         if dim < 1:
             raise UserError(f"fusion.dim={dim} is no size: give 1 or more, such as fusion.dim=256")
         if head not in HEADS:
             raise UserError(f"fusion.head={head} does not exist: choose one of {', '.join(HEADS)}")
-        self.maxout = (maxout_hidden, maxout_pieces) if head == "maxout" else None
+        self.maxout = (maxout_hidden, maxout_pieces, maxout_dropout) if head == "maxout" else None
         self.sizes = dict(sizes)
         self.dim = self.size = dim
         self.open_threshold = 1 / len(self.sizes)
@@ -95,8 +97,8 @@ class Fusion(nn.Module):
         """What turns Fused into logits (B, C)."""
         if self.maxout is None:
             return LinearHead(self.size, genres)
-        hidden, pieces = self.maxout
-        return MaxoutHead(self.size, genres, self.size if hidden is None else hidden, pieces)
+        hidden, pieces, dropout = self.maxout
+        return MaxoutHead(self.size, genres, self.size if hidden is None else hidden, pieces, dropout)
 
 
 def mismatch(fusion: type[Fusion], name: str, modalities: Sequence[str], others: Sequence[str] = ()) -> str | None:

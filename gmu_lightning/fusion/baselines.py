@@ -180,8 +180,8 @@ class Late(_Projected):
         """Return what predicts the genres from one modality of `width` numbers."""
         if self.maxout is None:
             return nn.Linear(width, genres)
-        hidden, pieces = self.maxout
-        return MaxoutHead(width, genres, hidden or self.dim, pieces)
+        hidden, pieces, dropout = self.maxout
+        return MaxoutHead(width, genres, hidden or self.dim, pieces, dropout)
 
 
 class MixtureOfExperts(Late):

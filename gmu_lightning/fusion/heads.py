@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gmu_lightning.encoders.dropout import Dropout
 from gmu_lightning.encoders.normalise import Batch
 from gmu_lightning.movie import Fused, UserError
 
@@ -35,19 +36,29 @@ class MaxoutHead(nn.Module):
     Maxout is the largest of k linear pieces (Goodfellow et al. 2013, arXiv 1302.4389). The classifier of Arevalo et al. 2017
     (github.com/johnarevalo/gmu-mmimdb), with k = 2. Not linear in h: no contributions.
 
+    Args:
+        size: D.
+        genres: C.
+        hidden: width of the two maxout layers.
+        pieces: k.
+        dropout: probability before each of the three linear layers, behind its normalisation.
+
     Raises:
-        UserError: `hidden` or `pieces` is below 1.
+        UserError: `hidden` or `pieces` is below 1, or `dropout` is no probability below 1.
     """
 
-    def __init__(self, size: int, genres: int, hidden: int, pieces: int = 2):
+    def __init__(self, size: int, genres: int, hidden: int, pieces: int = 2, dropout: float = 0.0):
         super().__init__()
         for name, value in {"hidden": hidden, "pieces": pieces}.items():
             if value < 1:
                 raise UserError(f"fusion.maxout_{name}={value}: give 1 or more")
+        if not 0 <= dropout < 1:
+            raise UserError(f"fusion.maxout_dropout={dropout}: give a probability from 0 up to, but not including, 1")
         self.size, self.pieces = size, pieces
         self.layers = nn.ModuleList(nn.Linear(width, hidden * pieces) for width in (size, hidden))
         self.norms = nn.ModuleList(Batch(width) for width in (size, hidden, hidden))
         self.out = nn.Linear(hidden, genres)
+        self.dropout = Dropout(dropout)
 
     def forward(self, fused: Fused) -> Tensor:
         x = fused.vector  # (B, D)
@@ -56,8 +67,8 @@ class MaxoutHead(nn.Module):
     def logits(self, x: Tensor, rows: Tensor) -> Tensor:
         """Return logits (B, C) of x (B, D); the normalisers learn from the movies in `rows` (B,) alone."""
         for norm, layer in zip(self.norms, self.layers, strict=False):
-            x = layer(norm(x, rows)).unflatten(-1, (-1, self.pieces)).amax(dim=-1)
-        return self.out(self.norms[-1](x, rows))
+            x = layer(self.dropout(norm(x, rows))).unflatten(-1, (-1, self.pieces)).amax(dim=-1)
+        return self.out(self.dropout(self.norms[-1](x, rows)))
 
 
 class MixtureHead(nn.Module):

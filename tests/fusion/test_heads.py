@@ -39,6 +39,24 @@ def test_a_batch_of_one_movie_can_be_trained_on():
     assert torch.isfinite(MaxoutHead(3, genres=2, hidden=4)(Fused(torch.randn(1, 3)))).all()
 
 
+def test_dropout_falls_before_each_linear_layer_and_in_training_alone():
+    torch.manual_seed(0)
+    head = MaxoutHead(40, genres=2, hidden=30, dropout=0.5)
+    seen = {}
+    for name, layer in {"first": head.layers[0], "second": head.layers[1], "last": head.out}.items():
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: (inputs[0] == 0).float().mean()}))
+    h = Fused(torch.randn(64, 40))
+    head(h)
+    assert all(0.4 < share < 0.6 for share in seen.values())
+    head.eval()(h)
+    assert not any(seen.values())
+    assert len(seen) == 3
+
+
+def test_batch_normalisation_adds_the_published_epsilon():
+    assert {norm.eps for norm in MaxoutHead(3, genres=2, hidden=4).norms} == {1e-4}
+
+
 def test_parameters_at_the_published_sizes():
     head = MaxoutHead(512, genres=23, hidden=512)
     assert sum(p.numel() for p in head.parameters()) == 2 * (512 * 1024 + 1024) + 3 * 2 * 512 + 512 * 23 + 23
@@ -50,6 +68,7 @@ def test_parameters_at_the_published_sizes():
         ({"head": "max"}, "fusion.head=max does not exist: choose one of linear, maxout"),
         ({"head": "maxout", "maxout_hidden": 0}, "fusion.maxout_hidden=0: give 1 or more"),
         ({"head": "maxout", "maxout_pieces": 0}, "fusion.maxout_pieces=0: give 1 or more"),
+        ({"head": "maxout", "maxout_dropout": 1}, "fusion.maxout_dropout=1: give a probability from 0 up to"),
     ],
 )
 def test_a_wrong_argument_ends_in_a_sentence(options, sentence):
