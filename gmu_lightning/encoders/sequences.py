@@ -154,15 +154,17 @@ class MeanPool(SequenceEncoder):
     Args:
         modality: `video` or `audio`.
         dim: each step is projected to so many numbers first, which is trained; None leaves them as they are: nothing to train.
+        bias: of the projection.
         options: of `SequenceEncoder`.
     """
 
-    def __init__(self, modality: str, dim: int | None = None, **options: Any):
+    def __init__(self, modality: str, dim: int | None = None, bias: bool = True, **options: Any):
         super().__init__(modality, dim, pretrained=dim is None, **options)
+        self.bias = bias
 
     def forward(self, inputs: SequenceInputs) -> Features:
         sequence = self.network(inputs.values)  # (B, T, dim)
         return Features(masked_mean(sequence, inputs.mask), sequence, inputs.mask)
 
     def _load(self) -> nn.Module:
-        return nn.Identity() if self._dim is None else nn.Linear(self.size, self._dim)
+        return nn.Identity() if self._dim is None else nn.Linear(self.size, self._dim, bias=self.bias)

@@ -90,6 +90,55 @@ def test_positions_are_sines_before_cosines():
     assert sinusoids(torch.zeros(1, 3, 5)).shape == (3, 5)
 
 
+def test_positions_may_count_from_one():
+    x = torch.zeros(1, 4, 6, dtype=torch.float64)
+    assert torch.equal(sinusoids(x, first=1)[:3], sinusoids(x)[1:])
+
+
+def test_a_crossmodal_transformer_counts_from_one():
+    transformer = made(Transformer, 4, layers=0, heads=1)
+    x = random(1, 3, 4)
+    expected = transformer.norm(2 * x + sinusoids(x, first=1))
+    assert torch.allclose(transformer(x, torch.ones(1, 3, dtype=torch.bool)), expected)
+
+
+def test_a_crossmodal_transformer_starts_by_the_published_rule():
+    layer = made(Transformer, 64, layers=1, heads=2).layers[0]
+    for linear, inputs, outputs in (
+        (layer.attention.query, 64, 3 * 64),  # queries, keys and values are one matrix there
+        (layer.attention.key_value, 64, 3 * 64),
+        (layer.attention.out, 64, 64),
+        (layer.feed_forward[1], 64, 256),
+        (layer.feed_forward[4], 256, 64),
+    ):
+        bound = math.sqrt(6 / (inputs + outputs))
+        assert 0.99 * bound < linear.weight.abs().max() <= bound
+        assert not linear.bias.any()
+
+
+def test_values_are_read_where_the_keys_say():
+    attention = made(Attention, 4, heads=1)
+    x, keys, values = random(1, 2, 4), random(1, 3, 4), random(1, 3, 5)[..., :4]
+    everything = torch.ones(1, 3, dtype=torch.bool)
+    k, v = attention.key_value(keys)[0, :, :4], attention.key_value(values)[0, :, 4:]
+    expected = torch.softmax(attention.query(x)[0] @ k.T / 2, dim=-1) @ v
+    assert torch.allclose(attention(x, keys, everything, values)[0], attention.out(expected))
+    assert torch.allclose(attention(x, keys, everything, keys), attention(x, keys, everything))
+
+
+def test_queries_keys_and_values_are_dropped_out_apart():
+    transformer = made(Transformer, 64, layers=1, heads=1, embedding_dropout=0.5)
+    seen = {}
+    transformer.layers[0].register_forward_pre_hook(lambda _, inputs: seen.update(zip("xmkv", inputs, strict=True)))
+    x, everything = random(1, 3, 64), torch.ones(1, 3, dtype=torch.bool)
+    transformer(x, everything, x)
+    zeros = [seen[name] == 0 for name in "xkv"]
+    assert all(0.3 < zero.double().mean() < 0.7 for zero in zeros)
+    assert not any(torch.equal(a, b) for a, b in zip(zeros, zeros[1:] + zeros[:1], strict=True))
+    transformer.eval()(x, everything, x)
+    assert seen["v"] is None
+
+
 def test_heads_that_do_not_divide_the_numbers_end_in_a_sentence():
     with pytest.raises(UserError, match=r"fusion.heads=3 does not divide 4 numbers"):
         Attention(4, heads=3)

@@ -1,4 +1,4 @@
-"""Every sequence reads every other; what is no sequence goes to the gate as it is; what is absent is read by nobody."""
+"""Every sequence reads every other; a vector goes to the gate through a projection; an absent modality is read by none."""
 
 from __future__ import annotations
 
@@ -55,27 +55,36 @@ def test_it_is_the_gate_over_what_each_has_read():
     text = text @ fusion.project["text"].weight.T  # the video is of the common size already
     crossed = fusion.crossmodal["text"]["video"](text, mask, video), fusion.crossmodal["video"]["text"](video, mask, text)
     read = [last(fusion.memory[m](x, mask), mask) for m, x in zip(("text", "video"), crossed, strict=True)]
-    expected = fusion.gmu({"text": read[0], "video": read[1], "metadata": inputs["metadata"].vector})
+    layer = fusion.project["metadata"]
+    table = inputs["metadata"].vector @ layer.weight.T + layer.bias  # with a bias, unlike a sequence's
+    expected = fusion.gmu({"text": read[0], "video": read[1], "metadata": table})
     found = fusion(inputs)
     for name in ("vector", "parts", "gates"):
         assert torch.allclose(getattr(found, name), getattr(expected, name))
 
 
-def test_what_is_no_sequence_enters_the_gate_directly():
+def test_what_is_no_sequence_enters_the_gate_through_a_projection_with_bias():
     fusion = made(())
-    gate = GMU("original", SIZES, 4, bias=True).double()
-    gate.load_state_dict(fusion.gmu.state_dict())
-    assert numbers(fusion) == numbers(gate)
+    assert numbers(fusion) == numbers(fusion.gmu) + sum(4 * d + 4 for d in SIZES.values())
+    assert fusion.gmu.sizes == dict.fromkeys(SIZES, 4)
     inputs = movies(())
-    assert torch.equal(fusion(inputs).vector, gate({m: x.vector for m, x in inputs.items()}).vector)
+    projected = {m: fusion.project[m](x.vector) for m, x in inputs.items()}
+    assert torch.equal(fusion(inputs).vector, fusion.gmu(projected).vector)
+
+
+def test_an_absent_vector_leaves_the_gradient_of_its_projection_finite():
+    fusion, inputs = made(), movies()
+    inputs["metadata"] = Features(torch.full((2, 5), float("nan"), dtype=torch.float64))
+    fusion(inputs, torch.tensor([[True, True, False]] * 2)).vector.sum().backward()
+    gradients = fusion.project["metadata"].weight.grad, fusion.project["metadata"].bias.grad
+    assert not any(gradient.any() for gradient in gradients)
 
 
 def test_a_lone_sequence_reads_itself():
     fusion, inputs = made(("video",)), movies(("video",))
     _, video, mask = inputs["video"]
     expected = last(fusion.memory["video"](video, mask), mask)
-    assert fusion.gmu.sizes == {"text": 3, "video": 4, "metadata": 5}
-    vectors = {m: x.vector for m, x in inputs.items()} | {"video": expected}
+    vectors = {m: fusion.project[m](inputs[m].vector) for m in ("text", "metadata")} | {"video": expected}
     assert torch.allclose(fusion(inputs).vector, fusion.gmu(vectors).vector)
 
 
@@ -111,3 +120,28 @@ def test_the_last_step_is_the_last_real_one():
 def test_no_layer_ends_in_a_sentence():
     with pytest.raises(UserError, match=r"fusion.layers=0: give 1 or more"):
         made(layers=0)
+
+
+def test_each_transformer_has_the_dropouts_of_what_it_reads():
+    sizes = {"text": 4, "video": 4, "audio": 4}
+    fusion = made(tuple(sizes), sizes, dropout=0.1, attention_dropout={"video": 0.0, "audio": 0.2}, embedding_dropout=0.25)
+    for m, readers in fusion.crossmodal.items():
+        for k, transformer in readers.items():
+            assert transformer.layers[0].attention.dropout == {"text": 0.1, "video": 0.0, "audio": 0.2}[k], (m, k)
+            assert transformer.dropout.p == 0.25
+            assert transformer.layers[0].dropout.p == 0.1
+    assert {memory.layers[0].attention.dropout for memory in fusion.memory.values()} == {0.1}
+    assert {memory.dropout.p for memory in fusion.memory.values()} == {0.25}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"attention_dropout": {"frames": 0.1}}, "fusion.attention_dropout names frames, which is no modality"),
+        ({"attention_dropout": {"video": 1.0}}, r"fusion.attention_dropout.video=1.0: give a probability"),
+        ({"embedding_dropout": -0.1}, r"fusion.embedding_dropout=-0.1: give a probability"),
+    ],
+)
+def test_a_dropout_that_is_none_ends_in_a_sentence(options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        made(**options)
