@@ -30,20 +30,24 @@ def keep23(movies: Mapping[str, Sequence[Movie]], audit: Audit) -> Splits:
 
 
 def mmbt(movies: Mapping[str, Sequence[Movie]], audit: Audit) -> Splits:
-    """Leave out movies labelled News, and val and test movies with a label unseen in train.
+    """Leave out movies labelled News, val and test movies with a label unseen in train, and movies without a plot.
 
-    As the code of Kiela et al. (2019, arXiv 1909.02950) does: github.com/facebookresearch/mmbt, scripts/mmimdb.py.
+    As the code of Kiela et al. (2019, arXiv 1909.02950) does: github.com/facebookresearch/mmbt, scripts/mmimdb.py, lines 32 to 42.
     """
     in_train = {genre for movie in movies["train"] if "News" not in movie.genres for genre in movie.genres}
 
     def kept(movie: Movie, split: str) -> bool:
+        kind = "dropped_genre"
         if "News" in movie.genres:
             why = "label_policy mmbt leaves out News"
         elif unseen := [genre for genre in movie.genres if genre not in in_train]:
             why = f"label_policy mmbt leaves out labels unseen in train: {', '.join(unseen)}"
+        elif "text" not in movie.content:
+            kind, why = "missing_plot", "label_policy mmbt leaves out movies without a plot"
         else:
             return True
-        audit.add(movie.id, "", split, "dropped_genre", "removed", why, by_policy=True)
+        audit.problems = [p for p in audit.problems if (p.id, p.split, p.action) != (movie.id, split, "kept_absent")]
+        audit.add(movie.id, "", split, kind, "removed", why, by_policy=True)
         return False
 
     return {split: [movie for movie in movies[split] if kept(movie, split)] for split in movies}

@@ -11,8 +11,9 @@ from gmu_lightning.movie import Movie, UserError
 
 
 def movies(**splits: list[str]) -> dict[str, list[Movie]]:
-    """`train=["Drama Short"]` is one movie of train with these genres."""
-    return {split: [Movie(f"{split}{n}", {}, tuple(g.split())) for n, g in enumerate(rows)] for split, rows in splits.items()}
+    """`train=["Drama Short"]` is one movie of train with a plot and these genres."""
+    plot = {"text": "A plot."}
+    return {split: [Movie(f"{split}{n}", plot, tuple(g.split())) for n, g in enumerate(rows)] for split, rows in splits.items()}
 
 
 def genres(splits: dict[str, list[Movie]]) -> dict[str, list[tuple[str, ...]]]:
@@ -42,6 +43,23 @@ def test_mmbt_removes_val_and_test_movies_with_a_label_unseen_in_train():
     assert {split: [m.id for m in rows] for split, rows in kept.items()} == {"train": ["train0"], "val": [], "test": ["test0"]}
     assert "Short" in audit.problems[1].detail  # seen in train only on a movie that is itself removed
     assert "Talk-Show" in audit.problems[2].detail
+
+
+def test_mmbt_removes_movies_without_a_plot_but_their_labels_count_as_seen():
+    splits = movies(train=["Drama", "Short"], val=["Short"], test=["Drama"])
+    splits["train"][1] = Movie("train1", {"image": "a poster"}, ("Short",))
+    splits["test"][0] = Movie("test0", {}, ("Drama",))
+    audit = Audit()
+    for movie, split in (("train1", "train"), ("test0", "test"), ("test0", "val")):
+        audit.add(movie, "a file", split, "missing_plot", "kept_absent", "it has no plot")
+    audit.add("test0", "a file", "test", "missing_image", "kept_absent", "no such file")
+    kept = mmbt(splits, audit)
+    assert {split: [m.id for m in rows] for split, rows in kept.items()} == {"train": ["train0"], "val": ["val0"], "test": []}
+    assert [(p.id, p.split, p.kind, p.action, p.by_policy) for p in audit.problems] == [
+        ("test0", "val", "missing_plot", "kept_absent", False),  # another movie's, of the same name
+        ("train1", "train", "missing_plot", "removed", True),
+        ("test0", "test", "missing_plot", "removed", True),
+    ]
 
 
 def test_what_a_policy_takes_away_does_not_trip_strict():
