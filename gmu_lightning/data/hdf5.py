@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gmu_lightning.data.audit import Audit
+from gmu_lightning.data.fuel import own_split
 from gmu_lightning.data.layouts import FirstUse
 from gmu_lightning.data.raw import read_split_file
 from gmu_lightning.movie import Movie, UserError
@@ -24,7 +25,8 @@ WINDOW = 512  # rows read at a time
 class Hdf5Layout:
     """`multimodal_imdb.hdf5`: `features` (N, 300), `vgg_features` (N, 4096), `genres` (N, C) with the attribute `target_names`.
 
-    The published file's rows are train, dev, test in that order; any other needs a `split.json` beside it.
+    The published file's rows are train, dev, test in that order. A file of another size has its own attribute `split`, as Fuel
+    writes it (github.com/mila-iqia/fuel, fuel/datasets/hdf5.py, line 235), or a `split.json` beside it.
 
     Raises:
         UserError: h5py is not installed, or the file is damaged, lacks a part, or comes without a split.
@@ -37,7 +39,8 @@ class Hdf5Layout:
         with _opened(path) as file:
             self.movies = [_text(name) for name in file["imdb_ids"][:]]
             self.genres = np.array(_target_names(file["genres"], path))
-        self.ids = self._split()
+            own = None if len(self.movies) == sum(PUBLISHED_SPLITS.values()) else own_split(file, path)
+        self.ids = self._split() if own is None else {split: [self.movies[n] for n in rows] for split, rows in own.items()}
         self.first = FirstUse(self.ids)
         self.row = {movie: n for n, movie in reversed(list(enumerate(self.movies)))}
 
@@ -79,7 +82,8 @@ class Hdf5Layout:
         beside = self.root.with_name("split.json")
         if not beside.is_file():
             raise UserError(
-                f"{self.root} has {len(self.movies)} movies, expected {published} or a split.json beside it: put it there."
+                f"{self.root} has {len(self.movies)} movies instead of the published {published}, no attribute split, and no "
+                'split.json beside it: put there {"train": [ids], "dev": [ids], "test": [ids]}.'
             )
         return read_split_file(beside)
 

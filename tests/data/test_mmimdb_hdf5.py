@@ -72,8 +72,64 @@ def test_vectors_and_genres_belong_to_the_id_in_any_order(path, monkeypatch, win
         assert movie.genres == tuple(genre for c, genre in enumerate(GENRES) if n >> c & 1)
 
 
-def test_another_count_needs_a_split_file(path):
-    with pytest.raises(UserError, match=r"has 10 movies, expected 25959 or a split.json beside it"):
+def own_split(path: Path, rows: list[tuple], shape: tuple = ()) -> None:
+    """Write the attribute `split`: (split, source, start, stop) or (split, source, [rows]), as Fuel does."""
+    fields = [("split", "S5"), ("source", "S12"), ("start", np.int64, shape), ("stop", np.int64, shape)]
+    fields += [("indices", h5py.special_dtype(ref=h5py.Reference)), ("available", bool, shape), ("comment", "S1")]
+    with h5py.File(path, "r+") as file:
+        table = np.zeros(len(rows), np.dtype(fields))
+        for n, (name, source, *where) in enumerate(rows):
+            start, stop = where if len(where) == 2 else (0, 0)
+            reference = h5py.Reference()
+            if len(where) == 1:
+                file[f"{name}_{source}"] = np.array(where[0])
+                reference = file[f"{name}_{source}"].ref
+            table[n] = (name.encode(), source.encode(), start, stop, reference, stop > start or len(where) == 1, b".")
+        file.attrs["split"] = table
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_file_of_another_size_has_its_own_split(path, shape):
+    places = {"train": (0, 5), "dev": (5, 7), "test": (7, 10)}
+    rows = [(name, source, *place) for name, place in places.items() for source in ("features", "genres", "vgg_features")]
+    own_split(path, [*rows, ("train", "word_grams", 0, 0)], shape)
+    split(path, [9], [8], [7])  # the file's own comes first
+    layout = Hdf5Layout(path)
+    found = {name: [int(movie.id) for movie in layout.read(name, Audit())] for name in SPLITS}
+    assert found == {"train": [0, 1, 2, 3, 4], "val": [5, 6], "test": [7, 8, 9]}
+
+
+def test_a_split_may_list_its_rows(path):
+    own_split(path, [("train", "features", [4, 0, 2]), ("val", "features", 5, 6), ("test", "features", 6, 8)])
+    assert [int(movie.id) for movie in Hdf5Layout(path).read("train", Audit())] == [4, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([("train", "features", 0, 5), ("dev", "features", 5, 7)], "has no rows for test, only train, dev"),
+        ([("train", "features", 0, 5), ("dev", "features", 5, 7), ("test", "features", 7, 11)], "the rows 7 to 11, and the file has 10"),
+        ([("train", "features", [0, -1])], "the rows -1 to 0, and the file has 10"),
+        ([("train", "features", 0, 5), ("train", "genres", 0, 6)], "gives train other rows in genres than elsewhere"),
+        ([("train", "features", 0, 0)], "has no rows for train, only nothing"),
+    ],
+)
+def test_a_split_of_its_own_that_does_not_fit_is_refused(path, rows, sentence):
+    own_split(path, rows)
+    with pytest.raises(UserError, match=f"its attribute split .*{sentence}"):
+        Hdf5Layout(path)
+
+
+@pytest.mark.parametrize("value", ["train", np.arange(3), np.zeros(2, np.dtype([("split", "S5"), ("start", int)]))])
+def test_a_split_of_its_own_that_is_no_table_is_refused(path, value):
+    with h5py.File(path, "r+") as file:
+        file.attrs["split"] = value
+    with pytest.raises(UserError, match="has no rows of split, source, start, stop: expected the table"):
+        Hdf5Layout(path)
+
+
+def test_another_count_needs_a_split(path):
+    with pytest.raises(UserError, match=r"has 10 movies instead of the published 25959, no attribute split, and no split.json"):
         Hdf5Layout(path)
 
 
