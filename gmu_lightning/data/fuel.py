@@ -17,8 +17,8 @@ EXPECTED = "the table that fuel's H5PYDataset.create_split_array makes of train,
 def own_split(file: Any, path: Path) -> dict[str, list[int]] | None:
     """Return the rows of each split, or None where the file has no attribute `split`.
 
-    A row of the attribute gives a split, a source (a data set of the file) and its rows: `start` to `stop`, or those that the
-    data set behind the reference `indices` lists. All sources of one split must have the same rows.
+    A row of the attribute gives a split, a source (a data set of the file), and the source's rows in this split. They are
+    `start` to `stop`, or the list behind the reference `indices`. All sources of one split must have the same rows.
 
     Raises:
         UserError: the attribute is no such table, lacks a split, names rows that the file lacks, or disagrees with itself.
@@ -40,7 +40,9 @@ def own_split(file: Any, path: Path) -> dict[str, list[int]] | None:
         name, source = _word(entry["split"]), _word(entry["source"])
         rows = _rows(file, entry, names, f"{path}: its attribute split gives {name} {source}", count)
         if found.setdefault(name, rows) != rows:
-            raise UserError(f"{path}: its attribute split gives {name} other rows in {source} than elsewhere: expected {EXPECTED}.")
+            raise UserError(
+                f"{path}: its attribute split gives {name} other rows in {source} than elsewhere: expected {EXPECTED}."
+            )
     return {split: _rows_of(split, found, path) for split in SPLITS}
 
 
@@ -62,8 +64,8 @@ def _rows_of(split: str, found: dict[str, list[int]], path: Path) -> list[int]:
     rows = next((found[name] for name in FILE_NAMES[split] if name in found), None)
     if not rows:
         raise UserError(
-            f"{path}: its attribute split has no rows for {' or '.join(FILE_NAMES[split])}, only {', '.join(found) or 'nothing'}: "
-            f"expected {EXPECTED}."
+            f"{path}: its attribute split has no rows for {' or '.join(FILE_NAMES[split])}, "
+            f"only for {', '.join(found) or 'nothing'}: expected {EXPECTED}."
         )
     return rows
 

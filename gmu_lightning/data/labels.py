@@ -32,7 +32,7 @@ def keep23(movies: Mapping[str, Sequence[Movie]], audit: Audit) -> Splits:
 def mmbt(movies: Mapping[str, Sequence[Movie]], audit: Audit) -> Splits:
     """Leave out movies labelled News, val and test movies with a label unseen in train, and movies without a plot.
 
-    As the code of Kiela et al. (2019, arXiv 1909.02950) does: github.com/facebookresearch/mmbt, scripts/mmimdb.py, lines 32 to 42.
+    As the code of Kiela et al. (2019, arXiv 1909.02950) does: github.com/facebookresearch/mmbt, scripts/mmimdb.py, lines 32-42.
     """
     in_train = {genre for movie in movies["train"] if "News" not in movie.genres for genre in movie.genres}
 

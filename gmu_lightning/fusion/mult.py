@@ -16,9 +16,9 @@ from gmu_lightning.movie import MODALITIES, Features, Fused, UserError
 class MulTGMU(Fusion):
     """h = GMU over m of r_m, r_m = last step of S_m [C_mk (x_m, x_k) for every other sequence k].
 
-    A sequence x_m is projected to D; the crossmodal transformer C_mk reads x_k from x_m (Tsai et al. 2019, arXiv 1906.00295);
-    what it read of the others, side by side, passes a transformer S_m that reads itself. A modality without a sequence enters the
-    GMU as W_m x_m + b_m, of size D. A lone sequence has nothing to read but itself: S_m (x_m). An absent modality is no key to
+    A sequence x_m is projected to D. The crossmodal transformer C_mk reads x_k from x_m (Tsai et al. 2019, arXiv 1906.00295).
+    Its results for all k, side by side, pass a transformer S_m that reads itself. A modality without a sequence enters the GMU as
+    W_m x_m + b_m, of size D. A lone sequence has nothing to read but itself: S_m (x_m). An absent modality is no key to
     anyone.
     Rodriguez-Bribiesca et al. 2021, "Multimodal Weighted Fusion of Transformers for Movie Genre Classification", MAI workshop at
     NAACL. Their residual block between GMU and classifier is left out, so that contributions are exact.

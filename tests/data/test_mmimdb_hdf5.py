@@ -107,11 +107,14 @@ def test_a_split_may_list_its_rows(path):
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        ([("train", "features", 0, 5), ("dev", "features", 5, 7)], "has no rows for test, only train, dev"),
-        ([("train", "features", 0, 5), ("dev", "features", 5, 7), ("test", "features", 7, 11)], "the rows 7 to 11, and the file has 10"),
+        ([("train", "features", 0, 5), ("dev", "features", 5, 7)], "has no rows for test, only for train, dev"),
+        (
+            [("train", "features", 0, 5), ("dev", "features", 5, 7), ("test", "features", 7, 11)],
+            "the rows 7 to 11, and the file has 10",
+        ),
         ([("train", "features", [0, -1])], "the rows -1 to 0, and the file has 10"),
         ([("train", "features", 0, 5), ("train", "genres", 0, 6)], "gives train other rows in genres than elsewhere"),
-        ([("train", "features", 0, 0)], "has no rows for train, only nothing"),
+        ([("train", "features", 0, 0)], "has no rows for train, only for nothing"),
     ],
 )
 def test_a_split_of_its_own_that_does_not_fit_is_refused(path, rows, sentence):

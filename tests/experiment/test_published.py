@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from math import prod
-from pathlib import Path
 from textwrap import wrap
 from typing import Any, NamedTuple
 
@@ -88,7 +87,9 @@ def header_of(preset: str) -> str:
 
 def listed(rows: list[Row]) -> str:
     """The header's list of differences."""
-    found = [line for row in rows if row.difference for line in wrap(row.difference, 128, initial_indent="- ", subsequent_indent="  ")]
+    found = [
+        line for row in rows if row.difference for line in wrap(row.difference, 128, initial_indent="- ", subsequent_indent="  ")
+    ]
     return "\n".join([TITLE, *(f"# {line}" for line in found)])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gmu_lightning.fusion import GMU, MulTGMU
+from gmu_lightning.fusion import MulTGMU
 from gmu_lightning.fusion.mult import last
 from gmu_lightning.movie import Features, UserError
 
