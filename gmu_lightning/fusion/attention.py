@@ -95,7 +95,7 @@ class Transformer(nn.Module):
     """sqrt(D) x + positions, pre-norm layers, LayerNorm: reads itself, or at every layer another sequence that stays as it is.
 
     The crossmodal transformer of Tsai et al. 2019 (arXiv 1906.00295), as in the code of Rodriguez-Bribiesca et al. 2021
-    (github.com/IsaacRodgz/multimodal-transformers-movies). Positions count from 1 (position_embedding.py, line 11). Weights start
+    (github.com/IsaacRodgz/multimodal-transformers-movies). Positions count from 1 (position_embedding.py, line 21). Weights start
     by Glorot's rule, and biases at 0 (transformer.py, line 191; multihead_attention.py, line 42).
 
     Args:

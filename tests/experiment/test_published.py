@@ -45,7 +45,7 @@ def table() -> dict[str, list[Row]]:
 
 
 def _row(line: str) -> Row | None:
-    if not line.startswith("|") or line.startswith(("| setting", "|---")):
+    if not line.startswith("|") or line.startswith(("| setting |", "|---")):
         return None
     setting, published, here, source, difference = (cell.strip() for cell in line.strip("|\n").split("|"))
     return Row(setting, yaml.safe_load(published), yaml.safe_load(here), source, difference)
