@@ -26,6 +26,13 @@ def choices_of(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
 
 
+@cache
+def node_of(group: str, choice: str | None) -> Mapping[str, Any]:
+    """Return what a YAML of our own groups holds, without its defaults composed; nothing where there is no such file."""
+    path = conf_folder() / group / f"{choice}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}
+
+
 def checked_as_data(config: Mapping[str, Any], where: Path) -> None:
     """A stranger's configuration is data: it may name the classes that our own groups name, and nothing else.
 

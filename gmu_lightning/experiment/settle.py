@@ -12,6 +12,7 @@ from copy import deepcopy
 from typing import Any
 
 from gmu_lightning.data.store import Store
+from gmu_lightning.experiment.conf import node_of
 from gmu_lightning.experiment.hardware import multiplies_bfloat16
 from gmu_lightning.movie import MODALITIES, Senseless, UserError
 
@@ -47,6 +48,7 @@ def settle(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict
             raise Senseless(
                 f"modalities={settled['modalities']} names {modality}, which has no encoder: choose among {', '.join(encoders)}"
             )
+    settled["fusion"] = _own_options(settled.get("fusion") or {}, choices)
     settled["encoder"] = {m: _settled_encoder(dict(encoders[m]), m) for m in chosen}
     tuned = fine_tuned(settled)
     _fill(settled["scheduler"], share=WARM_UP if tuned else 0.0, decay="linear" if tuned else "constant")
@@ -65,6 +67,13 @@ def settle(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict
         if choice is not None and not group.startswith("hydra/") and (not group.startswith("encoder/") or group in keep)
     }
     return settled
+
+
+def _own_options(fusion: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return the fusion's options without those that a preset sets for its own fusion and that the chosen one lacks."""
+    own, preset = node_of("fusion", choices.get("fusion")), node_of("experiment", choices.get("experiment"))
+    foreign = {key for key in preset.get("fusion", {}) if own and key not in own}
+    return {key: value for key, value in fusion.items() if key not in foreign}
 
 
 def modalities_of(word: str) -> tuple[str, ...]:

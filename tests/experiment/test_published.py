@@ -134,6 +134,17 @@ def leaves(node: dict[str, Any], before: str = "") -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("preset", ["arevalo2017", "lecture_moviescope", "mult_gmu"])
+@pytest.mark.parametrize("choice", ["bottleneck", "lmf", "mean", "mmbt"])
+def test_a_preset_gives_another_fusion_the_options_that_it_has(preset, choice):
+    own = set(OmegaConf.load(conf_folder() / "fusion" / f"{choice}.yaml"))
+    node = settled(f"experiment={preset}", f"fusion={choice}")["fusion"]
+    assert set(node) == own
+    if preset == "lecture_moviescope":
+        assert node.get("bias", False) is False
+        assert node["dim"] == 768
+
+
 @pytest.mark.parametrize(("variant", "parameters"), [("original", 10_223_616), ("hier", 8_454_144), ("softmax", 5_505_024)])
 def test_lecture_moviescope_has_the_published_parameters(variant, parameters):
     config = settled("experiment=lecture_moviescope", f"fusion=gmu_{variant}")
