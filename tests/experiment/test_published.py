@@ -8,7 +8,9 @@ from math import prod
 from textwrap import wrap
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -159,9 +161,16 @@ def test_lecture_moviescope_has_the_published_parameters(variant, parameters):
     assert numbers(video.network) + numbers(fusion) == parameters
 
 
-def _frames() -> Any:
-    import numpy as np
+def test_mult_gmu_has_the_published_parameters():
+    """Those of the published class, without its encoders, residual block, classifier and unused projection of text."""
+    sizes = {"text": 768, "video": 4096, "audio": 768, "image": 4096, "metadata": 312}
+    encoders = {m: _Vector(size, m in ("text", "video", "audio")) for m, size in sizes.items()}
+    with torch.device("meta"):
+        fusion = build.build_fusion(settled("experiment=mult_gmu"), encoders)
+    assert numbers(fusion) == 672_471_552
 
+
+def _frames() -> Any:
     return np.zeros((2, 4096), np.float32)
 
 
