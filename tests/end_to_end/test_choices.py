@@ -50,7 +50,7 @@ def test_every_fusion_is_trained_and_what_it_can_tell_is_recorded(fusion, train)
     run = train(f"fusion={fusion}", f"modalities={modalities}", "trainer.max_epochs=1", *transformer)
     test, metrics = run.predictions("test"), run.metrics
     columns = pq.read_schema(run / "predictions/test.parquet").names
-    exact = fusion in ("none", "mean", "concat", "sum", "mult_gmu", "bottleneck") or fusion.startswith("gmu_")
+    exact = fusion in ("none", "mean", "concat", "sum", "self_gate", "mult_gmu", "bottleneck") or fusion.startswith("gmu_")
     gated = fusion in ("mean", "mult_gmu") or fusion.startswith("gmu_")
     assert metrics["contributions_exact"] is exact
     assert any(name.startswith("contribution/") for name in columns) is exact
