@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from gmu_lightning.encoders.preparing import Unlearned
@@ -24,11 +24,23 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # no format whose decod
 MOST_PIXELS = 500_000_000
 HUGE_PIXELS = 16_000_000  # beyond it a JPEG is decoded at a fraction of its size, and one poster at a time
 LONGEST_STRIP = 16  # times its width; the middle of a longer one is looked at
+AT_ONCE = 1 << 20  # pixels converted at once, so that only the poster and its copy in RGB are large
+MOST_TEXT = 64 << 20  # unpacked bytes of a PNG's colour profile or text
+ORIENTATION, SIDEWAYS = 0x0112, 5  # EXIF's tag; from this value on width and height are exchanged
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
 class PosterPreparation(Unlearned):
-    """A poster is stored as uint8 (height, width, 3), resized and cropped as timm's evaluation transform does.
+    """Store a poster as uint8 (height, width, 3): upright, resized and cropped as timm's evaluation transform does.
 
     Attributes:
         size: (height, width).
@@ -50,7 +62,12 @@ class PosterPreparation(Unlearned):
 
     @property
     def fingerprint(self) -> str:
-        """Size, crop and interpolation."""
+        """Hash of everything that determines a stored poster: its look, and that it is upright."""
+        return digest(["upright", self.look])
+
+    @property
+    def look(self) -> str:
+        """Size, crop, interpolation and mode, which a trailer's frames have as well."""
         return digest(["poster", asdict(self)])
 
     def store(self, content: Any) -> np.ndarray:
@@ -94,29 +111,48 @@ class PosterPreparation(Unlearned):
 
 @contextmanager
 def _decoded(content: Path | bytes, enough: tuple[int, int]) -> Iterator[Image.Image]:
-    """The poster in RGB, at its own size or, if that is huge and the format can, at a smaller one of at least `enough`."""
-    try:
-        image = _opened(content)
-    except Exception as error:
-        raise _unusable(error) from error
-    with image:
-        pixels = image.width * image.height
-        if pixels > MOST_PIXELS:
-            raise BadContent("oversize_image", f"{image.width} x {image.height} pixels, more than {MOST_PIXELS // 10**6} million")
-        huge = pixels > HUGE_PIXELS
-        with _ONE_HUGE if huge else nullcontext():
-            try:
-                if huge:
-                    image.draft(image.mode, enough)
-                image.load()
-                rgb = _rgb(image)
-            except Exception as error:
-                raise _unusable(error) from error
-            yield rgb
+    """Decode a poster in RGB, upright.
+
+    It has its own size or, if that is huge and the format can, a smaller one of at least `enough`.
+    """
+    with _larger_texts():
+        try:
+            image = _opened(content)
+        except Exception as error:
+            raise _unusable(error) from error
+        with image:
+            pixels = image.width * image.height
+            if pixels > MOST_PIXELS:
+                size = f"{image.width} x {image.height}"
+                raise BadContent("oversize_image", f"{size} pixels, more than {MOST_PIXELS // 10**6} million")
+            huge = pixels > HUGE_PIXELS
+            with _ONE_HUGE if huge else nullcontext():
+                try:
+                    upright = _upright(image, enough if huge else None)
+                except Exception as error:
+                    raise _unusable(error) from error
+                yield upright
 
 
 _ONE_HUGE = threading.Lock()
 _OPENING = threading.Lock()
+_READING: list[tuple[int, int]] = []  # an entry for each poster being read: Pillow's own limits on texts
+
+
+@contextmanager
+def _larger_texts() -> Iterator[None]:
+    """Raise Pillow's global limits on a PNG's colour profile and texts while posters are being read."""
+    with _OPENING:
+        limits = _READING[0] if _READING else (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
+        _READING.append(limits)
+        PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MOST_TEXT
+    try:
+        yield
+    finally:
+        with _OPENING:
+            _READING.pop()
+            if not _READING:
+                PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = limits
 
 
 def _opened(content: Path | bytes) -> Image.Image:
@@ -129,15 +165,50 @@ def _opened(content: Path | bytes) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
+def _upright(image: Image.Image, enough: tuple[int, int] | None) -> Image.Image:
+    """Load an image in RGB, turned as its EXIF data ask for; a huge one at a size of at least `enough`.
+
+    The image itself is closed once it is copied, so that no more than two copies are in memory.
+    """
+    if enough is not None:
+        image.draft(image.mode, enough if _orientation(image) < SIDEWAYS else enough[::-1])
+    image.load()
+    turn = TURNS.get(_orientation(image))  # 1 for a TIFF, which Pillow has turned while loading
+    rgb = _rgb(image)
+    if rgb is not image:
+        image.close()
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 (upright) where there is none."""
+    try:
+        found = image.getexif().get(ORIENTATION)
+    except Exception:  # damaged EXIF data fail in every way there is, and the pixels are sound
+        return 1
+    return found if isinstance(found, int) else 1
+
+
 def _rgb(image: Image.Image) -> Image.Image:
-    """Three channels of 8 bits: what is transparent shows white, 16 bits keep their upper half."""
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((values >> 8 if values.max(initial=0) > 255 else values).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        coloured = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    """Convert to three channels of 8 bits: transparent parts show white, 16 bits keep their upper half."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    shift = 8 if image.mode.startswith("I") and image.getextrema()[1] > 255 else 0  # type: ignore[operator]
+    rgb = Image.new("RGB", image.size)
+    rows = max(1, AT_ONCE // image.width)
+    for top in range(0, image.height, rows):
+        rgb.paste(_rgb_strip(image.crop((0, top, image.width, min(top + rows, image.height))), shift), (0, top))
+    return rgb
+
+
+def _rgb_strip(strip: Image.Image, shift: int) -> Image.Image:
+    """Convert a few rows of an image to RGB; whole numbers lose their lower `shift` bits."""
+    if strip.mode.startswith("I"):
+        strip = Image.fromarray((np.asarray(strip).astype(np.int64) >> shift).clip(0, 255).astype(np.uint8))
+    if strip.has_transparency_data:
+        coloured = strip.convert("RGBA")
+        strip = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
+    return strip.convert("RGB")
 
 
 def _middle(image: Image.Image) -> Image.Image:
@@ -155,6 +226,8 @@ def _unusable(error: Exception) -> BadContent:
         return error
     if isinstance(error, UnidentifiedImageError):
         return BadContent("unreadable_image", f"empty, or no image in one of the formats {', '.join(FORMATS)}")
+    if "MAX_TEXT" in str(error):
+        return BadContent("unreadable_image", f"a PNG whose colour profile or text has more than {MOST_TEXT >> 20} MB")
     truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
     detail = str(error) or type(error).__name__
     return BadContent("truncated_image" if truncated else "unreadable_image", detail.replace("\n", " ")[:200])

@@ -70,7 +70,7 @@ class FramePreparation(OfTrailers):
     @property
     def fingerprint(self) -> str:
         """The weights, what they want a frame to look like, which frames, and the dtype."""
-        look = [*self.network.identity, self.network.recipe.preparation.fingerprint]
+        look = [*self.network.identity, self.network.recipe.preparation.look]
         return digest(["frames", decoding.VERSION, *look, self.rate, self.seconds, self.dtype])
 
     def check(self) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from gmu_lightning.encoders import posters as module
 from gmu_lightning.encoders.posters import PosterPreparation
@@ -79,6 +81,88 @@ def test_sixteen_bits_keep_their_upper_half():
 def test_what_is_transparent_shows_white(kind):
     image = Image.new("RGBA", (40, 40), (200, 0, 0, 0))
     assert (PREPARATION.store(saved(image.convert(kind))) == 255).all()
+
+
+UNDO = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # EXIF's orientation: the Image.Transpose that a file with it went through
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_poster_is_turned_as_its_exif_data_ask(kind, orientation):
+    upright = noise(60, 90)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = upright.transpose(Image.Transpose(UNDO[orientation])) if orientation > 1 else upright
+    lossless = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(kind, {})
+    stored = PREPARATION.store(saved(turned, kind, exif=exif, **lossless)).astype(int)
+    assert np.abs(stored - PREPARATION.store(saved(upright))).max() <= (4 if kind == "JPEG" else 0)
+
+
+def test_a_huge_poster_that_lies_on_its_side_is_decoded_large_enough(monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    poster = saved(noise(1200, 800), "JPEG", exif=exif)
+    monkeypatch.setattr(module, "HUGE_PIXELS", 100)
+    with module._decoded(poster, (150, 400)) as decoded:
+        assert decoded.size == (400, 600)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0nothing", b"\xff" * 40])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_data_cost_nothing_but_the_turn(exif):
+    assert np.array_equal(PREPARATION.store(saved(noise(40, 60), exif=exif)), PREPARATION.store(saved(noise(40, 60))))
+
+
+def test_a_png_with_a_large_colour_profile_or_text_is_read(monkeypatch):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("history", "x" * 2_000_000, zip=True)
+    text.add_itxt("note", "y" * 2_000_000, zip=True)
+    poster = noise(40, 60)
+    large = saved(poster, icc_profile=bytes(3_000_000), pnginfo=text)
+    assert np.array_equal(PREPARATION.store(large), PREPARATION.store(saved(poster)))
+    monkeypatch.setattr(module, "MOST_TEXT", 2_500_000)
+    with pytest.raises(BadContent, match="a PNG whose colour profile or text has more than 2 MB"):
+        PREPARATION.store(large)
+
+
+def test_pillows_own_limits_on_texts_hold_again_afterwards():
+    limits = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(PREPARATION.store, [saved(noise(400, 600), icc_profile=bytes(1_200_000))] * 32))
+    assert limits == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "P", "RGB", "LA"])
+def test_strips_of_a_poster_are_converted_as_the_whole_is(monkeypatch, mode):
+    values = np.asarray(noise(50, 70))
+    image = Image.fromarray(values[:, :, 0].astype(np.uint16) * 257) if mode == "I;16" else noise(50, 70).convert(mode)
+    options = {"transparency": 3} if mode == "P" else {}
+    whole = PREPARATION.store(saved(image, **options))
+    monkeypatch.setattr(module, "AT_ONCE", 150)
+    assert np.array_equal(PREPARATION.store(saved(image, **options)), whole)
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from gmu_lightning.encoders.posters import PosterPreparation
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+PosterPreparation((64, 64)).store(Path(sys.argv[1]))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.parametrize("mode", ["I;16", "P"])
+def test_a_large_png_takes_at_most_eight_bytes_a_pixel(tmp_path, mode):
+    width, height = 5000, 3200
+    values = (np.arange(width * height, dtype=np.uint32) % 65_521).astype(np.uint16).reshape(height, width)
+    image = Image.fromarray(values if mode == "I;16" else (values >> 8).astype(np.uint8))
+    if mode == "P":
+        image.putpalette(list(range(256)) * 3)
+    image.save(tmp_path / "a.png", compress_level=1, **({"transparency": bytes(100)} if mode == "P" else {}))
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "a.png")]
+    peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert peak <= 8 * width * height + 20_000_000  # a strip and what decoders themselves need
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
@@ -162,6 +246,10 @@ def test_the_fingerprint_is_size_crop_interpolation_and_mode():
         PosterPreparation((32, 32), mode="squash"),
     ]
     assert len({variant.fingerprint for variant in variants}) == len(variants)
+
+
+def test_posters_stored_before_they_were_turned_have_another_fingerprint():
+    assert PREPARATION.fingerprint != PREPARATION.look
 
 
 def test_a_huge_jpeg_is_decoded_at_a_fraction_of_its_size_and_a_small_one_whole(monkeypatch):

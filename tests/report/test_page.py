@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, f1_score
 from torchmetrics.functional.classification import binary_calibration_error
@@ -444,9 +447,15 @@ def test_the_page_is_written_beside_the_others(runs, tmp_path):
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
-def test_a_poster_that_cannot_be_read_is_none(tmp_path):
-    from PIL import Image
+def test_a_poster_is_shown_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(tmp_path / "side.jpg", exif=exif)
+    shown = base64.b64decode((thumbnail(tmp_path / "side.jpg") or "").partition(",")[2])
+    assert Image.open(io.BytesIO(shown)).size == (40, 60)
 
+
+def test_a_poster_that_cannot_be_read_is_none(tmp_path):
     Image.new("RGB", (300, 450), "red").save(tmp_path / "good.jpeg")
     (tmp_path / "bad.jpeg").write_bytes(b"no picture")
     assert thumbnail(tmp_path / "good.jpeg").startswith("data:image/jpeg;base64,")

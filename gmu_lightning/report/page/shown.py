@@ -32,11 +32,11 @@ class Shown:
 
 def thumbnail(poster: Path) -> str | None:
     """A poster small enough for a page of many, as a `data:` address; None where it cannot be read, which the audit tells."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(poster) as image:
-            small = image.convert("RGB")
+            small = ImageOps.exif_transpose(image).convert("RGB")
             small.thumbnail((WIDTH, 2 * WIDTH))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # a damaged PNG is a SyntaxError
         return None
