@@ -23,6 +23,7 @@ KINDS = {
     "shared_image": "the poster of another movie",
     "bad_array": "a damaged array",
     "refused_pickle": "a pickle that holds more than arrays",
+    "bad_cell": "a cell that does not fit its column",
     "missing_video": "no video",
     "missing_audio": "no audio",
     "missing_metadata": "no metadata",

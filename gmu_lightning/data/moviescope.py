@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from gmu_lightning.data.answers import refuse_answers, verdicts
 from gmu_lightning.data.audit import Audit, kind_of_missing
 from gmu_lightning.data.jsonl import SplitFiles
 from gmu_lightning.data.layouts import check_choices
@@ -26,7 +27,7 @@ from gmu_lightning.data.moviescope_layout import (
 )
 from gmu_lightning.data.raw import genres_of
 from gmu_lightning.data.store import Store
-from gmu_lightning.data.tables import read_table, refuse_answers, verdicts
+from gmu_lightning.data.tables import read_table
 from gmu_lightning.movie import MODALITIES, BadContent, Movie, UserError
 
 
@@ -117,7 +118,7 @@ class Moviescope(MovieData):
         """Every id of the split, in its order: yielded, or in the audit as removed.
 
         `content["text"]` is the plot (str); the image, video and audio are an `ArrayFile` or a poster's or trailer's Path;
-        `content["metadata"]` is a vector, or a table's row (dict).
+        `content["metadata"]` is a vector, or a table's row (dict of cells).
         """
         for line in self.splits.read(split, audit):
             content = {}
@@ -158,7 +159,8 @@ class Moviescope(MovieData):
                 )
             return MatrixRows(Matrices(root / name))
         table = read_table(root / name, self.leave_out)
-        refuse_answers(table, {line.id: _genres(line.record) for line in self.splits.lines["train"]}, root / name)
+        genres = {line.id: _genres(line.record) for line in self.splits.lines["train"]}
+        refuse_answers(table, genres, root / name, self.leave_out)
         told = verdicts(next(iter(table.values())))
         if told:
             self.warnings.append(

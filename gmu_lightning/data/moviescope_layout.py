@@ -140,7 +140,7 @@ class TableRows:
     name: str
 
     def content(self, line: Line, split: str) -> dict[str, Any]:
-        """{column: number, word, list of words, or None}"""
+        """{column: cell}, as `cells.read` has them"""
         row = self.table.get(line.id)
         if row is None or all(cell is None for cell in row.values()):
             raise BadContent("missing_metadata", "it has no row" if row is None else "its row is empty")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -13,16 +12,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from gmu_lightning import cells
 from gmu_lightning.encoders.vector import VectorPreparation, finite
 from gmu_lightning.movie import BadContent, UserError
 
-Cell = float | tuple[str, ...]  # a number, or one word or several
-LARGEST = float(np.finfo(np.float32).max)
+LEFT_OUT = "left out"
 
 
 @dataclass(frozen=True)
 class TablePreparation:
-    """A row {column: number, word, list of words, or None} becomes numbers; an array is a row that is numbers already.
+    """Turn a row {column: cell} into numbers; an array is a row that is numbers already.
 
     Attributes:
         min_count: words that fewer movies of train have are one word, `other`.
@@ -36,8 +35,8 @@ class TablePreparation:
 
     @property
     def fingerprint(self) -> str:
-        """How rare a word may be."""
-        return f"scikit-learn table {self.min_count}"
+        """How rare a word may be, and how columns are read."""
+        return f"table of typed columns {self.min_count}"
 
     @property
     def size(self) -> int:
@@ -64,9 +63,28 @@ class TablePreparation:
         return replace(self, learned=VectorPreparation(self.modality).restored(state) if arrays else Table.restored(state))
 
     def store(self, content: Any) -> np.ndarray:
-        """One row -> float32 (size,). Raises BadContent where a value is not what its column holds, or all are missing."""
+        """One row -> float32 (size,). Raises BadContent where nothing in it fits its column."""
         known = self._known
         return known.store(content) if isinstance(known, VectorPreparation) else known.numbers(self._row(content))
+
+    def columns(self, contents: Sequence[Any]) -> dict[str, dict[str, Any]]:
+        """Return for each column of the contents how it is read, and which cells are filled and which do not fit.
+
+        Returns:
+            {column: {"read_as", "why", "words", "filled": [row, ...], "unfit": {row: why}}}; nothing of arrays.
+        """
+        known = self._known
+        if isinstance(known, VectorPreparation):
+            return {}
+        found: dict[str, dict[str, Any]] = {}
+        for n, content in enumerate(contents):
+            for name, cell in _filled(content or {}).items():
+                column = found.setdefault(name, {**known.reading(name), "filled": [], "unfit": {}})
+                column["filled"].append(n)
+                why = known.unfit(name, cell) if column["read_as"] != LEFT_OUT else ""
+                if why:
+                    column["unfit"][n] = why
+        return found
 
     def batch(self, rows: Sequence[np.ndarray | None], training: bool) -> Tensor:
         """(B, size) float32, zeros where absent."""
@@ -88,15 +106,17 @@ class TablePreparation:
 class Table:
     """What scikit-learn learned from train's rows: a number for each pair of a column and what is said of it.
 
-    A number is standardised; where it is missing train's median stands in, and `<column> missing` is 1. A word is 1 where the
-    movie has it; any word that train has too seldom, or never, is `<column> other`. What is the same for all of train's movies
-    says nothing and is left out. `missing` and `other` are said here, since scikit-learn has neither for lists of words.
+    A column holds numbers where more than half of train's cells in it are numbers, else words; a cell that does not fit is
+    missing. A number is standardised; where it is missing train's median stands in, and `<column> missing` is 1. A word is 1
+    where the movie has it; any word that train has too seldom, or never, is `<column> other`. Values that are the same for
+    all of train's movies are left out. scikit-learn has neither `missing` nor `other` for lists of words.
 
     Attributes:
-        medians: of each column that holds numbers alone.
+        medians: of each column that holds numbers.
         words: of each other column, those that enough movies of train have, and how many have them.
         said: (column, "" or " missing" or " other" or "=word") of each number, in the order of `DictVectorizer`.
         mean, scale: of each number, as `StandardScaler` has them; 0 and 1 but for a column's own number.
+        left_out: the reason why a column of train is not used, for each such column.
     """
 
     medians: dict[str, float]
@@ -104,27 +124,24 @@ class Table:
     said: Sequence[tuple[str, str]] = ()
     mean: Sequence[float] = ()
     scale: Sequence[float] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def fitted(cls, rows: Iterable[Mapping[str, Any]], min_count: int) -> Table:
-        """A row that holds what no table can hold is left out here, and refused when it is stored."""
+        """Decide each column's type, and learn what its cells become, from train's rows alone."""
         from sklearn.feature_extraction import DictVectorizer
         from sklearn.feature_selection import VarianceThreshold
         from sklearn.preprocessing import StandardScaler
 
-        sound: list[dict[str, Cell]] = []
-        for row in rows:
-            with suppress(BadContent):
-                sound.append(_cells(row))
+        filled = list(map(_filled, rows))
         columns: dict[str, list[Any]] = {}
-        for name, cell in chain.from_iterable(cells.items() for cells in sound):
+        for name, cell in chain.from_iterable(row.items() for row in filled):
             columns.setdefault(name, []).append(cell)
-        medians = {name: float(np.median(column)) for name, column in columns.items() if {*map(type, column)} == {float}}
-        words = {name: _frequent(column, min_count) for name, column in columns.items() if name not in medians}
-        table = cls(medians, words)
+        medians, words, left_out = _typed(columns, min_count)
+        table = cls(medians, words, left_out=left_out)
         vectorizer, varies = DictVectorizer(sparse=False), VarianceThreshold()
         try:
-            numbers = varies.fit_transform(vectorizer.fit_transform([table._said(cells) for cells in sound]))
+            numbers = varies.fit_transform(vectorizer.fit_transform([table._said(row) for row in filled]))
         except ValueError as nothing:
             raise UserError(
                 "the metadata of all movies of train are the same, or there are none; choose other modalities"
@@ -132,7 +149,9 @@ class Table:
         said = vectorizer.restrict(varies.get_support()).feature_names_
         scaler, own = StandardScaler().fit(numbers), [what == "" for _, what in said]
         mean, scale = np.where(own, scaler.mean_, 0.0), np.where(own, scaler.scale_, 1.0)
-        return replace(table, said=said, mean=mean.tolist(), scale=scale.tolist())
+        used = {column for column, _ in said}
+        same = {name: "it is the same for all movies of train" for name in (*medians, *words) if name not in used}
+        return replace(table, said=said, mean=mean.tolist(), scale=scale.tolist(), left_out=left_out | same)
 
     @property
     def size(self) -> int:
@@ -155,10 +174,28 @@ class Table:
 
     def numbers(self, row: Mapping[str, Any]) -> np.ndarray:
         """One row -> float32 (size,); columns that train has not are ignored. Raises BadContent."""
-        cells = _cells(row)
-        if not cells.keys() & (self.medians.keys() | self.words.keys()):
-            raise BadContent("missing_metadata", "no column that train has holds a value")
-        return finite((self._vectorizer.transform(self._said(cells))[0] - self.mean) / self.scale, "float32")
+        filled = _filled(row)
+        if not any(name in filled and not self.unfit(name, filled[name]) for name in (*self.medians, *self.words)):
+            raise BadContent("missing_metadata", "no column that train has holds a value that fits it")
+        return finite((self._vectorizer.transform(self._said(filled))[0] - self.mean) / self.scale, "float32")
+
+    def reading(self, name: str) -> dict[str, Any]:
+        """Return how a column is read (`numbers`, `words`, `left out`), why it is left out, and how many words it has."""
+        if name not in (*self.medians, *self.words) or name in self.left_out:
+            return {"read_as": LEFT_OUT, "why": self.left_out.get(name, "no movie of train has it"), "words": None}
+        if name in self.medians:
+            return {"read_as": "numbers", "why": None, "words": None}
+        return {"read_as": "words", "why": None, "words": len(self.words[name])}
+
+    def unfit(self, name: str, value: Any) -> str:
+        """Return why a cell does not fit its column, in a clause; an empty string where it does, or is missing."""
+        cell = cells.read(value)
+        if isinstance(cell, dict):
+            shown = next(iter(cell.values()), "")
+            return f"{shown[: cells.EXCERPT]} is neither a number, nor text, nor a list of texts or of objects with a name"
+        if cell is not None and name in self.medians and cells.number(cell) is None:
+            return f"{', '.join(cells.words(cell))[: cells.EXCERPT]} is no number that single precision holds"
+        return ""
 
     @cached_property
     def _vectorizer(self) -> Any:
@@ -166,50 +203,39 @@ class Table:
 
         return DictVectorizer(sparse=False, sort=False).fit([dict.fromkeys(self.said, 0.0)])
 
-    def _said(self, cells: Mapping[str, Cell]) -> dict[tuple[str, str], float]:
-        """What is not 0 of a row. Raises BadContent where words stand in a column of numbers."""
-        said = {(name, " missing"): 1.0 for name in [*self.medians, *self.words] if name not in cells}
+    def _said(self, filled: Mapping[str, cells.Cell]) -> dict[tuple[str, str], float]:
+        """Return what is not 0 of a row."""
+        said: dict[tuple[str, str], float] = {}
         for name, median in self.medians.items():
-            cell = cells.get(name, median)
-            if not isinstance(cell, float):
-                raise BadContent("bad_array", f"column {name}: {', '.join(cell)} is no number")
-            said[name, ""] = cell
-        for name, words in self.words.items():
-            said |= {(name, f"={word}" if word in words else " other"): 1.0 for word in _words(cells.get(name))}
+            found = cells.number(filled.get(name))
+            said[name, ""] = median if found is None else found
+            if found is None:
+                said[name, " missing"] = 1.0
+        for name, frequent in self.words.items():
+            found_words = cells.words(filled.get(name))
+            said |= {(name, f"={word}" if word in frequent else " other"): 1.0 for word in found_words}
+            if not found_words:
+                said[name, " missing"] = 1.0
         return said
 
 
-def _frequent(column: Sequence[Cell], min_count: int) -> dict[str, int]:
-    counts = Counter(chain.from_iterable(set(_words(cell)) for cell in column))
-    return {word: count for word, count in sorted(counts.items()) if count >= min_count}
+def _filled(row: Mapping[str, Any]) -> dict[str, cells.Cell]:
+    """Return the cells of a row that are not empty."""
+    return {str(name): cell for name, value in row.items() if (cell := cells.read(value)) is not None}
 
 
-def _cells(row: Mapping[str, Any]) -> dict[str, Cell]:
-    """What is there of a row. Raises BadContent."""
-    read = ((str(name), _cell(str(name), value)) for name, value in row.items())
-    return {name: cell for name, cell in read if cell is not None}
-
-
-def _cell(name: str, value: Any) -> Cell | None:
-    """A value as read; NaN, blank text and an empty list are None. Raises BadContent where it is something else altogether."""
-    if isinstance(value, list | tuple):
-        return tuple(word for part in value for word in _words(_cell(name, part))) or None
-    if isinstance(value, str):
-        return (value.strip(),) if value.strip() else None
-    if value is None:
-        return None
-    if not isinstance(value, bool | int | float | np.number | np.bool_):
-        raise BadContent("bad_array", f"column {name} holds {type(value).__name__}; expected a number, text or a list of texts")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = np.inf
-    if abs(number) > LARGEST:
-        raise BadContent("bad_array", f"column {name} is not finite in single precision")
-    return None if np.isnan(number) else number
-
-
-def _words(cell: Cell | None) -> tuple[str, ...]:
-    if cell is None:
-        return ()
-    return cell if isinstance(cell, tuple) else (str(cell),)
+def _typed(
+    columns: Mapping[str, Sequence[cells.Cell]], min_count: int
+) -> tuple[dict[str, float], dict[str, dict[str, int]], dict[str, str]]:
+    """Return the medians of columns of numbers, the frequent words of the others, and why some are left out."""
+    medians, words, left_out = {}, {}, {}
+    for name, column in columns.items():
+        found = [number for cell in column if (number := cells.number(cell)) is not None]
+        if 2 * len(found) > len(column):
+            medians[name] = float(np.median(found))
+        elif 2 * sum(isinstance(cell, dict) for cell in column) > len(column):
+            left_out[name] = "most of its cells hold objects without a name, or lists that cannot be read"
+        else:
+            counts = Counter(chain.from_iterable(set(cells.words(cell)) for cell in column))
+            words[name] = {word: count for word, count in sorted(counts.items()) if count >= min_count}
+    return medians, words, left_out

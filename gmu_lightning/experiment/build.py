@@ -16,6 +16,7 @@ from gmu_lightning.data.store import Column, Store, prepared
 from gmu_lightning.encoders.backends import Encoding
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.memory import remember_in
+from gmu_lightning.encoders.tables import TablePreparation
 from gmu_lightning.experiment.conf import choices_of, conf_folder
 from gmu_lightning.experiment.settle import modalities_of
 from gmu_lightning.features import FeatureColumn, encoded, features_of
@@ -144,6 +145,8 @@ def prepare_column(data: MovieData, modality: str, encoder: Encoder, store: Stor
     contents, digests = data.contents(modality), data.digests[modality]
     column = prepared(store, modality, contents, digests, data.in_train, encoder.preparation, fitted)
     data.note_unusable(modality, column.bad)
+    if isinstance(column.preparation, TablePreparation):
+        data.note_cells(modality, column.preparation.columns(contents))
     return column
 
 

@@ -19,7 +19,7 @@ from gmu_lightning.experiment import build, robustness
 from gmu_lightning.experiment.allocator import keep_pages
 from gmu_lightning.experiment.conf import checked_as_data
 from gmu_lightning.experiment.results import predict, split_scores
-from gmu_lightning.experiment.train import device_of, quiet_libraries
+from gmu_lightning.experiment.train import device_of, quiet_libraries, say_audit
 from gmu_lightning.files import write_json
 from gmu_lightning.lightning import pl
 from gmu_lightning.metrics import tune_per_genre, tune_threshold
@@ -65,6 +65,9 @@ def evaluate(
     quiet_libraries()
     checkpoint = _checkpoint(run / "checkpoints/best.ckpt")
     data, model = restored(config, checkpoint, store)
+    for sentence in data.warnings:
+        print(f"warning: {sentence}", file=sys.stderr)
+    say_audit(data)
     about = checkpoint["gmu_lightning"]
     collector = callbacks.SplitPredictions(tuple(about["genres"]), tuple(about["modalities"]), data.ids, data.fingerprint)
     deprived = None if robustness_seed is None else robustness.deprived(model, data, split, robustness_seed)
@@ -74,6 +77,7 @@ def evaluate(
     predictions.write(folder / f"predictions/{split}.parquet")
     scores = split_scores(predictions, model, rules)
     write_json(folder / "metrics.json", {f"{split}/{name}": value for name, value in scores.items()})
+    write_json(folder / "audit.json", data.audit_report())
     print(f"{split} micro F1 {scores['f1_micro']:.4f}, micro AP {scores['ap_micro']:.4f}, {scores['movies']} movies, in {folder}")
     if deprived is not None:
         study = deprived.study(run.folder.resolve().name, predictions)

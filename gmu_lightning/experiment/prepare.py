@@ -22,13 +22,13 @@ def prepare(config: Mapping[str, Any], folder: Path) -> None:
     quiet_libraries()
     store = Store.of(config["store"])
     data = build.build_data(config, store)
-    for sentence in data.warnings:
-        print(f"warning: {sentence}", file=sys.stderr)
     for modality in modalities_of(config["modalities"]):
         encoder = build.make(config["encoder"][modality])
         column = build.prepare_column(data, modality, encoder, store)
         print(f"{modality}: {int(column.present.sum())} of {len(data.movies)} movies, in {store.root / 'columns' / column.key}")
     data.leave_out_unusable()
+    for sentence in data.warnings:
+        print(f"warning: {sentence}", file=sys.stderr)
     report = data.audit_report()
     write_json(folder / "audit.json", report)
     save(genre_distribution(report["genres"]), folder / "genres")

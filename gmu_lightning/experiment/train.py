@@ -221,9 +221,9 @@ def device_of(config: Mapping[str, Any]) -> torch.device:
 
 
 def say_audit(data: MovieData) -> None:
-    """What is wrong with the data, in a few lines."""
+    """Print how a table's columns are read, and what is wrong with the data, in a few lines."""
     if not os.environ.get(QUIET):
-        for line in data.audit.summary():
+        for line in (*data.columns_summary(), *data.audit.summary()):
             print(line, file=sys.stderr)
 
 

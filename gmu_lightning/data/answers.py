@@ -1,0 +1,197 @@
+"""Columns of a table that tell the answer: by their name, measured on train, or because an audience spoke there."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gmu_lightning.cells import number, words
+from gmu_lightning.data.tables import Table
+from gmu_lightning.movie import UserError
+
+ANSWERS = re.compile(
+    r"(?:(?:movie|film|target|main|primary|true)_)?(?:labels?|category|categories)(?:_of_(?:the_)?(?:movies?|films?))?"
+)
+SAME = 0.95  # of train's movies: a column that agrees with a genre, or with all genres, this often tells them
+SKILL = 0.2  # of a constant answer's errors: 95 % of the movies lack a rare genre, so to agree with these is no knowledge
+FEWEST = 5  # movies that have the genre, and that lack it: fewer agree with some word by chance
+NAMED = 5  # columns in a sentence
+# Of genres in one cell; names may have a blank, a slash or an ampersand in them, so the last are tried last.
+SEPARATORS = [rf"[\[\]{{}}()'\"|,;\t{more}]+" for more in ("", "/+&", r"/+&\s")]
+PARTS = re.compile(SEPARATORS[-1])
+
+VERDICTS = {
+    *("score", "scores", "rating", "ratings", "vote", "votes", "voted", "voters", "metascore", "popularity", "popular", "likes"),
+    *("review", "reviews", "reviewers", "critic", "critics", "gross", "grossed", "grosses", "revenue", "revenues", "boxoffice"),
+    *("tomatometer", "tomato", "tomatoes", "rotten", "metacritic", "letterboxd", "audience", "award", "awards", "oscar"),
+    *("oscars", "nominations", "nominated", "wins", "won", "profit", "profits", "earnings", "takings", "admissions", "tickets"),
+    *("views", "viewers", "watched", "downloads", "rank", "ranking", "favorites", "favourites", "roi"),
+}
+TWO_WORDS = ({"box", "office"}, {"opening", "weekend"})
+RUN_TOGETHER = re.compile(
+    r".{3,}(?:score|ratings?|votes|reviews|revenue|likes|popularity|gross)|(?:vote|rating|review)(?:average|avg|count|num|mean)"
+)
+AGE_LIMITS = {"content", "mpaa", "age"}  # a content rating is no verdict
+
+
+class Telling(NamedTuple):
+    """A column that agrees with a genre, and how: `what` of it stands where the genre does, or where it does not."""
+
+    column: str
+    genre: str
+    what: str
+    inverse: bool
+    agreement: float
+
+    def __str__(self) -> str:
+        where = f"where {self.genre} does{' not' if self.inverse else ''}"
+        return f"tells {self.genre} ({self.what} stands {where} in {100 * self.agreement:.1f} % of train)"
+
+
+def refuse_answers(
+    table: Table, genres: Mapping[str, Sequence[str]], path: Path, left_out: Sequence[str] = (), key: str = "data.leave_out"
+) -> None:
+    """Raise UserError where columns tell the genres: by their names, or because train shows it.
+
+    Args:
+        genres: of the movies of train, by id; no other split is looked at.
+        left_out: columns that were left out already, which the sentence repeats.
+    """
+    known = {id: names for id, names in genres.items() if names and id in table}
+    why: dict[str, str] = {}
+    for name in next(iter(table.values()), {}):
+        column = {id: table[id][name] for id in known}
+        if _named_like_genres(name):
+            why[name] = "is named like the answer"
+        elif _same_as_genres(column, known):
+            why[name] = "holds the movies' genres"
+        elif told := telling(name, list(column.values()), list(known.values())):
+            why[name] = str(told)
+    if why:
+        named = [f"column {name} {reason}" for name, reason in list(why.items())[:NAMED]]
+        more = f" and {len(why) - NAMED} more" if len(why) > NAMED else ""
+        them = "them" if len(why) > 1 else "it"
+        listed = ",".join(name if re.fullmatch(r"[\w ./-]+", name) else f'"{name}"' for name in (*left_out, *why))
+        raise UserError(f"{path}: {', '.join(named)}{more}, so nothing is learned from {them}: set {key}=[{listed}].")
+
+
+def telling(name: str, column: Sequence[Any], genres: Sequence[Sequence[str]]) -> Telling | None:
+    """Find the genre that a column agrees with best, or None where it agrees with none.
+
+    A value of the column, an element of its lists, whether it is filled, or a number's being large or small agrees with a
+    genre where both go together in `SAME` of the movies, and fail each other at most `SKILL` times as often as the genre's
+    commoner side alone would. A rare genre (fewer than `FEWEST` movies) counts only where column or value bear its name.
+    """
+    vocabulary = list(dict.fromkeys(genre for names in genres for genre in names))
+    has = np.array([[genre in names for genre in vocabulary] for names in genres], bool).reshape(len(genres), len(vocabulary))
+    best: Telling | None = None
+    for what, word, marked in _marks(column, has):
+        errors = np.count_nonzero(has ^ marked[:, None], axis=0)  # (C,)
+        for inverse, wrong in ((False, errors), (True, len(has) - errors)):
+            for c in np.flatnonzero(_agrees(wrong, has)).tolist():
+                agreement = 1 - float(wrong[c]) / len(has)
+                rare = min(has[:, c].sum(), (~has[:, c]).sum()) < FEWEST
+                if (not rare or _alike(vocabulary[c], name, word)) and (best is None or best.agreement < agreement):
+                    best = Telling(name, vocabulary[c], what, inverse, agreement)
+    return best
+
+
+def verdicts(columns: Iterable[str]) -> list[str]:
+    """Return the columns that carry the audience's verdict, by their names: nobody knows it before a movie is out."""
+    return [name for name in columns if _is_verdict(name)]
+
+
+def _is_verdict(name: str) -> bool:
+    found = _words(name)
+    if AGE_LIMITS & found:
+        return False
+    if VERDICTS & found or any(pair <= found for pair in TWO_WORDS):
+        return True
+    return any(RUN_TOGETHER.fullmatch(word) for word in found)
+
+
+def _agrees(wrong: np.ndarray, has: np.ndarray) -> np.ndarray:
+    """Return whether so many errors (..., C) are few: beside all movies, and beside a constant answer's errors."""
+    constant = np.minimum(has.sum(0), (~has).sum(0))
+    return (constant > 0) & (wrong <= (1 - SAME) * len(has) + 1e-9) & (wrong <= SKILL * constant + 1e-9)
+
+
+def _marks(column: Sequence[Any], has: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yield what may be true of a cell, the word in it if it is one, and of which movies it is: (N,) bool.
+
+    Nothing is yielded that is true of too many movies, or too few, to agree with a genre.
+    """
+    filled = np.array([cell is not None for cell in column], bool)
+    yield "any value", "", filled
+    sizes = np.arange(len(column) + 1)[:, None]
+    possible = (_agrees(abs(sizes - has.sum(0)), has) | _agrees(abs(sizes - (~has).sum(0)), has)).any(1)
+    for word, those in _rows_of_words(column).items():
+        if possible[len(those)]:
+            marked = np.zeros(len(column), bool)
+            marked[those] = True
+            yield f"value {word[:40]}", word, marked
+    numbers = np.array([found if (found := number(cell)) is not None else np.nan for cell in column], float)
+    if 2 * np.isfinite(numbers).sum() > filled.sum():
+        for compare, side in ((np.greater_equal, "more"), (np.less_equal, "less")):
+            for limit in _limits(numbers, has, side == "more"):
+                yield f"a number of {limit:g} or {side}", "", compare(numbers, limit)
+
+
+def _rows_of_words(column: Sequence[Any]) -> dict[str, list[int]]:
+    """Return the rows in which a word stands: as a cell, as an element of a list, or as a part of either."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for n, cell in enumerate(column):
+        text = "\n".join(words(cell)).casefold()
+        for word in {*text.split("\n"), *PARTS.split(text)} - {""}:
+            rows[word].append(n)
+    return rows
+
+
+def _limits(numbers: np.ndarray, has: np.ndarray, more: bool) -> list[float]:
+    """Return the numbers for which to be as large (or as small) agrees with a genre, or with its lack."""
+    order = np.argsort(numbers, kind="stable")[: int(np.isfinite(numbers).sum())]  # NaN stands last
+    order = order[::-1] if more else order
+    values = numbers[order]
+    ends = np.flatnonzero(np.append(values[1:] != values[:-1], True)) if len(values) else np.zeros(0, int)
+    wrong = (ends + 1)[:, None] + has.sum(0) - 2 * np.cumsum(has[order], axis=0)[ends]
+    return values[ends[(_agrees(wrong, has) | _agrees(len(has) - wrong, has)).any(1)]].tolist()
+
+
+def _alike(genre: str, *names: str) -> bool:
+    """Whether a name is the genre's, or ends with it, as `is_western` does."""
+    wanted = re.sub(r"[\W_]+", "", genre.casefold())
+    return bool(wanted) and any(re.sub(r"[\W_]+", "", name.casefold()).endswith(wanted) for name in names)
+
+
+def _words(name: str) -> set[str]:
+    """`imdbScore`, `IMDBScore`, `imdb_score` -> {imdb, score}"""
+    return set(_snake(name).split("_"))
+
+
+def _snake(name: str) -> str:
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return re.sub(r"[^a-z]+", "_", apart.casefold()).strip("_")
+
+
+def _named_like_genres(name: str) -> bool:
+    return bool({"genre", "genres"} & _words(name)) or ANSWERS.fullmatch(_snake(name)) is not None
+
+
+def _same_as_genres(column: Mapping[str, Any], genres: Mapping[str, Sequence[str]]) -> bool:
+    both = [(cell, genres[id]) for id, cell in column.items() if isinstance(cell, str | list)]
+    return bool(both) and sum(_tells(cell, names) for cell, names in both) >= SAME * len(both)
+
+
+def _tells(cell: Any, genres: Sequence[str]) -> bool:
+    """Whether a cell lists exactly these genres, in whatever order and however they are set apart."""
+    text = " | ".join(cell) if isinstance(cell, list) else cell
+    for separators in SEPARATORS:
+        found = {part.strip().casefold() for part in re.split(separators, text)} - {""}
+        if found == {genre.casefold() for genre in genres}:
+            return True
+    return False

@@ -1,0 +1,176 @@
+"""Columns that tell the genres are refused, by name and measured; those that an audience filled are pointed out."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gmu_lightning.data.answers import refuse_answers, telling, verdicts
+from gmu_lightning.movie import UserError
+
+GENRES = {"1": ("Drama", "War"), "2": ("Comedy",), "3": ("Sci-Fi", "Drama"), "4": ()}
+NAMES = ("Drama", "Comedy", "Horror", "Western")
+
+
+@pytest.mark.parametrize(
+    "name", ["genre", "Genres", "movie_genre", "genreList", "main genre 1", "label", "Labels", "movie_category", "categories"]
+)
+def test_a_column_named_like_the_answer_is_refused(name):
+    with pytest.raises(UserError) as error:
+        refuse_answers({"1": {"year": 1.0, name: "x"}}, GENRES, Path("metadata.csv"))
+    assert str(error.value) == (
+        f"metadata.csv: column {name} is named like the answer, so nothing is learned from it: set data.leave_out=[{name}]."
+    )
+
+
+@pytest.mark.parametrize("name", ["year", "record label", "general", "budget_category_id", "degenre"])
+def test_a_column_that_is_only_named_alike_is_not(name):
+    refuse_answers({"1": {name: "x"}}, GENRES, Path("metadata.csv"))
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["Drama|War", "Comedy", "Sci-Fi|Drama"],
+        ["war, drama", "COMEDY", "Drama; Sci-Fi"],
+        ["War / Drama", "Comedy", "Drama & Sci-Fi"],
+        ["Drama War", "Comedy", "Drama Sci-Fi"],
+        ["['War', 'Drama']", "['Comedy']", "{Drama, Sci-Fi}"],
+        [["War", "Drama"], ["Comedy"], ["Drama", "Sci-Fi"]],
+    ],
+)
+def test_a_column_that_holds_the_genres_is_refused_whatever_its_name_and_order(cells):
+    table = {id: {"about": cell} for id, cell in zip("1234", [*cells, "Western"], strict=True)}
+    with pytest.raises(UserError, match=r"column about holds the movies' genres, .* set data.leave_out=\[about\]"):
+        refuse_answers(table, GENRES, Path("metadata.csv"))
+
+
+def test_a_genre_may_have_blanks_and_ampersands_in_its_name():
+    genres = {"1": ("Action & Adventure", "War"), "2": ("Science Fiction",)}
+    with pytest.raises(UserError, match="holds the movies' genres"):
+        refuse_answers({"1": {"about": "War, Action & Adventure"}, "2": {"about": "Science Fiction"}}, genres, Path("m.csv"))
+
+
+@pytest.mark.parametrize(("wrong", "told"), [(0, True), (5, True), (6, False), (50, False)])
+def test_a_column_that_often_differs_from_the_genres_is_no_answer(wrong, told):
+    genres = {str(n): ("Drama",) for n in range(100)}
+    table: dict[str, Any] = {str(n): {"about": "War" if n < wrong else "Drama"} for n in range(100)}
+    table["test movie"] = {"about": "Drama"}
+    if told:
+        with pytest.raises(UserError, match="holds the movies' genres"):
+            refuse_answers(table, genres, Path("metadata.csv"))
+    else:
+        refuse_answers(table, genres, Path("metadata.csv"))
+
+
+def movies(count: int = 100, share: float = 0.3) -> list[tuple[str, ...]]:
+    """So many movies, the first `share` of which are dramas; each has one other genre beside."""
+    r = random.Random(0)
+    return [(*(("Drama",) if n < share * count else ()), r.choice(NAMES[1:])) for n in range(count)]
+
+
+def flags(genres: list[tuple[str, ...]], wrong: int, yes: Any = 1.0, no: Any = 0.0) -> list[Any]:
+    """Whether a movie is a drama, but for so many movies, spread evenly."""
+    flipped = {n * len(genres) // wrong for n in range(wrong)} if wrong else set()
+    return [yes if ("Drama" in names) != (n in flipped) else no for n, names in enumerate(genres)]
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"),
+    [
+        (1.0, 0.0),
+        ("1", "0"),
+        ("True", "False"),
+        ("yes", None),
+        (None, "x"),
+        (0.0, 1.0),
+        (["a", "18"], ["a", "35"]),
+        ("about 18", "about 35"),
+        (0.93, 0.11),
+    ],
+)
+@pytest.mark.parametrize(("wrong", "refused"), [(0, True), (5, True), (6, False)])
+def test_a_column_that_agrees_with_a_genre_in_95_percent_is_found_whatever_it_holds(yes, no, wrong, refused):
+    genres = movies()
+    told = telling("x", flags(genres, wrong, yes, no), genres)
+    assert (told is not None) == refused
+    if told:
+        assert (told.genre, round(told.agreement, 9)) == ("Drama", 1 - wrong / 100)
+
+
+def test_a_number_that_is_large_for_a_genre_alone_tells_it():
+    r, genres = random.Random(0), movies()
+    told = telling("x", [("Drama" in names) + r.random() for names in genres], genres)
+    assert told is not None and told.genre == "Drama" and told.what.endswith("or more")
+
+
+@pytest.mark.parametrize(("share", "wrong", "refused"), [(0.06, 1, True), (0.06, 2, False), (0.94, 1, True), (0.94, 2, False)])
+def test_agreement_counts_beside_what_a_constant_would_reach(share, wrong, refused):
+    genres = movies(100, share)
+    assert (telling("x", flags(genres, wrong), genres) is not None) == refused
+
+
+@pytest.mark.parametrize("share", [0.03, 0.97])
+def test_a_column_that_hardly_varies_does_not_tell_a_rare_or_common_genre(share):
+    genres = movies(100, share)
+    column = ["en"] * 97 + ["fr"] * 3
+    assert telling("language", random.Random(1).sample(column, 100), genres) is None
+
+
+def test_a_word_that_only_the_few_movies_of_a_rare_genre_have_is_chance_unless_it_is_the_genres_name():
+    genres = movies(100, 0.03)
+    assert telling("director", flags(genres, 0, "Ann", "Bo"), genres) is None
+    assert telling("is_drama", flags(genres, 0), genres) is not None
+    assert telling("keywords", flags(genres, 0, ["Drama"], ["x"]), genres) is not None
+
+
+def test_unique_words_and_numbers_tell_nothing():
+    r, genres = random.Random(0), movies()
+    assert telling("title", [f"Film {n}" for n in range(100)], genres) is None
+    assert telling("year", [float(r.randint(1950, 2010)) for _ in genres], genres) is None
+    assert telling("cast", [[f"a{r.randrange(300)}" for _ in range(9)] for _ in genres], genres) is None
+    assert telling("empty", [None] * 100, genres) is None
+
+
+def test_every_column_that_tells_is_named_with_its_genre_and_how_to_leave_it_out():
+    genres = {str(n): names for n, names in enumerate(movies())}
+    table: dict[str, Any] = {
+        id: {"year": 1990.0 + int(id) % 7, **{f"g{k}, {g}": float(g in names) for k, g in enumerate(NAMES)}}
+        for id, names in genres.items()
+    }
+    with pytest.raises(UserError) as error:
+        refuse_answers(table, genres, Path("metadata.csv"), ["title"])
+    assert str(error.value).startswith(
+        "metadata.csv: column g0, Drama tells Drama (value 1 stands where Drama does in 100.0 % of train), column g1, Comedy "
+    )
+    assert str(error.value).endswith(
+        'nothing is learned from them: set data.leave_out=[title,"g0, Drama","g1, Comedy","g2, Horror","g3, Western"].'
+    )
+
+
+def test_movies_of_other_splits_have_no_say():
+    genres = {str(n): names for n, names in enumerate(movies())}
+    table: dict[str, Any] = {id: {"x": float("Drama" in names)} for id, names in genres.items()}
+    table |= {f"test {n}": {"x": float(n % 2)} for n in range(500)}
+    with pytest.raises(UserError, match="column x tells Drama"):
+        refuse_answers(table, genres, Path("metadata.csv"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("imdb_score", "imdbVotes", "IMDBScore", "averageRating", "Metascore", "popularity", "vote_average", "voteaverage"),
+        *("num_voted_users", "num_user_for_reviews", "num_critic_for_reviews", "movie_facebook_likes", "gross", "revenue"),
+        *("boxOffice", "box office", "tomatoUserMeter", "opening_weekend", "imdbrating", "worldwide gross", "awards", "numVotes"),
+    ],
+)
+def test_what_an_audience_said_or_paid_is_found_by_its_name(name):
+    assert verdicts(["year", name]) == [name]
+
+
+def test_what_is_known_before_is_no_verdict():
+    known = ["content_rating", "mpaaRating", "age rating", "scorer", "year", "budget", "cast", "critical_mass_studio", "runtime"]
+    assert verdicts(known) == []
