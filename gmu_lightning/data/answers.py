@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,6 +72,9 @@ def refuse_answers(
             why[name] = "holds the movies' genres"
         elif told := telling(name, list(column.values()), list(known.values())):
             why[name] = str(told)
+        elif meant := meanings(list(column.values()), list(known.values())):
+            first = [f"{value[:40]} means {genre}" for value, genre in list(meant.items())[:3]]
+            why[name] = f"tells the genres ({', '.join(first)}{', ...' if len(meant) > 3 else ''})"
     if why:
         named = [f"column {name} {reason}" for name, reason in list(why.items())[:NAMED]]
         more = f" and {len(why) - NAMED} more" if len(why) > NAMED else ""
@@ -99,6 +102,33 @@ def telling(name: str, column: Sequence[Any], genres: Sequence[Sequence[str]]) -
                 if (not rare or _alike(vocabulary[c], name, word)) and (best is None or best.agreement < agreement):
                     best = Telling(name, vocabulary[c], what, inverse, agreement)
     return best
+
+
+def meanings(column: Sequence[Any], genres: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Return {value: genre} of a column that holds a movie's main genre, by name or as a code; nothing of any other.
+
+    A value means a genre where at least `FEWEST` movies have it, nearly all of these have the genre, and few movies at large
+    do. A column is one of main genres where nearly all of its cells, and half of train, have such a value.
+    """
+    rows = [(word.casefold(), n) for n, cell in enumerate(column) for word in set(words(cell))]
+    having: dict[str, list[int]] = defaultdict(list)
+    for word, n in rows:
+        having[word].append(n)
+    shares = {genre: count / len(genres) for genre, count in Counter(g for names in genres for g in names).items()}
+    found: dict[str, str] = {}
+    meant: set[int] = set()
+    for word, those in having.items():
+        counts = Counter(genre for n in those for genre in genres[n])
+        implied = [g for g, count in counts.items() if shares[g] < SAME and _nearly_all(count, len(those), shares[g])]
+        if implied and len(those) >= FEWEST:
+            found[word] = max(implied, key=lambda genre: counts[genre])
+            meant.update(those)
+    filled = sum(cell is not None for cell in column)
+    return found if meant and len(meant) >= max(SAME * filled, len(column) / 2) else {}
+
+
+def _nearly_all(count: int, of: int, share: float) -> bool:
+    return 1 - count / of <= min(1 - SAME, SKILL * (1 - share)) + 1e-9
 
 
 def verdicts(columns: Iterable[str]) -> list[str]:

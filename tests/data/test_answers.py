@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gmu_lightning.data.answers import refuse_answers, telling, verdicts
+from gmu_lightning.data.answers import meanings, refuse_answers, telling, verdicts
 from gmu_lightning.movie import UserError
 
 GENRES = {"1": ("Drama", "War"), "2": ("Comedy",), "3": ("Sci-Fi", "Drama"), "4": ()}
@@ -127,12 +127,31 @@ def test_a_word_that_only_the_few_movies_of_a_rare_genre_have_is_chance_unless_i
     assert telling("keywords", flags(genres, 0, ["Drama"], ["x"]), genres) is not None
 
 
+@pytest.mark.parametrize("codes", [{}, {"Drama": 18.0, "Comedy": 35.0, "Horror": 27.0, "Western": 37.0}])
+def test_a_column_of_main_genres_is_found_by_name_or_code(codes):
+    r = random.Random(1)
+    genres = [tuple(r.sample(NAMES, 2)) for _ in range(100)]
+    column = [codes.get(main := r.choice(names), main) for names in genres]
+    assert telling("x", column, genres) is None
+    assert set(meanings(column, genres).values()) == set(NAMES)
+    with pytest.raises(UserError, match=r"column x tells the genres \(\w+ means \w+, \w+ means \w+, \w+ means \w+, \.\.\.\)"):
+        table = {str(n): {"x": cell} for n, cell in enumerate(column)}
+        refuse_answers(table, {str(n): names for n, names in enumerate(genres)}, Path("m"))
+
+
+def test_a_language_that_most_movies_have_means_no_genre_even_where_most_have_the_genre_too():
+    genres = [("Drama",) if n % 33 else ("Comedy",) for n in range(100)]
+    assert meanings(["en"] * 95 + ["fr"] * 5, genres) == {}
+    assert meanings(["x"] * 5 + [None] * 95, [("War",)] * 5 + genres[5:]) == {}
+
+
 def test_unique_words_and_numbers_tell_nothing():
     r, genres = random.Random(0), movies()
     assert telling("title", [f"Film {n}" for n in range(100)], genres) is None
     assert telling("year", [float(r.randint(1950, 2010)) for _ in genres], genres) is None
     assert telling("cast", [[f"a{r.randrange(300)}" for _ in range(9)] for _ in genres], genres) is None
     assert telling("empty", [None] * 100, genres) is None
+    assert meanings([[f"a{r.randrange(30)}" for _ in range(9)] for _ in genres], genres) == {}
 
 
 def test_every_column_that_tells_is_named_with_its_genre_and_how_to_leave_it_out():
