@@ -165,7 +165,7 @@ class MovieData(pl.LightningDataModule):
         """Return a line for each way in which columns of a table are read, such as `columns read as numbers: year, budget`."""
         ways: dict[str, list[str]] = {}
         for name, column in self.cells.items():
-            known = column["why"] if column["words"] is None else f"{column['words']} words"
+            known = column["why"] if column["words"] is None else f"{column['words']} word{'s' * (column['words'] != 1)}"
             ways.setdefault(column["read_as"], []).append(f"{name} ({known})" if known else name)
         return [f"columns {'' if way == 'left out' else 'read as '}{way}: {', '.join(names)}" for way, names in ways.items()]
 
@@ -200,8 +200,8 @@ class MovieData(pl.LightningDataModule):
             lost = [f"{unfit[s]} of {filled[s]} in {s}" for s in SPLITS if 10 * unfit[s] > filled[s]]
             if lost:
                 self.warnings.append(
-                    f"bad_cell: column {name} of {modality} is read as {column['read_as']}, as most of its cells in train are; "
-                    f"cells that do not fit are missing ({', '.join(lost)}), and audit.json names them."
+                    f"bad_cell: column {name} of {modality} is read as {column['read_as']}, by the majority of the train split "
+                    f"it was learned from; cells that do not fit are missing ({', '.join(lost)}), and audit.json names them."
                 )
 
     def leave_out_unusable(self) -> None:

@@ -149,9 +149,9 @@ class Table:
         said = vectorizer.restrict(varies.get_support()).feature_names_
         scaler, own = StandardScaler().fit(numbers), [what == "" for _, what in said]
         mean, scale = np.where(own, scaler.mean_, 0.0), np.where(own, scaler.scale_, 1.0)
-        used = {column for column, _ in said}
-        same = {name: "it is the same for all movies of train" for name in (*medians, *words) if name not in used}
-        return replace(table, said=said, mean=mean.tolist(), scale=scale.tolist(), left_out=left_out | same)
+        unused = {*medians, *words} - {column for column, _ in said}
+        left_out |= {name: _why_unused(columns[name], min_count) for name in sorted(unused)}
+        return replace(table, said=said, mean=mean.tolist(), scale=scale.tolist(), left_out=left_out)
 
     @property
     def size(self) -> int:
@@ -239,3 +239,13 @@ def _typed(
             counts = Counter(chain.from_iterable(set(cells.words(cell)) for cell in column))
             words[name] = {word: count for word, count in sorted(counts.items()) if count >= min_count}
     return medians, words, left_out
+
+
+def _why_unused(column: Sequence[cells.Cell], min_count: int) -> str:
+    """Return why a column of train says nothing of its movies."""
+    found = list(map(cells.words, column))
+    if len(set(found)) == 1:
+        return "it is the same for all movies of train"
+    return (
+        f"no word of it stands in {min_count} movies of train, as {next(filter(None, found), ('',))[0][: cells.EXCERPT]} does not"
+    )

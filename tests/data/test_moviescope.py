@@ -345,7 +345,7 @@ def test_the_audit_has_how_each_column_was_read_and_every_cell_that_did_not_fit(
         ("3019", "metadata.jsonl", "val", "bad_cell", "kept", "column budget: five is no number that single precision holds")
     ]
     assert [warning for warning in data.warnings if warning.startswith("bad_cell")] == [
-        "bad_cell: column budget of metadata is read as numbers, as most of its cells in train are; "
+        "bad_cell: column budget of metadata is read as numbers, by the majority of the train split it was learned from; "
         "cells that do not fit are missing (1 of 2 in val), and audit.json names them."
     ]
     assert data.columns_summary() == [

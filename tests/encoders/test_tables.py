@@ -173,6 +173,14 @@ def test_how_each_column_is_read_and_which_cells_do_not_fit_is_known_of_all_cont
     assert TablePreparation().fit([np.ones(2)]).columns([np.ones(2)]) == {}
 
 
+def test_a_column_whose_words_are_all_rare_is_left_out_for_that_reason():
+    learned = fitted([{"budget": f"${n},000", "year": n, "same": "x"} for n in range(9)], min_count=2).learned
+    assert learned.left_out == {
+        "budget": "no word of it stands in 2 movies of train, as $0,000 does not",
+        "same": "it is the same for all movies of train",
+    }
+
+
 def test_a_table_learned_before_columns_could_be_left_out_is_restored():
     state = fitted().state()
     del state["left_out"]
