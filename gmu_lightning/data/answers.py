@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gmu_lightning.cells import number, words
-from gmu_lightning.data.tables import Table
 from gmu_lightning.movie import UserError
 
 ANSWERS = re.compile(
@@ -48,13 +47,18 @@ class Telling(NamedTuple):
     inverse: bool
     agreement: float
 
+    @property
+    def rank(self) -> tuple[float, bool]:
+        """The closer agreement counts more; of equals, where the genre is rather than where it is not."""
+        return self.agreement, not self.inverse
+
     def __str__(self) -> str:
         where = f"where {self.genre} does{' not' if self.inverse else ''}"
         return f"tells {self.genre} ({self.what} stands {where} in {100 * self.agreement:.1f} % of train)"
 
 
 def refuse_answers(
-    table: Table, genres: Mapping[str, Sequence[str]], path: Path, left_out: Sequence[str] = (), key: str = "data.leave_out"
+    table: Mapping[str, Mapping[str, Any]], genres: Mapping[str, Sequence[str]], path: Path, left_out: Sequence[Any] = ()
 ) -> None:
     """Raise UserError where columns tell the genres: by their names, or because train shows it.
 
@@ -79,8 +83,8 @@ def refuse_answers(
         named = [f"column {name} {reason}" for name, reason in list(why.items())[:NAMED]]
         more = f" and {len(why) - NAMED} more" if len(why) > NAMED else ""
         them = "them" if len(why) > 1 else "it"
-        listed = ",".join(name if re.fullmatch(r"[\w ./-]+", name) else f'"{name}"' for name in (*left_out, *why))
-        raise UserError(f"{path}: {', '.join(named)}{more}, so nothing is learned from {them}: set {key}=[{listed}].")
+        listed = ",".join(name if re.fullmatch(r"[\w ./-]+", name) else f'"{name}"' for name in (*map(str, left_out), *why))
+        raise UserError(f"{path}: {', '.join(named)}{more}, so nothing is learned from {them}: set data.leave_out=[{listed}].")
 
 
 def telling(name: str, column: Sequence[Any], genres: Sequence[Sequence[str]]) -> Telling | None:
@@ -99,8 +103,9 @@ def telling(name: str, column: Sequence[Any], genres: Sequence[Sequence[str]]) -
             for c in np.flatnonzero(_agrees(wrong, has)).tolist():
                 agreement = 1 - float(wrong[c]) / len(has)
                 rare = min(has[:, c].sum(), (~has[:, c]).sum()) < FEWEST
-                if (not rare or _alike(vocabulary[c], name, word)) and (best is None or best.agreement < agreement):
-                    best = Telling(name, vocabulary[c], what, inverse, agreement)
+                found = Telling(name, vocabulary[c], what, inverse, agreement)
+                if (not rare or _alike(vocabulary[c], name, word)) and (best is None or found.rank > best.rank):
+                    best = found
     return best
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,17 +16,28 @@ from gmu_lightning.movie import SPLITS, BadContent, UserError
 class Matrices:
     """`{train,val,test}_metadata.npy` (N, d) and `{train,val,test}_ids.pickle` {id: row}; `dev` is another name of val.
 
+    Args:
+        leave_out: the numbers of columns that are not read, from 0 on.
+
     Raises:
-        UserError: one of the files is missing or damaged, or the matrices have different widths.
+        UserError: one of the files is missing or damaged, the matrices have different widths, or there is no such column.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, leave_out: Sequence[Any] = ()):
         self.files = {split: _file_of(folder, split, "metadata.npy") for split in SPLITS}
         self.matrices = {split: _matrix(path) for split, path in self.files.items()}
         widths = {self.files[split].name: matrix.shape[1] for split, matrix in self.matrices.items()}
         if len(set(widths.values())) > 1:
             stated = ", ".join(f"{name} has {width}" for name, width in widths.items())
             raise UserError(f"{folder}: matrices of different widths ({stated} columns): restore them.")
+        width = next(iter(widths.values()))
+        odd = next((column for column in leave_out if not str(column).isdecimal() or int(column) >= width), None)
+        if odd is not None:
+            raise UserError(
+                f"data.leave_out={odd} names columns of a table, and {folder.name} is read: set data.metadata=table, "
+                f"give numbers of columns from 0 to {width - 1}, or set data.leave_out=[]."
+            )
+        self.kept = np.setdiff1d(np.arange(width), [int(column) for column in leave_out])
         self.rows = {split: _rows(_file_of(folder, split, "ids.pickle")) for split in SPLITS}
 
     def row(self, id: str, split: str) -> np.ndarray:
@@ -35,11 +48,18 @@ class Matrices:
         if not 0 <= n < len(matrix):
             raise BadContent("bad_array", f"its row is number {n} of a matrix with {len(matrix)}")
         with np.errstate(over="ignore", invalid="ignore"):
-            row = matrix[n].astype(np.float32)
+            row = matrix[n, self.kept].astype(np.float32)
         broken = int((~np.isfinite(row)).sum())
         if broken:
             raise BadContent("bad_array", f"{broken} of the {len(row)} numbers in row {n} are not finite")
         return row
+
+    def flags(self, split: str) -> dict[str, dict[str, float]]:
+        """Return {id: {column: value}} of the columns that hold two values in that split, by their numbers from 0 on."""
+        matrix, rows = self.matrices[split], {id: n for id, n in self.rows[split].items() if 0 <= n < len(self.matrices[split])}
+        used = matrix[list(rows.values())] if rows else matrix[:0]
+        two = [c for c in self.kept.tolist() if len(np.unique(used[:, c])) == 2]
+        return {id: {str(c): float(matrix[n, c]) for c in two} for id, n in rows.items()}
 
 
 def _file_of(folder: Path, split: str, ending: str) -> Path:

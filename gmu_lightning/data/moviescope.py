@@ -44,7 +44,7 @@ class Moviescope(MovieData):
         image: `auto`, `features` or `posters`.
         metadata: `auto`, `matrix` (`Metadata_matrices`) or `table` (`metadata.csv`, `metadata.jsonl`).
             `auto` takes the first of these that is there.
-        leave_out: columns of the table that are not read.
+        leave_out: columns of the table, or numbers of columns of the matrices, that are not read.
         **common: `MovieData`'s.
 
     Raises:
@@ -151,15 +151,12 @@ class Moviescope(MovieData):
         places = find_metadata(root, self.choices["metadata"])
         self._warn_of_others("metadata", places)
         name = places[0]
-        if name == MATRICES:
-            if self.leave_out:
-                raise UserError(
-                    f"data.leave_out names columns of a table, and {MATRICES} is read: "
-                    "set data.metadata=table, or data.leave_out=[]."
-                )
-            return MatrixRows(Matrices(root / name))
-        table = read_table(root / name, self.leave_out)
         genres = {line.id: _genres(line.record) for line in self.splits.lines["train"]}
+        if name == MATRICES:
+            matrices = Matrices(root / name, self.leave_out)
+            refuse_answers(matrices.flags("train"), genres, root / name, self.leave_out)
+            return MatrixRows(matrices)
+        table = read_table(root / name, self.leave_out)
         refuse_answers(table, genres, root / name, self.leave_out)
         told = verdicts(next(iter(table.values())))
         if told:

@@ -322,6 +322,20 @@ def test_a_column_that_tells_the_genres_is_refused_and_leaving_it_out_is_the_way
     assert [warning.partition(":")[0] for warning in data.warnings if "rating" in warning] == ["verdicts"]
 
 
+def test_a_column_of_the_matrices_that_tells_a_genre_is_refused_and_may_be_left_out_by_its_number(tmp_path, store):
+    root = write(tmp_path / "moviescope", movies=(20, 4, 4))
+    path = root / "Metadata_matrices" / "train_metadata.npy"
+    matrix = np.load(path)
+    matrix[:, 300] = ["Horror" in json.loads(line)["label"] for line in (root / "train.jsonl").read_text().splitlines()]
+    np.save(path, matrix)
+    assert refused(root, store, ("metadata",), leave_out=[7]) == (
+        f"{root / 'Metadata_matrices'}: column 300 tells Horror (value 1 stands where Horror does in 100.0 % of train), "
+        "so nothing is learned from it: set data.leave_out=[7,300]."
+    )
+    data = loaded(root, store, ("metadata",), leave_out=[7, 300])
+    assert np.allclose(array_of(data, "metadata"), np.delete(matrix[0], [7, 300]))
+
+
 def with_table(root: Path, store: Store, **columns: list) -> tuple[Moviescope, dict[str, Any], np.ndarray]:
     """The data set with this table, prepared: what the audit says of it, and the stored rows."""
     shutil.rmtree(root / "Metadata_matrices", ignore_errors=True)
@@ -371,8 +385,11 @@ def test_strict_accepts_no_cell_that_does_not_fit(root, store):
         data.raise_if_strict()
 
 
-def test_leave_out_without_a_table_is_an_error(root, store):
-    assert "names columns of a table, and Metadata_matrices is read" in refused(root, store, leave_out=["year"])
+def test_leave_out_that_names_no_column_is_an_error(root, store):
+    for odd in ("year", 312, -1):
+        assert f"data.leave_out={odd} names columns of a table, and Metadata_matrices is read" in refused(
+            root, store, leave_out=[odd]
+        )
     with pytest.raises(UserError, match=r"data.leave_out=year is no list: give data.leave_out=\[year\]"):
         Moviescope(str(root), leave_out="year")
 
