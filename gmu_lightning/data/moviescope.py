@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 from gmu_lightning.data.answers import refuse_answers, verdicts
 from gmu_lightning.data.audit import Audit, kind_of_missing
-from gmu_lightning.data.jsonl import SplitFiles
+from gmu_lightning.data.jsonl import Line, SplitFiles
 from gmu_lightning.data.layouts import check_choices
 from gmu_lightning.data.matrices import Matrices
 from gmu_lightning.data.module import MovieData
@@ -157,14 +158,15 @@ class Moviescope(MovieData):
             refuse_answers(matrices.flags("train"), genres, root / name, self.leave_out)
             return MatrixRows(matrices)
         table = read_table(root / name, self.leave_out)
-        refuse_answers(table, genres, root / name, self.leave_out)
+        source = TableRows(table, name)
+        refuse_answers(_rows_of(source, self.splits.lines["train"]), genres, root / name, self.leave_out)
         told = verdicts(next(iter(table.values())))
         if told:
             self.warnings.append(
                 f"verdicts: {', '.join(told)} of {name} is what an audience said once a movie was out; "
                 f"data.leave_out=[{','.join(told)}] predicts without it."
             )
-        return TableRows(table, name)
+        return source
 
     def _warn_of_others(self, modality: str, found: Sequence[str]) -> None:
         if found[1:]:
@@ -177,3 +179,12 @@ class Moviescope(MovieData):
 def _genres(record: dict[str, Any]) -> tuple[str, ...]:
     """None of a broken line."""
     return genres_of(record, "label") if record else ()
+
+
+def _rows_of(source: TableRows, lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
+    """Return {id: row} of the movies that have one."""
+    rows = {}
+    for line in lines:
+        with suppress(BadContent):
+            rows[line.id] = source.content(line, "train")
+    return rows

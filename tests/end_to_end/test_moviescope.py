@@ -49,3 +49,28 @@ def test_a_check_needs_no_size_that_train_would_tell(tmp_path):
     assert said.returncode == 0, said.stderr
     assert "1 of 1 jobs would run" in said.stdout
     assert not Path(tmp_path / "store").exists()
+
+
+@pytest.mark.heavy
+def test_one_odd_cell_costs_a_run_and_its_evaluation_that_cell_alone(tmp_path):
+    root = write(tmp_path / "movies", movies=MOVIES)
+    table = root / "metadata.csv"
+    rows = [f"{3015 + n},{n * 37 % 101},{'ab'[n % 2]}" for n in range(sum(MOVIES))]
+    words = ("data=moviescope", f"data.root={root}", "data.metadata=table", "modalities=metadata", "fusion=none")
+
+    def with_cell(row: int, cell: str) -> None:
+        lines = [*rows[:row], f"{3015 + row},{cell},a", *rows[row + 1 :]]
+        table.write_text("\n".join(["id,budget,studio", *lines]) + "\n")
+
+    with_cell(7, "N/A")
+    said = typed("train", *words, "trainer.max_epochs=1", "hydra.run.dir=run", folder=tmp_path, store=tmp_path / "store")
+    assert said.returncode == 0 and "columns read as numbers: budget" in said.stderr, said.stderr
+    assert json.loads((tmp_path / "run/audit.json").read_text())["columns"]["budget"]["train"] == {
+        **{"filled": 23, "missing": 1, "unfit": 0}
+    }
+    with_cell(40, "a lot")
+    said = typed("evaluate", "run=run", folder=tmp_path, store=tmp_path / "store")
+    assert said.returncode == 0 and "1 movie kept: a cell that does not fit its column (3055)" in said.stderr, said.stderr
+    folder = next((tmp_path / "run/evaluate").iterdir())
+    assert json.loads((folder / "audit.json").read_text())["counts"] == {"bad_cell": 1}
+    assert json.loads((folder / "metrics.json").read_text())["test/movies_without_input"] == 0
