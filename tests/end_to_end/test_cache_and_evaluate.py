@@ -318,7 +318,8 @@ def test_evaluating_the_test_split_again_gives_its_scores_and_touches_nothing(fi
     assert contents(finished.folder, beside="evaluate") == before
     (folder,) = (finished / "evaluate").iterdir()
     again = Run(folder)
-    assert contents(folder).keys() == {"metrics.json", "predictions/test.parquet"}
+    assert contents(folder).keys() == {"audit.json", "metrics.json", "predictions/test.parquet"}
+    assert (folder / "audit.json").read_text() == (finished / "audit.json").read_text()
     known = {name: value for name, value in finished.metrics.items() if name.startswith("test/") and "@" not in name}
     assert again.metrics == pytest.approx(known, abs=1e-6)
     old, new = finished.predictions("test"), again.predictions("test")
