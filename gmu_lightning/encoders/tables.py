@@ -17,6 +17,7 @@ from gmu_lightning.encoders.vector import VectorPreparation, finite
 from gmu_lightning.movie import BadContent, UserError
 
 LEFT_OUT = "left out"
+NAMED = 3  # columns in a sentence
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,11 @@ class Table:
         try:
             numbers = varies.fit_transform(vectorizer.fit_transform([table._said(row) for row in filled]))
         except ValueError as nothing:
+            left_out |= {name: _why_unused(columns[name], min_count) for name in (*medians, *words)}
+            why = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:NAMED])
             raise UserError(
-                "the metadata of all movies of train are the same, or there are none; choose other modalities"
+                f"the metadata of all movies of train are the same, or there are none{f' ({why})' if why else ''}: "
+                "mend the columns, lower encoder.metadata.min_count, or choose other modalities"
             ) from nothing
         said = vectorizer.restrict(varies.get_support()).feature_names_
         scaler, own = StandardScaler().fit(numbers), [what == "" for _, what in said]

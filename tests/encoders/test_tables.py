@@ -214,6 +214,10 @@ def test_how_rare_a_word_may_be_is_in_the_fingerprint_and_what_was_learned_is_no
     [
         ([], "no movie of train has metadata"),
         ([{"format": "film"}, {"format": "film"}], "are the same, or there are none"),
+        (
+            [{"title": "A"}, {"title": "B"}],
+            r"or there are none \(title: no word of it stands in 2 movies of train, as A does not\)",
+        ),
         ([{}, {"year": None}], "are the same, or there are none"),
         ([{"year": 1}, np.zeros(3)], "is ndarray, another's a table's row"),
         (["a plot"], "is str and no vector"),
@@ -221,7 +225,7 @@ def test_how_rare_a_word_may_be_is_in_the_fingerprint_and_what_was_learned_is_no
 )
 def test_a_train_split_that_says_nothing_is_an_error(contents, words):
     with pytest.raises(UserError, match=words):
-        TablePreparation(min_count=1).fit(contents)
+        TablePreparation(min_count=2).fit(contents)
 
 
 def test_before_it_is_fitted_it_has_no_size():
