@@ -64,7 +64,7 @@ def number(cell: Any) -> float | None:
 
 
 def words(cell: Any) -> tuple[str, ...]:
-    """Return the words of a cell: one of text or of a number, several of a list, none of anything else."""
+    """Return the words of a cell: one for text or a number, several for a list, an empty tuple otherwise."""
     if isinstance(cell, str):
         return (cell.strip(),)
     if isinstance(cell, list | tuple):
@@ -150,7 +150,7 @@ def _literal(text: str) -> Any:
 
 
 def whole(digits: str) -> int | str:
-    """Return a JSON integer; one of thousands of digits is text, where Python's own reader refuses all that is around it."""
+    """Return a JSON integer. One of thousands of digits is returned as text, since Python's reader would refuse the line."""
     return int(digits) if len(digits) <= MOST_DIGITS else f"{digits[:EXCERPT]}…"
 
 

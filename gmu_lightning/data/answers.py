@@ -16,11 +16,11 @@ from gmu_lightning.movie import UserError
 ANSWERS = re.compile(
     r"(?:(?:movie|film|target|main|primary|true)_)?(?:labels?|category|categories)(?:_of_(?:the_)?(?:movies?|films?))?"
 )
-SAME = 0.95  # of train's movies: a column that agrees with a genre, or with all genres, this often tells them
-SKILL = 0.2  # of a constant answer's errors: 95 % of the movies lack a rare genre, so to agree with these is no knowledge
-FEWEST = 5  # movies that have the genre, and that lack it: fewer agree with some word by chance
+SAME = 0.95  # share of train in which a column has to agree with a genre
+SKILL = 0.2  # most errors, as a share of a constant answer's: "no" is right for 95 % of the movies where a genre is rare
+FEWEST = 5  # movies with a genre, and without it; fewer agree with some word by chance
 NAMED = 5  # columns in a sentence
-# Of genres in one cell; names may have a blank, a slash or an ampersand in them, so the last are tried last.
+# Between genres in one cell. A name may have a blank, a slash or an ampersand in it, so these are tried last.
 SEPARATORS = [rf"[\[\]{{}}()'\"|,;\t{more}]+" for more in ("", "/+&", r"/+&\s")]
 PARTS = re.compile(SEPARATORS[-1])
 
@@ -39,7 +39,7 @@ AGE_LIMITS = {"content", "mpaa", "age"}  # a content rating is no verdict
 
 
 class Telling(NamedTuple):
-    """A column that agrees with a genre, and how: `what` of it stands where the genre does, or where it does not."""
+    """How a column agrees with a genre: `what` stands where the genre does or, if `inverse`, where it does not."""
 
     column: str
     genre: str
@@ -49,7 +49,7 @@ class Telling(NamedTuple):
 
     @property
     def rank(self) -> tuple[float, bool]:
-        """The closer agreement counts more; of equals, where the genre is rather than where it is not."""
+        """Agreement first; equals are ranked by whether the genre itself is marked, not its lack."""
         return self.agreement, not self.inverse
 
     def __str__(self) -> str:
@@ -83,16 +83,22 @@ def refuse_answers(
         named = [f"column {name} {reason}" for name, reason in list(why.items())[:NAMED]]
         more = f" and {len(why) - NAMED} more" if len(why) > NAMED else ""
         them = "them" if len(why) > 1 else "it"
-        listed = ",".join(name if re.fullmatch(r"[\w ./-]+", name) else f'"{name}"' for name in (*map(str, left_out), *why))
-        raise UserError(f"{path}: {', '.join(named)}{more}, so nothing is learned from {them}: set data.leave_out=[{listed}].")
+        leave_out = leaving_out(left_out, why)
+        raise UserError(f"{path}: {', '.join(named)}{more}, so nothing is learned from {them}: set {leave_out}.")
+
+
+def leaving_out(left_out: Iterable[Any], more: Iterable[str]) -> str:
+    """Return the setting that leaves out columns beside those that are left out already."""
+    names = [name if re.fullmatch(r"[\w ./-]+", name) else f'"{name}"' for name in (*map(str, left_out), *more)]
+    return f"data.leave_out=[{','.join(names)}]"
 
 
 def telling(name: str, column: Sequence[Any], genres: Sequence[Sequence[str]]) -> Telling | None:
     """Find the genre that a column agrees with best, or None where it agrees with none.
 
-    A value of the column, an element of its lists, whether it is filled, or a number's being large or small agrees with a
-    genre where both go together in `SAME` of the movies, and fail each other at most `SKILL` times as often as the genre's
-    commoner side alone would. A rare genre (fewer than `FEWEST` movies) counts only where column or value bear its name.
+    Each value is judged, each element of a list, whether a cell is filled, and each limit of a number. It agrees with a
+    genre if both are there, or both are not, in `SAME` of the movies. Its errors are also at most `SKILL` of those of a
+    constant answer. A genre of fewer than `FEWEST` movies counts only where the column or the value has its name.
     """
     vocabulary = list(dict.fromkeys(genre for names in genres for genre in names))
     has = np.array([[genre in names for genre in vocabulary] for names in genres], bool).reshape(len(genres), len(vocabulary))
@@ -110,10 +116,10 @@ def telling(name: str, column: Sequence[Any], genres: Sequence[Sequence[str]]) -
 
 
 def meanings(column: Sequence[Any], genres: Sequence[Sequence[str]]) -> dict[str, str]:
-    """Return {value: genre} of a column that holds a movie's main genre, by name or as a code; nothing of any other.
+    """Return {value: genre} if a column holds a movie's main genre, by name or as a code; else an empty dictionary.
 
-    A value means a genre where at least `FEWEST` movies have it, nearly all of these have the genre, and few movies at large
-    do. A column is one of main genres where nearly all of its cells, and half of train, have such a value.
+    A value means a genre if at least `FEWEST` movies have the value and nearly all of them the genre, far more than at large.
+    A column holds main genres if nearly all of its cells, and half of train, have such a value.
     """
     rows = [(word.casefold(), n) for n, cell in enumerate(column) for word in set(words(cell))]
     having: dict[str, list[int]] = defaultdict(list)
@@ -137,7 +143,7 @@ def _nearly_all(count: int, of: int, share: float) -> bool:
 
 
 def verdicts(columns: Iterable[str]) -> list[str]:
-    """Return the columns that carry the audience's verdict, by their names: nobody knows it before a movie is out."""
+    """Return the columns that an audience filled, by their names: their content is unknown before a movie is out."""
     return [name for name in columns if _is_verdict(name)]
 
 
@@ -159,7 +165,7 @@ def _agrees(wrong: np.ndarray, has: np.ndarray) -> np.ndarray:
 def _marks(column: Sequence[Any], has: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield what may be true of a cell, the word in it if it is one, and of which movies it is: (N,) bool.
 
-    Nothing is yielded that is true of too many movies, or too few, to agree with a genre.
+    Marks of too many or too few movies to agree with a genre are left out.
     """
     filled = np.array([cell is not None for cell in column], bool)
     yield "any value", "", filled

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gmu_lightning.data.answers import refuse_answers, verdicts
+from gmu_lightning.data.answers import leaving_out, refuse_answers, verdicts
 from gmu_lightning.data.audit import Audit, kind_of_missing
 from gmu_lightning.data.jsonl import Line, SplitFiles
 from gmu_lightning.data.layouts import check_choices
@@ -163,8 +163,8 @@ class Moviescope(MovieData):
         told = verdicts(next(iter(table.values())))
         if told:
             self.warnings.append(
-                f"verdicts: {', '.join(told)} of {name} is what an audience said once a movie was out; "
-                f"data.leave_out=[{','.join(told)}] predicts without it."
+                f"verdicts: {', '.join(told)} of {name} come from an audience, once a movie was out; "
+                f"{leaving_out(self.leave_out, told)} predicts without them."
             )
         return source
 

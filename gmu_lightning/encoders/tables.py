@@ -36,7 +36,7 @@ class TablePreparation:
 
     @property
     def fingerprint(self) -> str:
-        """How rare a word may be, and how columns are read."""
+        """Name how columns are read, and how rare a word may be."""
         return f"table of typed columns {self.min_count}"
 
     @property
@@ -105,12 +105,12 @@ class TablePreparation:
 
 @dataclass(frozen=True)
 class Table:
-    """What scikit-learn learned from train's rows: a number for each pair of a column and what is said of it.
+    """Turn a row into numbers as learned from train's rows by scikit-learn: one for each pair of a column and its value.
 
     A column holds numbers where more than half of train's cells in it are numbers, else words; a cell that does not fit is
     missing. A number is standardised; where it is missing train's median stands in, and `<column> missing` is 1. A word is 1
-    where the movie has it; any word that train has too seldom, or never, is `<column> other`. Values that are the same for
-    all of train's movies are left out. scikit-learn has neither `missing` nor `other` for lists of words.
+    where the movie has it; any word that train has too seldom, or never, is `<column> other`. Numbers that are the same for
+    all of train's movies are left out. `missing` and `other` are made here, since scikit-learn lacks them for lists of words.
 
     Attributes:
         medians: of each column that holds numbers.
