@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from math import comb
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,8 @@ ANSWERS = re.compile(
 )
 SAME = 0.95  # share of train in which a column has to agree with a genre
 SKILL = 0.2  # most errors, as a share of a constant answer's: "no" is right for 95 % of the movies where a genre is rare
-FEWEST = 5  # movies with a genre, and without it; fewer agree with some word by chance
+FEWEST = 5  # movies with a genre, and without it
+CHANCE = 0.01  # most probable an agreement may be by chance, in a column of so many values (Bonferroni's bound)
 NAMED = 5  # columns in a sentence
 # Between genres in one cell. A name may have a blank, a slash or an ampersand in it, so these are tried last.
 SEPARATORS = [rf"[\[\]{{}}()'\"|,;\t{more}]+" for more in ("", "/+&", r"/+&\s")]
@@ -98,19 +101,23 @@ def telling(name: str, column: Sequence[Any], genres: Sequence[Sequence[str]]) -
 
     Each value is judged, each element of a list, whether a cell is filled, and each limit of a number. It agrees with a
     genre if both are there, or both are not, in `SAME` of the movies. Its errors are also at most `SKILL` of those of a
-    constant answer. A genre of fewer than `FEWEST` movies counts only where the column or the value has its name.
+    constant answer. A genre of fewer than `FEWEST` movies, or an agreement that may be chance, counts only where the column
+    or the value has the genre's name.
     """
     vocabulary = list(dict.fromkeys(genre for names in genres for genre in names))
     has = np.array([[genre in names for genre in vocabulary] for names in genres], bool).reshape(len(genres), len(vocabulary))
+    rows, numbers = _rows_of_words(column), _numbers(column)
+    tests = 2 * len(vocabulary) * (1 + len(rows) + 2 * len(np.unique(numbers)))
     best: Telling | None = None
-    for what, word, marked in _marks(column, has):
+    for what, word, marked in _marks(column, rows, numbers, has):
         errors = np.count_nonzero(has ^ marked[:, None], axis=0)  # (C,)
         for inverse, wrong in ((False, errors), (True, len(has) - errors)):
             for c in np.flatnonzero(_agrees(wrong, has)).tolist():
-                agreement = 1 - float(wrong[c]) / len(has)
+                found = Telling(name, vocabulary[c], what, inverse, 1 - float(wrong[c]) / len(has))
+                if best is not None and found.rank <= best.rank:
+                    continue
                 rare = min(has[:, c].sum(), (~has[:, c]).sum()) < FEWEST
-                found = Telling(name, vocabulary[c], what, inverse, agreement)
-                if (not rare or _alike(vocabulary[c], name, word)) and (best is None or found.rank > best.rank):
+                if _alike(vocabulary[c], name, word) or not (rare or _chance(has[:, c] ^ inverse, marked) * tests > CHANCE):
                     best = found
     return best
 
@@ -131,8 +138,12 @@ def meanings(column: Sequence[Any], genres: Sequence[Sequence[str]]) -> dict[str
     for word, those in having.items():
         counts = Counter(genre for n in those for genre in genres[n])
         implied = [g for g, count in counts.items() if shares[g] < SAME and _nearly_all(count, len(those), shares[g])]
-        if implied and len(those) >= FEWEST:
-            found[word] = max(implied, key=lambda genre: counts[genre])
+        tests = len(having) * len(shares)
+        likely = [
+            g for g in implied if _tail(len(genres), round(shares[g] * len(genres)), len(those), counts[g]) * tests <= CHANCE
+        ]
+        if likely and len(those) >= FEWEST:
+            found[word] = max(likely, key=lambda genre: counts[genre])
             meant.update(those)
     filled = sum(cell is not None for cell in column)
     return found if meant and len(meant) >= max(SAME * filled, len(column) / 2) else {}
@@ -162,7 +173,28 @@ def _agrees(wrong: np.ndarray, has: np.ndarray) -> np.ndarray:
     return (constant > 0) & (wrong <= (1 - SAME) * len(has) + 1e-9) & (wrong <= SKILL * constant + 1e-9)
 
 
-def _marks(column: Sequence[Any], has: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
+def _chance(has: np.ndarray, marked: np.ndarray) -> float:
+    """Return the probability that as many marks fall on a genre's movies if they fall anywhere."""
+    return _tail(len(has), int(has.sum()), int(marked.sum()), int((has & marked).sum()))
+
+
+def _tail(movies: int, having: int, marked: int, both: int) -> float:
+    """Return the hypergeometric probability of `both` or more."""
+    ways = sum(comb(having, n) * comb(movies - having, marked - n) for n in range(both, min(having, marked) + 1))
+    return float(Fraction(ways, comb(movies, marked)))
+
+
+def _numbers(column: Sequence[Any]) -> np.ndarray:
+    """Return a column's numbers, NaN where a cell is none; all NaN if it is no column of numbers, or of two at most."""
+    numbers = np.array([found if (found := number(cell)) is not None else np.nan for cell in column], float)
+    there = np.isfinite(numbers)
+    use = 2 * there.sum() > sum(cell is not None for cell in column) and len(np.unique(numbers[there])) > 2
+    return numbers if use else np.full(len(column), np.nan)
+
+
+def _marks(
+    column: Sequence[Any], rows: Mapping[str, list[int]], numbers: np.ndarray, has: np.ndarray
+) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield what may be true of a cell, the word in it if it is one, and of which movies it is: (N,) bool.
 
     Marks of too many or too few movies to agree with a genre are left out.
@@ -171,16 +203,14 @@ def _marks(column: Sequence[Any], has: np.ndarray) -> Iterator[tuple[str, str, n
     yield "any value", "", filled
     sizes = np.arange(len(column) + 1)[:, None]
     possible = (_agrees(abs(sizes - has.sum(0)), has) | _agrees(abs(sizes - (~has).sum(0)), has)).any(1)
-    for word, those in _rows_of_words(column).items():
+    for word, those in rows.items():
         if possible[len(those)]:
             marked = np.zeros(len(column), bool)
             marked[those] = True
             yield f"value {word[:40]}", word, marked
-    numbers = np.array([found if (found := number(cell)) is not None else np.nan for cell in column], float)
-    if 2 * np.isfinite(numbers).sum() > filled.sum():
-        for compare, side in ((np.greater_equal, "more"), (np.less_equal, "less")):
-            for limit in _limits(numbers, has, side == "more"):
-                yield f"a number of {limit:g} or {side}", "", compare(numbers, limit)
+    for compare, side in ((np.greater_equal, "more"), (np.less_equal, "less")):
+        for limit in _limits(numbers, has, side == "more"):
+            yield f"a number of {limit:g} or {side}", "", compare(numbers, limit)
 
 
 def _rows_of_words(column: Sequence[Any]) -> dict[str, list[int]]:

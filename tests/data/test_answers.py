@@ -154,6 +154,17 @@ def test_unique_words_and_numbers_tell_nothing():
     assert meanings([[f"a{r.randrange(30)}" for _ in range(9)] for _ in genres], genres) == {}
 
 
+@pytest.mark.parametrize("count", [10, 20, 48])
+def test_columns_of_chance_are_hardly_ever_refused(count):
+    refused = 0
+    for seed in range(40):
+        r = random.Random(seed)
+        genres = [tuple(r.sample(NAMES, r.choice((1, 1, 2)))) for _ in range(count)]
+        columns = [[r.choice(values) for _ in range(count)] for values in ("ab", range(10), range(10**6)) * 4]
+        refused += any(telling("x", column, genres) or meanings(column, genres) for column in columns)
+    assert refused <= 1
+
+
 def test_every_column_that_tells_is_named_with_its_genre_and_how_to_leave_it_out():
     genres = {str(n): names for n, names in enumerate(movies())}
     table: dict[str, Any] = {
