@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -161,14 +161,6 @@ class MovieData(pl.LightningDataModule):
         report = self.audit.as_dict(self.layout, {split: len(self.rows(split)) for split in SPLITS}, counts)
         return {**report, "columns": self.cells} if self.cells else report
 
-    def columns_summary(self) -> list[str]:
-        """Return a line for each way in which columns of a table are read, such as `columns read as numbers: year, budget`."""
-        ways: dict[str, list[str]] = {}
-        for name, column in self.cells.items():
-            known = column["why"] if column["words"] is None else f"{column['words']} word{'s' * (column['words'] != 1)}"
-            ways.setdefault(column["read_as"], []).append(f"{name} ({known})" if known else name)
-        return [f"columns {'' if way == 'left out' else 'read as '}{way}: {', '.join(names)}" for way, names in ways.items()]
-
     def raise_if_strict(self) -> None:
         """UserError if `strict` and anything was wrong."""
         if self.strict:
@@ -181,28 +173,6 @@ class MovieData(pl.LightningDataModule):
             movie, split = self.movies[row], str(self.split_of[row])
             self.audit.add(movie.id, self.file_of(movie, split, modality), split, kind, action, detail)
         self._unusable.update(row for row, _, _ in bad)
-
-    def note_cells(self, modality: str, columns: Mapping[str, Mapping[str, Any]]) -> None:
-        """Name in the audit how each column of a table was read, and each cell that did not fit.
-
-        A column that loses more than a tenth of a split's cells is a warning.
-
-        Args:
-            columns: {column: {"read_as", "why", "words", "filled": [row, ...], "unfit": {row: why}}}.
-        """
-        for name, column in columns.items():
-            filled, unfit = Counter(self.split_of[column["filled"]]), Counter(self.split_of[list(column["unfit"])])
-            counts = {s: {"filled": filled[s], "missing": len(self.rows(s)) - filled[s], "unfit": unfit[s]} for s in SPLITS}
-            self.cells[name] = {**{key: column[key] for key in ("read_as", "why", "words")}, **counts}
-            for row, why in column["unfit"].items():
-                movie, split = self.movies[row], str(self.split_of[row])
-                self.audit.add(movie.id, self.file_of(movie, split, modality), split, "bad_cell", "kept", f"column {name}: {why}")
-            lost = [f"{unfit[s]} of {filled[s]} in {s}" for s in SPLITS if 10 * unfit[s] > filled[s]]
-            if lost:
-                self.warnings.append(
-                    f"bad_cell: column {name} of {modality} is read as {column['read_as']}, by the majority of the train split "
-                    f"it was learned from; cells that do not fit are missing ({', '.join(lost)}), and audit.json names them."
-                )
 
     def leave_out_unusable(self) -> None:
         """Under `absent=drop`, once all columns are there: movies with a content that could not be stored leave their splits.

@@ -12,6 +12,7 @@ import yaml
 from hydra.utils import get_object, instantiate
 
 from gmu_lightning.data.module import MovieData
+from gmu_lightning.data.readings import note_cells
 from gmu_lightning.data.store import Column, Store, prepared
 from gmu_lightning.encoders.backends import Encoding
 from gmu_lightning.encoders.base import Encoder
@@ -146,7 +147,7 @@ def prepare_column(data: MovieData, modality: str, encoder: Encoder, store: Stor
     column = prepared(store, modality, contents, digests, data.in_train, encoder.preparation, fitted)
     data.note_unusable(modality, column.bad)
     if isinstance(column.preparation, TablePreparation):
-        data.note_cells(modality, column.preparation.columns(contents))
+        note_cells(data, modality, column.preparation.columns(contents))
     return column
 
 

@@ -16,6 +16,7 @@ import torch
 from gmu_lightning import callbacks
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.progress import QUIET
+from gmu_lightning.data.readings import columns_summary
 from gmu_lightning.data.store import Store
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.experiment import build
@@ -223,7 +224,7 @@ def device_of(config: Mapping[str, Any]) -> torch.device:
 def say_audit(data: MovieData) -> None:
     """Print how a table's columns are read, and what is wrong with the data, in a few lines."""
     if not os.environ.get(QUIET):
-        for line in (*data.columns_summary(), *data.audit.summary()):
+        for line in (*columns_summary(data.cells), *data.audit.summary()):
             print(line, file=sys.stderr)
 
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from gmu_lightning.data.moviescope import Moviescope
+from gmu_lightning.data.readings import columns_summary
 from gmu_lightning.data.store import Store, prepared
 from gmu_lightning.encoders.metadata import MetadataVector
 from gmu_lightning.encoders.sequences import SequencePreparation
@@ -362,7 +363,7 @@ def test_the_audit_has_how_each_column_was_read_and_every_cell_that_did_not_fit(
         "bad_cell: column budget of metadata is read as numbers, by the majority of the train split it was learned from; "
         "cells that do not fit are missing (1 of 2 in val), and audit.json names them."
     ]
-    assert data.columns_summary() == [
+    assert columns_summary(data.cells) == [
         "columns read as numbers: budget, year",
         "columns left out: kind (it is the same for all movies of train)",
         "columns read as words: cast (2 words)",
