@@ -79,11 +79,12 @@ class TablePreparation:
             return {}
         found: dict[str, dict[str, Any]] = {}
         for n, content in enumerate(contents):
-            for name, cell in _filled(content or {}).items():
-                column = found.setdefault(name, {**known.reading(name), "filled": [], "unfit": {}})
+            for name, value in (content or {}).items():
+                column = found.setdefault(str(name), {**known.reading(str(name)), "filled": [], "unfit": {}})
+                if cells.read(value) is None:
+                    continue
                 column["filled"].append(n)
-                why = known.unfit(name, cell) if column["read_as"] != LEFT_OUT else ""
-                if why:
+                if column["read_as"] != LEFT_OUT and (why := known.unfit(str(name), value)):
                     column["unfit"][n] = why
         return found
 

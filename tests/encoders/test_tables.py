@@ -157,15 +157,15 @@ def test_a_row_that_cannot_be_used_says_why(row, kind, words):
 
 
 def test_how_each_column_is_read_and_which_cells_do_not_fit_is_known_of_all_contents():
-    rows = [*ROWS, None, {"year": "soon", "runtime": "N/A", "format": 35, "studio": "Gaumont", "cast": [{"id": 3}]}]
+    rows = [*ROWS, None, {"empty": "", "year": "soon", "runtime": "N/A", "format": 35, "studio": "Gaumont", "cast": [{"id": 3}]}]
     columns = fitted(min_count=2).columns(rows)
     assert {name: (column["read_as"], column["words"]) for name, column in columns.items()} == {
         **{"year": ("numbers", None), "runtime": ("numbers", None), "country": ("words", 1), "cast": ("words", 1)},
-        **{"format": ("left out", None), "studio": ("left out", None)},
+        **{"format": ("left out", None), "studio": ("left out", None), "empty": ("left out", None)},
     }
     assert columns["format"]["why"] == "it is the same for all movies of train"
     assert columns["studio"]["why"] == "no movie of train has it"
-    assert columns["runtime"]["filled"] == [0, 2, 3]
+    assert columns["runtime"]["filled"] == [0, 2, 3] and columns["empty"]["filled"] == []
     assert {name: column["unfit"] for name, column in columns.items() if column["unfit"]} == {
         "year": {6: "soon is no number that single precision holds"},
         "cast": {6: "[{'id': 3}] is neither a number, nor text, nor a list of texts or of objects with a name"},
