@@ -75,3 +75,15 @@ def write_table(path: Path, columns: Mapping[str, Any], about: Mapping[str, Any]
     if about is not None:
         table = table.replace_schema_metadata({"gmu_lightning": json.dumps(about, ensure_ascii=False)})
     write_atomically(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def looks_like(data: bytes) -> str | None:
+    """Name what a file holds in place of data, judged by its first bytes: a pointer, a web page, a packed file; else None."""
+    start = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, and git lfs pull fetches the file"
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or b"<html" in start:
+        return "it is an HTML page and not the file"
+    if data.startswith(b"\x1f\x8b"):
+        return "it is packed by gzip"
+    return "it is empty" if not data else None

@@ -21,7 +21,13 @@ SPLITS = ("train", "val", "test")
 
 
 class UserError(Exception):
-    """The request was wrong: its text is one sentence (what, where, what was expected, what to do)."""
+    """The request was wrong: its text is one sentence (what, where, what was expected, what to do).
+
+    Attributes:
+        audit: audit.json as far as the data was read, where the data is at fault; it is left in the run's folder.
+    """
+
+    audit: Mapping[str, Any] | None = None
 
 
 class Senseless(UserError):

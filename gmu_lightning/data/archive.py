@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from gmu_lightning.data.media import POSTERS
 from gmu_lightning.data.progress import QUIET
 from gmu_lightning.data.store import Store
-from gmu_lightning.files import digest
+from gmu_lightning.files import digest, looks_like
 from gmu_lightning.movie import UserError
 
-WANTED = re.compile(r"(?P<top>(?:[^/]+/)*?)(?P<name>split\.json|dataset/[A-Za-z0-9_-]{1,64}\.(?:json|jpeg|jpg|png))")
+PICTURES = "|".join(suffix[1:] for suffix in POSTERS)
+WANTED = re.compile(rf"(?P<top>(?:[^/]+/)*?)(?P<name>split\.json|dataset/[A-Za-z0-9_-]{{1,64}}\.(?:json|(?i:{PICTURES})))")
 GZIP = b"\x1f\x8b"
 BLOCK = 512
 BY_HAND = ": if you trust it, unpack it and give data.root the folder."
@@ -81,8 +83,11 @@ def unpacked(archive: Path, store: Store, limits: Limits = LIMITS) -> Path:
         try:
             files = _unpack(archive, folder, limits)
         except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as damage:
+            with archive.open("rb") as packed:
+                start = packed.read(1024)
+            why = damage if start.startswith(GZIP) else looks_like(start) or damage
             raise UserError(
-                f"{archive} is truncated or damaged ({damage}): download it again, or give data.root the unpacked folder."
+                f"{archive} is truncated or damaged ({why}): download it again, or give data.root the unpacked folder."
             ) from damage
         return {"archive": str(archive.absolute()), "files": files}
 

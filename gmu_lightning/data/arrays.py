@@ -25,11 +25,13 @@ FRAMES, FRAME, BANDS, CLIP_BANDS, CLIPS = 200, 4096, 96, 128, 4
 def read_array(path: Path) -> np.ndarray:
     """The array in a `.p`, `.pkl` or `.pickle` (any protocol), a `.npy`, or a `.pt` (a tensor).
 
+    NumPy's and torch's own formats are known by their first bytes, whatever the suffix.
+
     Raises:
         BadContent: `refused_pickle` where it holds more than an array, `bad_array` where it cannot be read.
     """
     data = _bytes(path)
-    array = _READERS[path.suffix.lower()](data)
+    array = _reader(data, path.suffix.lower())(data)
     if not isinstance(array, np.ndarray):
         raise BadContent("bad_array", f"holds {type(array).__name__}, expected an array")
     return array
@@ -148,11 +150,18 @@ def _check_unpacked(data: bytes) -> None:
             raise BadContent("bad_array", f"claims to hold {unpacked} bytes in {len(data)}")
 
 
+def _reader(data: bytes, suffix: str) -> Callable[[bytes], Any]:
+    if data.startswith(b"\x93NUMPY"):
+        return _npy
+    return _pt if data.startswith(b"PK\x03\x04") else _READERS[suffix]
+
+
 _READERS: dict[str, Callable[[bytes], Any]] = {**dict.fromkeys(PICKLES, unpickle), ".npy": _npy, ".pt": _pt}
 
 
 def _misshapen(array: np.ndarray, expected: str) -> BadContent:
-    return BadContent("bad_array", f"shape {array.shape}, expected {expected}")
+    turned = "; it is transposed" if array.ndim == 2 and f"({array.shape[1]}, {array.shape[0]})" == expected else ""
+    return BadContent("bad_array", f"shape {array.shape}, expected {expected}{turned}")
 
 
 def _finite(array: np.ndarray) -> np.ndarray:

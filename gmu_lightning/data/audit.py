@@ -43,6 +43,7 @@ class Problem:
         action: a key of `ACTIONS`; `kept_absent` keeps the movie and marks the modality absent.
         detail: what exactly was wrong.
         by_policy: follows from a label policy the user chose, so it is no fault of the data.
+        modality: of the content at fault, where the reader names it; audit.json leaves it out.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Problem:
     action: str
     detail: str
     by_policy: bool = False
+    modality: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -66,9 +68,20 @@ class Audit:
 
     problems: list[Problem] = field(default_factory=list)
 
-    def add(self, id: str, file: str, split: str, kind: str, action: str, detail: str = "", *, by_policy: bool = False) -> None:
+    def add(
+        self,
+        id: str,
+        file: str,
+        split: str,
+        kind: str,
+        action: str,
+        detail: str = "",
+        *,
+        by_policy: bool = False,
+        modality: str = "",
+    ) -> None:
         """Record a problem; ValueError for a kind or an action outside the closed lists."""
-        self.problems.append(Problem(id, file, split, kind, action, detail, by_policy))
+        self.problems.append(Problem(id, file, split, kind, action, detail, by_policy, modality))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -121,3 +134,8 @@ class Audit:
 def kind_of_missing(modality: str) -> str:
     """What the audit calls a movie's lack of a modality."""
     return "missing_plot" if modality == "text" else f"missing_{modality}"
+
+
+def kind_of_unreadable(modality: str) -> str:
+    """Return the audit's word for a file of a modality that the system refuses to read."""
+    return "unreadable_image" if modality == "image" else "bad_array"

@@ -12,7 +12,9 @@ import numpy as np
 from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.fuel import own_split
 from gmu_lightning.data.layouts import FirstUse
+from gmu_lightning.data.media import Ids
 from gmu_lightning.data.raw import read_split_file
+from gmu_lightning.files import looks_like
 from gmu_lightning.movie import Movie, UserError
 
 FILE = "multimodal_imdb.hdf5"
@@ -43,6 +45,7 @@ class Hdf5Layout:
         self.ids = self._split() if own is None else {split: [self.movies[n] for n in rows] for split, rows in own.items()}
         self.first = FirstUse(self.ids)
         self.row = {movie: n for n, movie in reversed(list(enumerate(self.movies)))}
+        self.known = Ids(self.row, self.first.where)
 
     def record_file(self, id: str, split: str) -> str:
         """One file holds all."""
@@ -54,10 +57,18 @@ class Hdf5Layout:
         for n, movie in enumerate(self.ids[split]):
             if self.first.repeated(movie, split, n, self.root.name, audit):
                 continue
-            if movie in self.row:
-                places.append((movie, self.row[movie]))
+            name = self.known.find(movie)
+            if name is not None:
+                places.append((movie, self.row[name]))
             else:
-                audit.add(movie, self.root.name, split, "broken_json", "removed", "the split file names it, imdb_ids does not")
+                audit.add(
+                    movie,
+                    self.root.name,
+                    split,
+                    "broken_json",
+                    "removed",
+                    f"the split file names it, imdb_ids (such as {self.movies[0]}) does not",
+                )
         with _opened(self.root) as file:
             for start in range(0, len(places), WINDOW):
                 yield from self._window(file, places[start : start + WINDOW])
@@ -97,7 +108,9 @@ def _opened(path: Path) -> Any:
     try:
         file = h5py.File(path, "r")
     except OSError as damage:
-        raise UserError(f"{path} cannot be read as HDF5 ({damage}): download it again.") from damage
+        with path.open("rb") as raw:
+            why = looks_like(raw.read(1024)) or damage
+        raise UserError(f"{path} cannot be read as HDF5 ({why}): download it again.") from damage
     shapes = {name: getattr(file.get(name), "shape", ()) for name in PARTS}
     movies = shapes["imdb_ids"][:1]
     odd = [name for name, axes in PARTS.items() if len(shapes[name]) != axes or shapes[name][:1] != movies]

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from gmu_lightning.data.audit import Audit
-from gmu_lightning.data.layouts import FILE_NAMES, FirstUse
-from gmu_lightning.data.raw import genres_of
+from gmu_lightning.data.layouts import FILE_NAMES, FirstUse, why_no_json
+from gmu_lightning.data.media import NamedFiles
+from gmu_lightning.data.raw import PLOTS, genres_of, note_other_key, plots_of
+from gmu_lightning.files import looks_like
 from gmu_lightning.movie import SPLITS, BadContent, Movie, UserError
+
+LINE_END = re.compile(rb"\r\n|\n|\r")
+TEXT_KEYS = ("text", "plot", "plots", "synopsis", "overview", "description", "summary")
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class SplitFiles:
             if line.broken is not None:
                 audit.add(line.id, line.place, split, "broken_json", "removed", line.broken)
             elif not self.first.repeated(line.id, split, n, line.place, audit):
+                note_other_key(line.record, "label", line.id, line.place, split, audit)
                 yield line
 
 
@@ -49,7 +56,11 @@ class JsonlLayout:
     """`train.jsonl`, `dev.jsonl` (or `val.jsonl`) and `test.jsonl`.
 
     A row is `{"id", "text", "img" | "image": path or null, "label": [...]}`.
-    Poster paths are relative to the folder and stay inside it.
+    Poster paths are relative to the folder, or absolute, and stay inside it.
+
+    Args:
+        root: the folder.
+        plot: which of a movie's plots is its text, where a row lists several: a key of `PLOTS`.
 
     Raises:
         UserError: one of the three files is missing.
@@ -57,9 +68,10 @@ class JsonlLayout:
 
     name = "jsonl"
 
-    def __init__(self, root: Path):
-        self.root = root
+    def __init__(self, root: Path, plot: str = "longest"):
+        self.root, self.plot = root, plot
         self.splits = SplitFiles(root)
+        self.posters = NamedFiles(root)
 
     def record_file(self, id: str, split: str) -> str:
         """A file a split; the line is named where the line itself is at fault."""
@@ -69,27 +81,15 @@ class JsonlLayout:
         """`content["text"]` is the plot (str), `content["image"]` the poster (Path)."""
         for line in self.splits.read(split, audit):
             content: dict[str, Any] = {}
-            for modality, value_of in (("text", plot_of), ("image", self._poster)):
+            for modality, value_of in (("text", self._plot), ("image", self.posters.poster)):
                 try:
                     content[modality] = value_of(line.record)
                 except BadContent as bad:
-                    audit.add(line.id, line.place, split, bad.kind, "kept_absent", bad.detail)
+                    audit.add(line.id, line.place, split, bad.kind, "kept_absent", bad.detail, modality=modality)
             yield Movie(line.id, content, genres_of(line.record, "label"))
 
-    def _poster(self, record: dict[str, Any]) -> Path:
-        name = record.get("img", record.get("image"))
-        if not isinstance(name, str) or not name:
-            raise BadContent("missing_image", "it names no poster")
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts:
-            raise BadContent("missing_image", f"{name[:200]} points outside the data set's folder, so it is not read")
-        try:
-            there = (self.root / path).is_file()
-        except OSError:  # a name that no file can have
-            there = False
-        if not there:
-            raise BadContent("missing_image", f"no such file: {name[:200]}")
-        return self.root / path
+    def _plot(self, record: dict[str, Any]) -> str:
+        return plot_of(record, TEXT_KEYS, self.plot)
 
 
 def split_file(root: Path, split: str) -> Path | None:
@@ -106,18 +106,34 @@ def _file_of(root: Path, split: str) -> Path:
 
 
 def _lines(path: Path) -> list[Line]:
-    with path.open("rb") as file:
-        return [_line(text, f"{path.name}:{n}") for n, text in enumerate(file, start=1) if text.strip()]
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): check its permissions and the disk.") from error
+    whole = looks_like(data) if data else None
+    if data.lstrip().startswith(b"[") and _is_array(data):
+        whole = "a JSON array: expected an object on each line, and no brackets around them"
+    if whole:
+        return [Line(f"{path.name}:1", f"{path.name}:1", {}, whole)]
+    return [_line(text, f"{path.name}:{n}") for n, text in enumerate(LINE_END.split(data), start=1) if text.strip()]
+
+
+def _is_array(data: bytes) -> bool:
+    try:
+        return isinstance(json.loads(data), list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _line(text: bytes, place: str) -> Line:
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as broken:
-        return Line(place, place, {}, f"not JSON: {broken}")
+        return Line(place, place, {}, why_no_json(text, broken))
     name = record.get("id") if isinstance(record, dict) else None
     if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
-        return Line(place, place, {}, 'no object with an "id"')
+        has = f", only {', '.join(list(record)[:5])}" if isinstance(record, dict) and record else ""
+        return Line(place, place, {}, f'no object with an "id"{has}')
     try:
         genres_of(record, "label")
     except ValueError as broken:
@@ -125,9 +141,9 @@ def _line(text: bytes, place: str) -> Line:
     return Line(str(name), place, record)
 
 
-def plot_of(record: dict[str, Any], key: str = "text") -> str:
-    """A record's plot. Raises BadContent where it has none."""
-    text = record.get(key)
-    if not isinstance(text, str) or not text.strip():
-        raise BadContent("missing_plot", f"it has no {key}, or an empty one")
-    return text.strip()
+def plot_of(record: dict[str, Any], keys: Sequence[str] = TEXT_KEYS, choice: str = "longest") -> str:
+    """A record's plot, under the first key that holds one. Raises BadContent where it has none."""
+    plots = plots_of(record, keys)
+    if not plots:
+        raise BadContent("missing_plot", f"it has no {keys[0]}, or an empty one")
+    return PLOTS[choice](plots)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
 from gmu_lightning.data.audit import Audit
+from gmu_lightning.files import looks_like
 from gmu_lightning.movie import SPLITS, Movie, UserError
 
 # A split's name here, and the names that published files give it.
@@ -45,6 +49,33 @@ class FirstUse:
             return False
         audit.add(movie, file, split, "duplicate_id", "removed", f"already in {first[0]}, place {first[1] + 1}")
         return True
+
+
+@contextmanager
+def reading(root: Path) -> Iterator[None]:
+    """Turn the system's refusal of a file in `root`, or of `root` itself, into a sentence. Raises UserError."""
+    try:
+        yield
+    except OSError as error:
+        place = root.expanduser().absolute()
+        file = Path(error.filename).absolute() if isinstance(error.filename, str) else None
+        if not (file.is_relative_to(place) if file else error.errno == errno.EIO):
+            raise  # of the store, or of the machine
+        raise UserError(
+            f"{file or root} cannot be read ({error.strerror}): check its permissions and the disk, or give another data.root."
+        ) from error
+
+
+def why_no_json(data: bytes, error: Exception) -> str:
+    """Return in a clause why bytes are no JSON: what they are where that is known, else what the parser met."""
+    known = looks_like(data)
+    if known:
+        return known
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 (byte 0x{data[error.start]:02x} at {error.start}): save it as UTF-8"
+    if data.lstrip().startswith((b"{'", b"[{'", b"['")):
+        return "not JSON but a Python literal: write it with json.dumps"
+    return f"not JSON: {error}" if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
 
 
 def check_choices(values: Mapping[str, str], known: Mapping[str, Sequence[str]]) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gmu_lightning.movie import SPLITS, UserError
+from gmu_lightning.data.audit import Audit
+from gmu_lightning.movie import SPLITS, Movie, UserError
 
 FORM = re.compile(r"([1-9]\d*)(?:/([1-9]\d*)/([1-9]\d*))?", re.ASCII)
 
@@ -26,6 +27,15 @@ def draw(limit: int | str | None, ids: Mapping[str, Sequence[str]], seed: int) -
         return {split: list(ids[split]) for split in ids}
     numbers = parse_limit(limit)
     return {split: _drawn(ids[split], numbers[split], (seed, SPLITS.index(split))) for split in ids}
+
+
+def limited(limit: int | str | None, movies: dict[str, list[Movie]], seed: int, audit: Audit) -> dict[str, list[Movie]]:
+    """Return the movies that `draw` leaves; the audit forgets the others, unless they were removed. Raises UserError."""
+    if limit is None:
+        return movies
+    ids = {split: set(kept) for split, kept in draw(limit, {s: [m.id for m in movies[s]] for s in SPLITS}, seed).items()}
+    audit.problems = [p for p in audit.problems if p.action == "removed" or p.id in ids[p.split]]
+    return {split: [movie for movie in movies[split] if movie.id in ids[split]] for split in SPLITS}
 
 
 def parse_limit(limit: int | str) -> dict[str, int]:

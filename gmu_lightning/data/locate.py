@@ -38,11 +38,11 @@ class Found:
     also: tuple[str, ...] = ()
 
     def open(self, plot: str = "longest") -> Layout:
-        """Read what says which movies there are; `plot` is `RawLayout`'s. Raises UserError."""
+        """Read what says which movies there are; `plot` is that of `RawLayout` and `JsonlLayout`. Raises UserError."""
         layouts: dict[str, Callable[[Path], Layout]] = {
             "raw": lambda folder: RawLayout(folder, plot),
             "hdf5": Hdf5Layout,
-            "jsonl": JsonlLayout,
+            "jsonl": lambda folder: JsonlLayout(folder, plot),
         }
         return layouts[self.layout](self.path)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from gmu_lightning.data.arrays import read_array, read_ids
 from gmu_lightning.data.layouts import FILE_NAMES
+from gmu_lightning.data.media import Ids
 from gmu_lightning.movie import SPLITS, BadContent, UserError
 
 
@@ -39,12 +40,15 @@ class Matrices:
             )
         self.kept = np.setdiff1d(np.arange(width), [int(column) for column in leave_out])
         self.rows = {split: _rows(_file_of(folder, split, "ids.pickle")) for split in SPLITS}
+        self.known = {split: Ids(rows) for split, rows in self.rows.items()}
 
     def row(self, id: str, split: str) -> np.ndarray:
         """A movie's numbers, float32 (d,). Raises BadContent."""
-        matrix, n = self.matrices[split], self.rows[split].get(id)
-        if n is None:
-            raise BadContent("missing_metadata", "it has no row")
+        matrix, name = self.matrices[split], self.known[split].find(id)
+        if name is None:
+            example = next(iter(self.rows[split]), None)
+            raise BadContent("missing_metadata", f"it has no row{f'; ids there are such as {example}' if example else ''}")
+        n = self.rows[split][name]
         if not 0 <= n < len(matrix):
             raise BadContent("bad_array", f"its row is number {n} of a matrix with {len(matrix)}")
         with np.errstate(over="ignore", invalid="ignore"):
@@ -54,9 +58,11 @@ class Matrices:
             raise BadContent("bad_array", f"{broken} of the {len(row)} numbers in row {n} are not finite")
         return row
 
-    def flags(self, split: str) -> dict[str, dict[str, float]]:
+    def flags(self, split: str, ids: Iterable[str]) -> dict[str, dict[str, float]]:
         """Return {id: {column: value}} of the columns that hold two values in that split, by their numbers from 0 on."""
-        matrix, rows = self.matrices[split], {id: n for id, n in self.rows[split].items() if 0 <= n < len(self.matrices[split])}
+        matrix, found = self.matrices[split], {id: self.known[split].find(id) for id in ids}
+        rows = {id: self.rows[split][name] for id, name in found.items() if name is not None}
+        rows = {id: n for id, n in rows.items() if 0 <= n < len(matrix)}
         used = matrix[list(rows.values())] if rows else matrix[:0]
         two = [c for c in self.kept.tolist() if len(np.unique(used[:, c])) == 2]
         return {id: {str(c): float(matrix[n, c]) for c in two} for id, n in rows.items()}

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from gmu_lightning.data.archive import is_archive, is_unpacked
 from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.labels import POLICIES
-from gmu_lightning.data.layouts import Layout, check_choices
+from gmu_lightning.data.layouts import Layout, check_choices, reading
 from gmu_lightning.data.locate import EXPECTED, find_mmimdb
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.raw import PLOTS
@@ -76,7 +76,8 @@ class MMIMDb(MovieData):
             self.warnings.append(
                 f"layouts: {self.root} holds several layouts: {found.layout} is read, {', '.join(found.also)} is not."
             )
-        self.opened = found.open(self.plot)
+        with reading(found.path):
+            self.opened = found.open(self.plot)
 
     def read(self, split: str, audit: Audit) -> Iterator[Movie]:
         """Every id of the split, in its order: yielded, or in the audit as removed."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,15 +12,18 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from gmu_lightning.data.audit import Audit, kind_of_missing
+from gmu_lightning.data.audit import Audit, Problem
 from gmu_lightning.data.batching import Batches
+from gmu_lightning.data.contents import drop_incomplete, hashed, shared, without
 from gmu_lightning.data.labels import order_genres
-from gmu_lightning.data.limit import draw
+from gmu_lightning.data.layouts import reading
+from gmu_lightning.data.limit import limited
 from gmu_lightning.data.loading import Movies, loader
+from gmu_lightning.data.lost import many_removed, many_without, no_genre, nobody_has, nothing_left
 from gmu_lightning.data.store import Store
 from gmu_lightning.files import digest
 from gmu_lightning.lightning import pl
-from gmu_lightning.movie import SPLITS, ArrayFile, Movie, UserError
+from gmu_lightning.movie import SPLITS, ArrayFile, GenreVocabulary, Movie, UserError
 
 
 class MovieData(pl.LightningDataModule):
@@ -71,6 +74,9 @@ class MovieData(pl.LightningDataModule):
         self.mixed = False
         self._unusable: set[int] = set()
         self.cells: dict[str, dict[str, Any]] = {}
+        self.movies: list[Movie] = []
+        self.split_of = np.zeros(0, dtype="<U5")
+        self.vocabulary, self.labels = GenreVocabulary(()), np.zeros((0, 0), dtype=bool)
 
     @classmethod
     def offers(cls, node: Mapping[str, Any]) -> tuple[str, ...]:
@@ -115,20 +121,79 @@ class MovieData(pl.LightningDataModule):
         """What the data set's label policy leaves; all of it unless a data set has one."""
         return movies
 
-    def load(self, modalities: Sequence[str], store: Store) -> None:
-        """Read all movies, and settle genres, labels, fingerprint and audit for the chosen modalities."""
-        self.open(store)
-        by_split = self._limited({split: list(self.read(split, self.audit)) for split in SPLITS})
-        by_split = self.apply_policy(by_split, self.audit)
+    def load(self, modalities: Sequence[str], store: Store, require: bool = True) -> None:
+        """Read all movies, and settle genres, labels, fingerprint and audit for the chosen modalities.
+
+        Args:
+            require: refuse a split in which no movie has a chosen modality. False for a trained model, which scores that too.
+
+        Raises:
+            UserError: the data cannot be read, or a split is left without a movie, a genre or a modality; it holds the audit.
+        """
+        with self.audited():
+            self.open(store)
+            with reading(self.folder):
+                found = {split: list(self.read(split, self.audit)) for split in SPLITS}
+            self._settle_movies(found, modalities)
+            self._settle_contents(modalities, store)
+            if require:
+                for modality in modalities:
+                    self.require(modality, np.array([modality in movie.content for movie in self.movies]))
+
+    @contextmanager
+    def audited(self) -> Iterator[None]:
+        """Let a refusal of the data carry the audit as far as it is known."""
+        try:
+            yield
+        except UserError as error:
+            if self.audit.problems or self.movies:
+                error.audit = error.audit or self.audit_report()
+            raise
+
+    def require(self, modality: str, present: np.ndarray) -> None:
+        """Refuse a split in which no movie has a modality.
+
+        Args:
+            present: (N,) bool.
+
+        Raises:
+            UserError: with the most frequent reason; it holds the audit.
+        """
+        for split in SPLITS:
+            if not present[self.rows(split)].any():
+                with self.audited():
+                    raise UserError(nobody_has(self.root, modality, split, self.audit.problems))
+
+    def _settle_movies(self, found: dict[str, list[Movie]], modalities: Sequence[str]) -> None:
+        """Apply limit and policies; order movies by split, and settle genres and labels. Raises UserError."""
+        for split, movies in found.items():
+            removed = self._removed(split)
+            self._warn(many_removed(split, len(movies) + len(removed), removed))
+        by_split = self.apply_policy(limited(self.limit, found, self.seed, self.audit), self.audit)
         if self.absent == "drop":
-            by_split = {split: self._complete(movies, modalities, split) for split, movies in by_split.items()}
-        for split, movies in by_split.items():
-            if not movies:
-                raise UserError(f"{self.root}: no movie is left in {split}; check the split file, data.limit and data.absent")
+            by_split = {split: drop_incomplete(movies, modalities, split, self.audit) for split, movies in by_split.items()}
+        self.audit.problems = [p if p.file else replace(p, file=self.record_file(p.id, p.split)) for p in self.audit.problems]
         self.movies = [movie for split in SPLITS for movie in by_split[split]]
         self.split_of = np.array([split for split in SPLITS for _ in by_split[split]])
+        for split, movies in by_split.items():
+            if not movies:
+                raise UserError(nothing_left(self.root, split, self._removed(split)))
+        if not any(movie.genres for movie in by_split["train"]):
+            raise UserError(no_genre(self.root, self.audit.problems))
         self._settle_genres({split: [movie.genres for movie in movies] for split, movies in by_split.items()})
-        self.digests = {m: store.digests(self.contents(m), str(Path(self.root or ".").absolute())) for m in modalities}
+
+    def _removed(self, split: str) -> list[Problem]:
+        return [problem for problem in self.audit.problems if problem.split == split and problem.action == "removed"]
+
+    def _settle_contents(self, modalities: Sequence[str], store: Store) -> None:
+        """Hash every content, and mark as absent what the system refuses to read."""
+        self.digests: dict[str, list[str | None]] = {}
+        for modality in modalities:
+            root = str(Path(self.root or ".").absolute())
+            self.digests[modality], bad = hashed(store, self.contents(modality), root, modality)
+            self.note_unusable(modality, bad)
+            for n, _, _ in bad:
+                self.movies[n] = without(self.movies[n], modality)
         self._note_shared()
         self.audit.problems = [p if p.file else replace(p, file=self.record_file(p.id, p.split)) for p in self.audit.problems]
         labelled = [
@@ -157,7 +222,9 @@ class MovieData(pl.LightningDataModule):
     def audit_report(self) -> dict[str, Any]:
         """What audit.json holds."""
         names = self.vocabulary.names
-        counts = {split: dict(zip(names, self.labels[self.rows(split)].sum(0).tolist(), strict=True)) for split in SPLITS}
+        counts = {
+            split: dict(zip(names, self.labels[self.rows(split)].sum(0).tolist(), strict=True)) for split in SPLITS if names
+        }
         report = self.audit.as_dict(self.layout, {split: len(self.rows(split)) for split in SPLITS}, counts)
         return {**report, "columns": self.cells} if self.cells else report
 
@@ -171,8 +238,25 @@ class MovieData(pl.LightningDataModule):
         action = "removed" if self.absent == "drop" else "kept_absent"
         for row, kind, detail in bad:
             movie, split = self.movies[row], str(self.split_of[row])
-            self.audit.add(movie.id, self.file_of(movie, split, modality), split, kind, action, detail)
+            file = self.file_of(movie, split, modality)
+            self.audit.add(movie.id, file, split, kind, action, detail, modality=modality)
         self._unusable.update(row for row, _, _ in bad)
+
+    def warn_of_losses(self, present: Mapping[str, np.ndarray]) -> None:
+        """Warn, once all columns are there, of each split in which more than a tenth of the movies lack a modality.
+
+        Args:
+            present: {modality: (N,) bool}.
+        """
+        for modality, known in present.items():
+            for split in SPLITS:
+                rows = self.rows(split)
+                without = len(rows) - int(known[rows].sum())
+                self._warn(many_without(modality, split, len(rows), without, self.audit.problems))
+
+    def _warn(self, sentence: str | None) -> None:
+        if sentence is not None:
+            self.warnings.append(sentence)
 
     def leave_out_unusable(self) -> None:
         """Under `absent=drop`, once all columns are there: movies with a content that could not be stored leave their splits.
@@ -187,10 +271,11 @@ class MovieData(pl.LightningDataModule):
         lost = [name for name, found in zip(self.vocabulary.names, has_movies, strict=True) if not found]
         empty = [split for split in SPLITS if not len(self.rows(split))]
         if lost or empty:
-            raise UserError(
-                f"data.absent=drop leaves no movie of {', '.join(lost or empty)}{' in train' if lost else ''}: "
-                "mend the files that audit.json names, or set data.absent=keep"
-            )
+            with self.audited():
+                raise UserError(
+                    f"data.absent=drop leaves no movie of {', '.join(lost or empty)}{' in train' if lost else ''}: "
+                    "mend the files that audit.json names, or set data.absent=keep"
+                )
 
     def use(self, columns: Mapping[str, Any]) -> None:
         """The columns that batches are made of, one per modality, in order."""
@@ -244,25 +329,6 @@ class MovieData(pl.LightningDataModule):
             self.mixed and training,
         )
 
-    def _limited(self, movies: dict[str, list[Movie]]) -> dict[str, list[Movie]]:
-        if self.limit is None:
-            return movies
-        ids = {
-            split: set(kept)
-            for split, kept in draw(self.limit, {s: [m.id for m in movies[s]] for s in SPLITS}, self.seed).items()
-        }
-        drawn = {split: [movie for movie in movies[split] if movie.id in ids[split]] for split in SPLITS}
-        self.audit.problems = [p for p in self.audit.problems if p.action == "removed" or p.id in ids[p.split]]
-        return drawn
-
-    def _complete(self, movies: list[Movie], modalities: Sequence[str], split: str) -> list[Movie]:
-        lacking = {movie.id: absent for movie in movies if (absent := [m for m in modalities if m not in movie.content])}
-        self.audit.problems = [p for p in self.audit.problems if p.id not in lacking or p.split != split or p.action == "removed"]
-        for movie, absent in lacking.items():
-            for modality in absent:
-                self.audit.add(movie, "", split, kind_of_missing(modality), "removed", "data.absent=drop", by_policy=True)
-        return [movie for movie in movies if movie.id not in lacking]
-
     def _settle_genres(self, genres: dict[str, list[tuple[str, ...]]]) -> None:
         self.vocabulary, unseen = order_genres(genres, self.published_genres)
         if unseen:
@@ -272,23 +338,19 @@ class MovieData(pl.LightningDataModule):
             self.warnings.append(f"dropped_genre: {sentence}")
         self.labels = self.vocabulary.encode(movie.genres for movie in self.movies)
         by_policy = {problem.id for problem in self.audit.problems if problem.by_policy}
+        noted = {problem.id for problem in self.audit.problems if problem.kind == "no_genre"}
         for n, movie in enumerate(self.movies):
             split = str(self.split_of[n])
             lost = sorted(set(movie.genres) & set(unseen))
             if lost:
                 self.audit.add(movie.id, "", split, "dropped_genre", "kept", f"{', '.join(lost)} never occurs in train")
-            if not self.labels[n].any():
+            if not self.labels[n].any() and movie.id not in noted:
                 why = f"its genres are {', '.join(movie.genres) or 'none'}"
                 self.audit.add(movie.id, "", split, "no_genre", "kept", why, by_policy=movie.id in by_policy)
 
     def _note_shared(self) -> None:
         for modality, kind in (("text", "shared_plot"), ("image", "shared_image")):
-            owners = defaultdict(list)
-            for n, found in enumerate(self.digests.get(modality, ())):
-                if found is not None:
-                    owners[found].append(n)
-            for first, *others in owners.values():
-                for n in others:
-                    movie, split = self.movies[n], str(self.split_of[n])
-                    with_whom = f"the same as {self.movies[first].id} in {self.split_of[first]}"
-                    self.audit.add(movie.id, self.file_of(movie, split, modality), split, kind, "kept", with_whom)
+            for n, first in shared(self.digests.get(modality, ())):
+                movie, split = self.movies[n], str(self.split_of[n])
+                with_whom = f"the same as {self.movies[first].id} in {self.split_of[first]}"
+                self.audit.add(movie.id, self.file_of(movie, split, modality), split, kind, "kept", with_whom)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gmu_lightning.data.answers import leaving_out, refuse_answers, verdicts
-from gmu_lightning.data.audit import Audit, kind_of_missing
+from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.jsonl import Line, SplitFiles
-from gmu_lightning.data.layouts import check_choices
+from gmu_lightning.data.layouts import check_choices, reading
 from gmu_lightning.data.matrices import Matrices
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.moviescope_layout import (
@@ -90,30 +90,24 @@ class Moviescope(MovieData):
         """Where the files of lines were found."""
         return self._folder or super().folder
 
-    def load(self, modalities: Sequence[str], store: Store) -> None:
+    def load(self, modalities: Sequence[str], store: Store, require: bool = True) -> None:
         """Read all movies, and of their contents the chosen modalities.
 
         Raises:
-            UserError: nothing of a chosen modality is there, or no movie of train has it.
+            UserError: nothing of a chosen modality is there, or no movie of a split has it.
         """
         self.chosen = tuple(modalities)
-        super().load(modalities, store)
-        for modality in self.chosen:
-            if not any(modality in self.movies[n].content for n in self.rows("train")):
-                lacking = (p.file for p in self.audit.problems if p.kind == kind_of_missing(modality))
-                example = next((f", the first lacks {file}" for file in lacking), "")
-                raise UserError(
-                    f"data.root={self.root}: no movie of train has its {modality}{example}: "
-                    "restore it, or choose other modalities."
-                )
+        super().load(modalities, store, require)
 
     def open(self, store: Store) -> None:
         """Find the folders of the chosen modalities, and read what is in tables. Raises UserError."""
         if not self.root:
             raise UserError("data=moviescope needs data.root=PATH: the folder that holds train.jsonl, dev.jsonl and test.jsonl.")
         root = find_root(self.root)
-        self._folder, self.splits = root, SplitFiles(root)
-        self.sources = {modality: self._source(root, modality) for modality in self.chosen}
+        self._folder = root
+        with reading(root):
+            self.splits = SplitFiles(root)
+            self.sources = {modality: self._source(root, modality) for modality in self.chosen}
 
     def read(self, split: str, audit: Audit) -> Iterator[Movie]:
         """Every id of the split, in its order: yielded, or in the audit as removed.
@@ -127,7 +121,8 @@ class Moviescope(MovieData):
                 try:
                     content[modality] = source.content(line, split)
                 except BadContent as bad:
-                    audit.add(line.id, source.file(line.id, split) or line.place, split, bad.kind, "kept_absent", bad.detail)
+                    file = source.file(line.id, split) or line.place
+                    audit.add(line.id, file, split, bad.kind, "kept_absent", bad.detail, modality=modality)
             yield Movie(line.id, content, genres_of(line.record, "label"))
 
     def file_of(self, movie: Movie, split: str, modality: str | None = None) -> str:
@@ -144,7 +139,7 @@ class Moviescope(MovieData):
             return Plots()
         if modality == "metadata":
             return self._metadata(root)
-        files = find_files(root, modality, self.choices[modality], self.wanted_layout)
+        files = find_files(root, modality, self.choices[modality], self.wanted_layout, self.splits.first.where)
         self._warn_of_others(modality, [found.kind.folder for found in files])
         return files[0]
 
@@ -155,10 +150,10 @@ class Moviescope(MovieData):
         genres = {line.id: _genres(line.record) for line in self.splits.lines["train"]}
         if name == MATRICES:
             matrices = Matrices(root / name, self.leave_out)
-            refuse_answers(matrices.flags("train"), genres, root / name, self.leave_out)
+            refuse_answers(matrices.flags("train", genres), genres, root / name, self.leave_out)
             return MatrixRows(matrices)
         table = read_table(root / name, self.leave_out)
-        source = TableRows(table, name)
+        source = TableRows(table, name, self.splits.first.where)
         refuse_answers(_rows_of(source, self.splits.lines["train"]), genres, root / name, self.leave_out)
         told = verdicts(next(iter(table.values())))
         if told:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,11 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from gmu_lightning.data.arrays import SUFFIXES, frames, log_mel, melgram, poster_vector
-from gmu_lightning.data.audit import kind_of_missing
-from gmu_lightning.data.jsonl import Line, plot_of, split_file
+from gmu_lightning.data.jsonl import TEXT_KEYS, Line, plot_of, split_file
 from gmu_lightning.data.layouts import here_or_one_down, near_names, what_it_holds
 from gmu_lightning.data.matrices import Matrices
-from gmu_lightning.data.raw import POSTERS
+from gmu_lightning.data.media import POSTERS, Folder, Ids
 from gmu_lightning.data.tables import Table
 from gmu_lightning.movie import ArrayFile, BadContent, UserError
 
@@ -82,7 +81,7 @@ class Plots:
 
     def content(self, line: Line, split: str) -> str:
         """The plot."""
-        return plot_of(line.record, "synopsis")
+        return plot_of(line.record, ("synopsis", *TEXT_KEYS))
 
     def file(self, id: str, split: str) -> None:
         """The line itself."""
@@ -94,27 +93,21 @@ class Files:
 
     kind: Kind
     root: Path
+    ids: Collection[str] = field(default=(), repr=False)
 
     @cached_property
-    def paths(self) -> Mapping[str, Path]:
-        """{id: its file}"""
-        folder = self.root / self.kind.folder
-        ranked = {suffix: n for n, suffix in enumerate(self.kind.suffixes)}
-        found = [path for path in folder.iterdir() if path.suffix.lower() in ranked] if folder.is_dir() else []
-        found.sort(key=lambda path: ranked[path.suffix.lower()], reverse=True)
-        return {path.stem: path for path in found}
+    def folder(self) -> Folder:
+        """The files by id."""
+        return Folder(self.root / self.kind.folder, self.kind.suffixes, self.ids)
 
     def content(self, line: Line, split: str) -> Path | ArrayFile:
         """The file, with how to read its array."""
-        path = self.paths.get(line.id)
-        if path is None or not path.is_file():
-            raise BadContent(kind_of_missing(self.kind.modality), "no such file")
+        path = self.folder.content(line.id, self.kind.modality)
         return path if self.kind.read is None else ArrayFile(path, self.kind.read)
 
     def file(self, id: str, split: str) -> str:
         """With the suffix that is published, where there is no file."""
-        path = self.paths.get(id)
-        return f"{self.kind.folder}/{path.name if path else id + self.kind.suffixes[0]}"
+        return f"{self.kind.folder}/{self.folder.name(id) or id + self.kind.suffixes[0]}"
 
 
 @dataclass(frozen=True)
@@ -138,12 +131,20 @@ class TableRows:
 
     table: Table
     name: str
+    ids: Collection[str] = field(default=(), repr=False)
+
+    @cached_property
+    def _known(self) -> Ids:
+        return Ids(self.table, self.ids)
 
     def content(self, line: Line, split: str) -> dict[str, Any]:
         """{column: cell}, as `cells.read` has them"""
-        row = self.table.get(line.id)
-        if row is None or all(cell is None for cell in row.values()):
-            raise BadContent("missing_metadata", "it has no row" if row is None else "its row is empty")
+        name = self._known.find(line.id)
+        if name is None:
+            raise BadContent("missing_metadata", f"it has no row; ids there are such as {next(iter(self.table))}")
+        row = self.table[name]
+        if all(cell is None for cell in row.values()):
+            raise BadContent("missing_metadata", "its row is empty")
         return row
 
     def file(self, id: str, split: str) -> str:
@@ -170,19 +171,22 @@ def find_root(root: str) -> Path:
 
 def layout_of(root: Path) -> str:
     """The layout whose folders are there, the first of them if both; `full` where nothing says which it is."""
-    there = [kind.layout for kind in KINDS if kind.layout and Files(kind, root).paths]
+    there = [kind.layout for kind in KINDS if kind.layout and Files(kind, root).folder.files]
     return next((layout for layout in LAYOUTS if layout in there), LAYOUTS[0])
 
 
-def find_files(root: Path, modality: str, choice: str, layout: str) -> list[Files]:
+def find_files(root: Path, modality: str, choice: str, layout: str, ids: Collection[str]) -> list[Files]:
     """The folders with files to read a modality from, the one to read first.
+
+    Args:
+        ids: of the data set.
 
     Raises:
         UserError: there is none.
     """
     kinds = [kind for kind in KINDS if kind.modality == modality and choice in ("auto", kind.choice)]
     kinds = [kind for kind in kinds if layout == "auto" or kind.layout in (None, layout)]
-    there = [files for kind in kinds if (files := Files(kind, root)).paths]
+    there = [files for kind in kinds if (files := Files(kind, root, ids)).folder.files]
     if not there:
         raise UserError(nothing_of(root, modality, choice, [f"{kind.folder}/<id>{kind.suffixes[0]}" for kind in kinds]))
     return there

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from gmu_lightning.data.arrays import numbers
 from gmu_lightning.data.audit import Audit, kind_of_missing
+from gmu_lightning.data.media import Folder, Ids
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.planted_content import SENTENCES, plot, poster, row, title
 from gmu_lightning.data.planted_plan import Plan, draw, split_sizes
@@ -21,7 +22,7 @@ from gmu_lightning.data.raw import RawLayout
 from gmu_lightning.data.store import Store
 from gmu_lightning.data.tables import read_table
 from gmu_lightning.files import digest
-from gmu_lightning.movie import MODALITIES, ArrayFile, Movie, UserError
+from gmu_lightning.movie import MODALITIES, ArrayFile, BadContent, Movie, UserError
 
 FEWEST_MOVIES = 6
 DEFAULT = "text+image"
@@ -164,6 +165,9 @@ class Planted(MovieData):
         self.raw = RawLayout(folder)
         table = folder / TABLE
         self.table = read_table(table) if "metadata" in self.planted and table.exists() else {}
+        ids = self.raw.first.where
+        self.rows_of = Ids(self.table, ids)
+        self.arrays = {m: Folder(folder / m, (".npy",), ids) for m in ARRAYS if m in self.planted}
 
     @property
     def folder(self) -> Path:
@@ -179,15 +183,15 @@ class Planted(MovieData):
         noted = Audit()
         for movie in self.raw.read(split, noted):
             content = {m: said for m, said in movie.content.items() if m in self.planted}
-            for modality in (m for m in ARRAYS if m in self.planted):
-                path = self.folder / modality / f"{movie.id}.npy"
-                if path.is_file():
-                    content[modality] = ArrayFile(path, numbers)
-                else:
-                    file = f"{modality}/{path.name}"
-                    noted.add(movie.id, file, split, kind_of_missing(modality), "kept_absent", "no such file")
-            if movie.id in self.table:
-                content["metadata"] = self.table[movie.id]
+            for modality, folder in self.arrays.items():
+                try:
+                    content[modality] = ArrayFile(folder.content(movie.id, modality), numbers)
+                except BadContent as bad:
+                    file = f"{modality}/{folder.name(movie.id) or f'{movie.id}.npy'}"
+                    noted.add(movie.id, file, split, bad.kind, "kept_absent", bad.detail, modality=modality)
+            row = self.rows_of.find(movie.id)
+            if row is not None:
+                content["metadata"] = self.table[row]
             elif "metadata" in self.planted:
                 noted.add(movie.id, TABLE, split, kind_of_missing("metadata"), "kept_absent", "it has no row")
             yield Movie(movie.id, content, movie.genres)

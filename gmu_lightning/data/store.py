@@ -11,7 +11,7 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,23 @@ from typing import IO, Any
 import numpy as np
 
 from gmu_lightning.data import bound
+from gmu_lightning.data.media import unreadable
 from gmu_lightning.data.parts import Parts
 from gmu_lightning.data.progress import track
 from gmu_lightning.data.ragged import write_ragged
 from gmu_lightning.data.threads import cores, in_threads, nothing
-from gmu_lightning.files import digest, write_json
+from gmu_lightning.files import digest, looks_like, write_json
 from gmu_lightning.movie import ArrayFile, BadContent, Preparation, UserError
 
 PRECISIONS = ("float32", "float16")
+
+
+class NoneUsable(UserError):
+    """No content of train can be used; `bad` is as in `Column`."""
+
+    def __init__(self, modality: str, bad: Sequence[tuple[int, str, str]]):
+        super().__init__(f"no {modality} of train can be used ({bad[0][2]}): restore the files, or choose other modalities")
+        self.bad = bad
 
 
 class Store:
@@ -127,8 +136,8 @@ class Store:
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
 
-    def digests(self, contents: Sequence[Any], files_of: str) -> list[str | None]:
-        """SHA-256 of each raw content (None where absent).
+    def digests(self, contents: Sequence[Any], files_of: str) -> list[str | OSError | None]:
+        """SHA-256 of each raw content: None where absent, the error where the system refuses to read its file.
 
         A file is read again only if its size, inode or one of its times changed since it was last read here.
         """
@@ -136,12 +145,20 @@ class Store:
         known = json.loads(path.read_text()) if path.exists() else {}
         fresh: dict[str, list] = {}
 
-        def of(content: Any) -> str | None:
+        def of(content: Any) -> str | OSError | None:
+            file = file_of(content)
+            try:
+                return known_digest(content, file)
+            except OSError as error:
+                if not about(error, file):
+                    raise
+                return error
+
+        def known_digest(content: Any, file: Path | None) -> str | None:
             if content is None:
                 return None
-            file = content.path if isinstance(content, ArrayFile) else content
-            if not isinstance(file, Path):
-                return content_digest(file)
+            if file is None:
+                return content_digest(content)
             stat = file.stat()
             state = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
             entry = known.get(str(file))
@@ -152,6 +169,18 @@ class Store:
         if not self.read_only and any(known.get(name) != entry for name, entry in fresh.items()):
             write_json(path, {**known, **fresh})
         return digests
+
+
+def file_of(content: Any) -> Path | None:
+    """Return the file that a raw content is read from; None where it is in memory."""
+    file = content.path if isinstance(content, ArrayFile) else content
+    return file if isinstance(file, Path) else None
+
+
+def about(error: OSError, file: Path | None) -> bool:
+    """Whether the system refuses this file, and not the store or the machine's resources."""
+    machine = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    return file is not None and error.errno not in machine and error.filename in (None, file, str(file))
 
 
 def content_digest(content: Any) -> str:
@@ -225,13 +254,16 @@ def prepared(
         contents: raw content per movie, None where absent.
         in_train: (N,) bool; `Preparation.fit` sees these alone.
         fitted: the preparation has learned already.
+
+    Raises:
+        NoneUsable: no content of train can be read, and the preparation has to learn from them.
     """
     key = column_key(modality, digests, in_train, preparation, fitted)
 
     def build(folder: Path) -> dict[str, Any]:
         ready = preparation
         if not fitted:
-            ready = preparation.fit(_usable(c for c, train in zip(contents, in_train, strict=True) if train and c is not None))
+            ready = preparation.fit(_usable(modality, contents, np.flatnonzero(in_train).tolist()))
         with closing(_stored(store, ready, contents, digests, modality)) as rows:
             written = write_ragged(folder, rows)
         return {**written, "state": ready.state()}
@@ -253,10 +285,15 @@ def _stored(
         store.use(parts.folder)
 
     def anew(content: Any) -> np.ndarray | BadContent:
+        file = file_of(content)
         try:
             return preparation.store(_opened(content))
         except BadContent as problem:
-            return problem
+            return _named(problem, file)
+        except OSError as error:
+            if not about(error, file):
+                raise
+            return unreadable(modality, error)
 
     def one(content: Any, sha: str | None) -> np.ndarray | BadContent | None:
         if content is None or sha is None:
@@ -271,12 +308,33 @@ def _stored(
             yield row
 
 
+def _named(problem: BadContent, file: Path | None) -> BadContent:
+    """The problem, with what the file is in truth where that is known by its first bytes."""
+    if file is None:
+        return problem
+    with suppress(OSError), file.open("rb") as raw:
+        known = looks_like(raw.read(1024))
+        if known:
+            return BadContent(problem.kind, known, problem.lasting)
+    return problem
+
+
 def _opened(content: Any) -> Any:
     return content.load() if isinstance(content, ArrayFile) else content
 
 
-def _usable(contents: Iterable[Any]) -> Iterator[Any]:
-    """What a preparation may learn from; a file whose array is broken is named when it is stored."""
-    for content in contents:
-        with suppress(BadContent):
-            yield _opened(content)
+def _usable(modality: str, contents: Sequence[Any], rows: Sequence[int]) -> Iterator[Any]:
+    """Yield what a preparation may learn from, leaving out contents that cannot be read. Raises NoneUsable."""
+    bad: list[tuple[int, str, str]] = []
+    for n in rows:
+        if contents[n] is None:
+            continue
+        try:
+            content = _opened(contents[n])
+        except BadContent as problem:
+            problem = _named(problem, file_of(contents[n]))
+            bad.append((n, problem.kind, problem.detail))
+        else:
+            yield content
+    if bad and len(bad) == sum(contents[n] is not None for n in rows):
+        raise NoneUsable(modality, bad)

@@ -86,11 +86,13 @@ class ArrayPreparation:
         """With the size of the first array that has as many axes as expected, unless it was given."""
         if self.dim is not None:
             return self
+        other = ""
         for content in contents:
             array = self._array(content)
             if array.ndim == self.axes:
                 return replace(self, learned=array.shape[-1])
-        raise UserError(f"no movie of train has a {self.modality} {self.kind}; choose other modalities")
+            other = other or f": the first array there has the shape {content.shape}"
+        raise UserError(f"no movie of train has a {self.modality} {self.kind}{other}; choose other modalities")
 
     def state(self) -> dict[str, Any]:
         """{"size": d}"""

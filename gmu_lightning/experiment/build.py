@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, cast
 
+import numpy as np
 import torch
 import yaml
 from hydra.utils import get_object, instantiate
 
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.readings import note_cells
-from gmu_lightning.data.store import Column, Store, prepared
+from gmu_lightning.data.store import Column, NoneUsable, Store, prepared
 from gmu_lightning.encoders.backends import Encoding
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.memory import remember_in
@@ -71,14 +72,17 @@ def _fusions_of(modalities: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name, found in classes.items() if mismatch(found, name, modalities) is None)
 
 
-def build_data(config: Mapping[str, Any], store: Store) -> MovieData:
+def build_data(config: Mapping[str, Any], store: Store, fitted: bool = False) -> MovieData:
     """The data set, read: every movie of every split, its genres and its audit.
 
     From here on, what pretrained weights say of themselves is remembered in the store.
+
+    Args:
+        fitted: a trained model reads the data, so a split may lack a modality.
     """
     remember_in(store.root / "weights", store.read_only)
     data: MovieData = make(config["data"])
-    data.load(modalities_of(config["modalities"]), store)
+    data.load(modalities_of(config["modalities"]), store, require=not fitted)
     return data
 
 
@@ -122,6 +126,7 @@ def build_columns(
             columns[modality] = column
         seconds["encode"] += time.perf_counter() - start
     data.leave_out_unusable()
+    data.warn_of_losses({modality: column.present for modality, column in columns.items()})
     data.use(columns)
     return columns, seconds
 
@@ -142,10 +147,21 @@ def kept_in_part(encoder: Encoder, needs: str) -> bool:
 
 
 def prepare_column(data: MovieData, modality: str, encoder: Encoder, store: Store, fitted: bool = False) -> Column:
-    """One modality as its encoder wants it; contents that cannot be used are named in the audit."""
+    """One modality as its encoder wants it; contents that cannot be used are named in the audit.
+
+    Raises:
+        UserError: no movie of a split has a content that can be used, unless the preparation is fitted.
+    """
     contents, digests = data.contents(modality), data.digests[modality]
-    column = prepared(store, modality, contents, digests, data.in_train, encoder.preparation, fitted)
+    try:
+        column = prepared(store, modality, contents, digests, data.in_train, encoder.preparation, fitted)
+    except NoneUsable as nothing:
+        data.note_unusable(modality, nothing.bad)
+        data.require(modality, np.array([content is not None for content in contents]) & ~data.in_train)
+        raise
     data.note_unusable(modality, column.bad)
+    if not fitted:
+        data.require(modality, column.present)
     if isinstance(column.preparation, TablePreparation):
         note_cells(data, modality, column.preparation.columns(contents))
     return column

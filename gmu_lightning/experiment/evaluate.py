@@ -94,7 +94,7 @@ def restored(config: Mapping[str, Any], checkpoint: Mapping[str, Any], store: St
     encoders = build.build_encoders(config)
     for modality, encoder in encoders.items():
         encoder.preparation = encoder.preparation.restored(about["preparations"][modality])
-    data = build.build_data(config, store)
+    data = build.build_data(config, store, fitted=True)
     data.vocabulary = GenreVocabulary(tuple(about["genres"]))
     data.labels = data.vocabulary.encode(movie.genres for movie in data.movies)
     build.build_columns(data, encoders, build.needs_of(config), store, device_of(config), build.encoding_of(config), fitted=True)

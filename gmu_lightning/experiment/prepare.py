@@ -11,7 +11,7 @@ from gmu_lightning.data.store import Store
 from gmu_lightning.experiment import build
 from gmu_lightning.experiment.allocator import keep_pages
 from gmu_lightning.experiment.settle import modalities_of
-from gmu_lightning.experiment.train import quiet_libraries, say_audit
+from gmu_lightning.experiment.train import audit_left, quiet_libraries, say_audit
 from gmu_lightning.files import write_json
 from gmu_lightning.report.figures import genre_distribution, save
 
@@ -21,12 +21,17 @@ def prepare(config: Mapping[str, Any], folder: Path) -> None:
     keep_pages()
     quiet_libraries()
     store = Store.of(config["store"])
-    data = build.build_data(config, store)
-    for modality in modalities_of(config["modalities"]):
-        encoder = build.make(config["encoder"][modality])
-        column = build.prepare_column(data, modality, encoder, store)
-        print(f"{modality}: {int(column.present.sum())} of {len(data.movies)} movies, in {store.root / 'columns' / column.key}")
-    data.leave_out_unusable()
+    present = {}
+    with audit_left(folder):
+        data = build.build_data(config, store)
+        for modality in modalities_of(config["modalities"]):
+            encoder = build.make(config["encoder"][modality])
+            column = build.prepare_column(data, modality, encoder, store)
+            present[modality] = column.present
+            where = store.root / "columns" / column.key
+            print(f"{modality}: {int(column.present.sum())} of {len(data.movies)} movies, in {where}")
+        data.leave_out_unusable()
+    data.warn_of_losses(present)
     for sentence in data.warnings:
         print(f"warning: {sentence}", file=sys.stderr)
     report = data.audit_report()

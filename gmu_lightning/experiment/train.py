@@ -7,7 +7,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,10 +88,22 @@ def load(config: Mapping[str, Any], resident: Resident) -> tuple[dict[str, Encod
     return encoders, *resident.load(config, encoders, Store.of(config["store"]), device_of(config))
 
 
+@contextmanager
+def audit_left(folder: Path) -> Iterator[None]:
+    """Leave audit.json in a folder also where the data is refused."""
+    try:
+        yield
+    except UserError as error:
+        if error.audit is not None:
+            write_json(folder / "audit.json", error.audit)
+        raise
+
+
 def open_run(config: Mapping[str, Any], run: Run, resident: Resident) -> Opened:
     """Everything before the first step. Raises UserError."""
     started = time.perf_counter()
-    encoders, data, columns, seconds = load(config, resident)
+    with audit_left(run.folder):
+        encoders, data, columns, seconds = load(config, resident)
     for sentence in data.warnings:
         run.warn(sentence)
     for encoder in encoders.values():

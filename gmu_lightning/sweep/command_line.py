@@ -189,6 +189,8 @@ def _refused(error: BaseException) -> bool:
 
 
 def _refusal(error: OSError) -> str:
+    if isinstance(error.filename, str) and Path(error.filename).exists() and not os.access(error.filename, os.R_OK):
+        return f"{error.filename} cannot be read ({error.strerror}): give this user the right to read it, or name another file"
     return f"{error.filename or 'a file'} cannot be written or read ({error.strerror}): {HOW}"
 
 

@@ -63,7 +63,8 @@ def test_auto_takes_raw_before_hdf5_before_jsonl_and_says_what_it_left(raw, stor
 
 def test_a_layout_that_is_asked_for_is_taken(raw, store):
     jsonl(raw)
-    data = loaded(raw, store, layout="jsonl")
+    data = MMIMDb(str(raw), layout="jsonl")
+    data.load(("text",), store)
     assert data.layout == "jsonl"
     assert data.ids == {"train": ["0"], "val": ["1"], "test": ["2"]}
     assert data.warnings == []

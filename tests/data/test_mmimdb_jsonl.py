@@ -74,7 +74,7 @@ def test_a_poster_outside_the_folder_is_not_read(root, climb):
     assert "points outside" in audit.problems[0].detail
 
 
-@pytest.mark.parametrize("text", [None, "", "  ", 5, ["A plot."]])
+@pytest.mark.parametrize("text", [None, "", "  ", 5, [], [" ", None]])
 def test_a_row_without_a_text_is_kept_without_it(root, text):
     write(root, "train", {**ROW, "text": text})
     movies, audit = read(root)

@@ -47,7 +47,7 @@ class NoPlots(Plots):
 def ready(kind: type[Plots], folder: Path, **arguments: object) -> Plots:
     data = kind(str(folder), **arguments)
     store = Store(folder / "store")
-    data.load(("text",), store)
+    data.load(("text",), store, require=kind is not NoPlots)
     preparation = WordPreparation(max_words=10, min_count=1, vocabulary_size=10)
     data.use({"text": prepared(store, "text", data.contents("text"), data.digests["text"], data.in_train, preparation)})
     return data

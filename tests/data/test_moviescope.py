@@ -162,7 +162,7 @@ def test_a_folder_without_a_file_of_its_kind_is_not_chosen(root, store):
     for path in (root / "200F_VGG16").iterdir():
         path.unlink()
     (root / "200F_VGG16" / "README.md").write_text("moved")
-    mp4(root, "3015")
+    mp4(root, "3015", "3019", "3021")
     assert loaded(root, store, ("video",)).movies[0].content["video"].name == "3015.mp4"
 
 
@@ -186,10 +186,14 @@ def test_a_modality_that_is_not_there_at_all_is_named_with_where_it_was_looked_f
     assert "has no 200F_VGG16/<id>.p or trailers/<id>.mp4" in refused(root, store, ("video",), layout="full")
 
 
-def test_a_modality_that_no_movie_of_train_has_is_an_error(root, store):
-    for id in range(3015, 3019):
+@pytest.mark.parametrize(
+    ("split", "ids"), [("train", range(3015, 3019)), ("val", range(3019, 3021)), ("test", range(3021, 3023))]
+)
+def test_a_modality_that_no_movie_of_a_split_has_is_an_error(root, store, split, ids):
+    for id in ids:
         (root / "200F_VGG16" / f"{id}.p").unlink()
-    assert "no movie of train has its video, the first lacks 200F_VGG16/3015.p" in refused(root, store)
+    why = f"{len(ids)} of {len(ids)} as in 200F_VGG16/{ids[0]}.p, movie {ids[0]}: no such file"
+    assert f"no movie of {split} has its video ({why})" in refused(root, store)
 
 
 def test_a_movie_without_a_file_stays_and_is_named(root, store):

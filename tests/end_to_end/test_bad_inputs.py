@@ -108,6 +108,32 @@ def test_a_zero_byte_poster_and_a_broken_record_cost_no_run_unless_strict(typed,
     assert typed(f"data.root={copy.folder}", *RUN, "data.strict=true").refused("data.strict=true accepts no problem")
 
 
+def test_posters_that_all_turn_out_unreadable_are_refused_and_leave_the_audit(typed, copy, here):
+    for movie in (movie for ids in copy.ids.values() for movie in ids):
+        copy.poster(movie).write_bytes(b"<!DOCTYPE html><html>404</html>")
+    first = copy.ids["train"][0]
+    why = f"40 of 40 as in dataset/{first}.jpeg, movie {first}: it is an HTML page and not the file"
+    assert typed(f"data.root={copy.folder}", *RUN, "hydra.run.dir=run").refused(f"no movie of train has its image ({why})")
+    assert json.loads((here / "run/status.json").read_text())["state"] == "failed"
+    audit = json.loads((here / "run/audit.json").read_text())
+    assert (audit["movies"], audit["counts"]["unreadable_image"]) == ({"train": 40, "val": 10, "test": 10}, 60)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no /proc")
+def test_a_poster_that_the_system_refuses_costs_its_movie_alone_and_many_lost_ones_warn(typed, copy, here):
+    refused, *lost = copy.ids["train"][:5]
+    copy.poster(refused).unlink()
+    copy.poster(refused).symlink_to("/proc/self/mem")
+    for movie in lost:
+        copy.poster(movie).unlink()
+    said = typed(f"data.root={copy.folder}", *RUN, "hydra.run.dir=run")
+    assert said.code == 0, said.err
+    assert json.loads((here / "run/audit.json").read_text())["counts"]["unreadable_image"] == 1
+    (warning,) = json.loads((here / "run/status.json").read_text())["warnings"]
+    why = f"4 of 5 as in dataset/{lost[0]}.jpeg, movie {lost[0]}: no such file"
+    assert warning == f"missing_image: 5 of 40 movies of train lack image ({why}), and audit.json names them"
+
+
 @pytest.mark.filterwarnings("ignore:invalid value", "ignore:Encountered `nan`")  # of the run that diverges
 @pytest.mark.parametrize(
     ("words", "sentence"),
