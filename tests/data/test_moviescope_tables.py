@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,22 @@ def test_a_column_of_the_matrices_that_tells_a_genre_is_refused_and_may_be_left_
     )
     data = loaded(root, store, ("metadata",), leave_out=[7, 300])
     assert np.allclose(data.movies[0].content["metadata"], np.delete(matrix[0], [7, 300]))
+
+
+def test_a_column_that_tells_a_genre_is_refused_under_other_spellings_of_the_ids(tmp_path, store):
+    root = write(tmp_path / "moviescope", movies=(40, 4, 4))
+    path = root / "Metadata_matrices" / "train_metadata.npy"
+    matrix = np.load(path)
+    labels = [json.loads(line)["label"] for line in (root / "train.jsonl").read_text().splitlines()]
+    matrix[:, 300] = ["Horror" in label for label in labels]
+    np.save(path, matrix)
+    rows = {f"tt{3015 + n:07d}": n for n in range(40)}
+    path.with_name("train_ids.pickle").write_bytes(pickle.dumps(rows))
+    assert "column 300 tells Horror" in refused(root, store)
+    shutil.rmtree(root / "Metadata_matrices")
+    cells = "".join(f"tt{3015 + n:07d},{int('Horror' in label)}\n" for n, label in enumerate(labels))
+    (root / "metadata.csv").write_text(f"id,scary\n{cells}")
+    assert "column scary" in refused(root, store)
 
 
 def with_table(root: Path, store: Store, **columns: list) -> tuple[Moviescope, dict[str, Any], np.ndarray]:
