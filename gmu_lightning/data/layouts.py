@@ -72,7 +72,7 @@ def why_no_json(data: bytes, error: Exception) -> str:
     if known:
         return known
     if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 (byte 0x{data[error.start]:02x} at {error.start}): save it as UTF-8"
+        return f"not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start}): save it as UTF-8"
     if data.lstrip().startswith((b"{'", b"[{'", b"['")):
         return "not JSON but a Python literal: write it with json.dumps"
     return f"not JSON: {error}" if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
