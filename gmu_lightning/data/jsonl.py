@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +10,7 @@ from typing import Any
 from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.layouts import FILE_NAMES, FirstUse
 from gmu_lightning.data.raw import genres_of
+from gmu_lightning.data.strings import as_utf8, parsed
 from gmu_lightning.movie import SPLITS, BadContent, Movie, UserError
 
 
@@ -106,13 +106,16 @@ def _file_of(root: Path, split: str) -> Path:
 
 
 def _lines(path: Path) -> list[Line]:
-    with path.open("rb") as file:
-        return [_line(text, f"{path.name}:{n}") for n, text in enumerate(file, start=1) if text.strip()]
+    try:
+        lines = as_utf8(path.read_bytes()).split(b"\n")
+    except ValueError as broken:
+        raise UserError(f"{path} cannot be decoded ({broken}): save it as UTF-8.") from broken
+    return [_line(text, f"{path.name}:{n}") for n, text in enumerate(lines, start=1) if text.strip()]
 
 
 def _line(text: bytes, place: str) -> Line:
     try:
-        record = json.loads(text)
+        record = parsed(text)
     except (ValueError, RecursionError) as broken:
         return Line(place, place, {}, f"not JSON: {broken}")
     name = record.get("id") if isinstance(record, dict) else None

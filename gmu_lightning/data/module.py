@@ -18,6 +18,7 @@ from gmu_lightning.data.labels import order_genres
 from gmu_lightning.data.limit import draw
 from gmu_lightning.data.loading import Movies, loader
 from gmu_lightning.data.store import Store
+from gmu_lightning.data.strings import read_soundly, spelt_alike
 from gmu_lightning.files import digest
 from gmu_lightning.lightning import pl
 from gmu_lightning.movie import SPLITS, ArrayFile, Movie, UserError
@@ -118,7 +119,8 @@ class MovieData(pl.LightningDataModule):
     def load(self, modalities: Sequence[str], store: Store) -> None:
         """Read all movies, and settle genres, labels, fingerprint and audit for the chosen modalities."""
         self.open(store)
-        by_split = self._limited({split: list(self.read(split, self.audit)) for split in SPLITS})
+        by_split = self._limited(read_soundly(self.read, self.record_file, self.audit))
+        self._warn_of_spellings(by_split)
         by_split = self.apply_policy(by_split, self.audit)
         if self.absent == "drop":
             by_split = {split: self._complete(movies, modalities, split) for split, movies in by_split.items()}
@@ -262,6 +264,11 @@ class MovieData(pl.LightningDataModule):
             for modality in absent:
                 self.audit.add(movie, "", split, kind_of_missing(modality), "removed", "data.absent=drop", by_policy=True)
         return [movie for movie in movies if movie.id not in lacking]
+
+    def _warn_of_spellings(self, movies: dict[str, list[Movie]]) -> None:
+        alike = spelt_alike(genre for split in movies.values() for movie in split for genre in movie.genres)
+        if alike:
+            self.warnings.append(alike)
 
     def _settle_genres(self, genres: dict[str, list[tuple[str, ...]]]) -> None:
         self.vocabulary, unseen = order_genres(genres, self.published_genres)

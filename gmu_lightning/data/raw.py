@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.layouts import FILE_NAMES, FirstUse
+from gmu_lightning.data.strings import as_utf8, parsed, shows
 from gmu_lightning.movie import SPLITS, Movie, UserError
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -75,7 +75,7 @@ class RawLayout:
 def read_split_file(path: Path) -> dict[str, list[str]]:
     """Ids per split; `dev` is val. Raises UserError."""
     try:
-        found = json.loads(path.read_bytes())
+        found = parsed(as_utf8(path.read_bytes()))
     except (OSError, ValueError, RecursionError) as broken:
         raise UserError(f"{path} cannot be read as JSON ({broken}): restore the split file of the data set.") from broken
     ids = {}
@@ -95,7 +95,7 @@ def read_split_file(path: Path) -> dict[str, list[str]]:
 def _record(path: Path) -> dict[str, Any]:
     """A movie's JSON, its genres settled. Raises ValueError in words for the audit."""
     try:
-        record = json.loads(path.read_bytes())
+        record = parsed(as_utf8(path.read_bytes()))
     except FileNotFoundError:
         raise ValueError("no such file, so its genres are unknown") from None
     except (OSError, RecursionError) as unreadable:
@@ -119,4 +119,4 @@ def plots_of(record: dict[str, Any]) -> list[str]:
     """The plots that say something, as they stand but for white space around them."""
     plots = record.get("plot")
     plots = plots if isinstance(plots, list) else [plots]
-    return [plot.strip() for plot in plots if isinstance(plot, str) and plot.strip()]
+    return [plot.strip() for plot in plots if isinstance(plot, str) and shows(plot)]
