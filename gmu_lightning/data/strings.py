@@ -7,6 +7,7 @@ import json
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from gmu_lightning.data.audit import Audit
@@ -43,6 +44,11 @@ def as_utf8(data: bytes) -> bytes:
         return data[len(mark) :]
     text = codecs.getincrementaldecoder(encoding)("surrogatepass").decode(data[len(mark) :])
     return text.encode("utf-8", "surrogatepass")
+
+
+def text_in(path: Path) -> str:
+    """Read a text file whose byte order mark names its encoding. Raises OSError or ValueError."""
+    return as_utf8(path.read_bytes()).decode("utf-8", "surrogatepass")
 
 
 def parsed(data: bytes) -> Any:
