@@ -19,7 +19,7 @@ from gmu_lightning.experiment import build, robustness
 from gmu_lightning.experiment.allocator import keep_pages
 from gmu_lightning.experiment.conf import checked_as_data
 from gmu_lightning.experiment.results import predict, split_scores
-from gmu_lightning.experiment.train import device_of, quiet_libraries, say_audit
+from gmu_lightning.experiment.train import device_of, own_environment, quiet_libraries, say_audit
 from gmu_lightning.files import write_json
 from gmu_lightning.lightning import pl
 from gmu_lightning.metrics import tune_per_genre, tune_threshold
@@ -111,6 +111,7 @@ def _trainer(config: Mapping[str, Any], collector: callbacks.SplitPredictions) -
         devices=1,
         precision=config["trainer"]["precision"],
         callbacks=[collector],
+        plugins=own_environment(1),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

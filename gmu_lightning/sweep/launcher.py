@@ -23,6 +23,7 @@ from omegaconf import DictConfig, open_dict
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.composition import Composer
+from gmu_lightning.sweep.console import settle_in
 from gmu_lightning.sweep.job import Job, end_unfinished, perform_in_sweep, record_failure
 from gmu_lightning.sweep.plan import Plans
 from gmu_lightning.sweep.task import job_of, one_device, overrides_of, unsettled
@@ -132,6 +133,7 @@ def end_killed(job: Job, code: int | None) -> None:
 
 
 def _child(job: Job, number: int) -> None:
+    settle_in()
     end_as_ctrl_c_does()
     import torch
 

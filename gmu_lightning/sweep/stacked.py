@@ -21,6 +21,7 @@ from typing import Any
 from gmu_lightning.data.progress import QUIET
 from gmu_lightning.experiment.settle import fine_tuned
 from gmu_lightning.movie import UserError
+from gmu_lightning.sweep.console import settle_in
 from gmu_lightning.sweep.job import Job
 from gmu_lightning.sweep.launcher import INTERRUPTED, Parallel, end_as_ctrl_c_does, end_killed
 
@@ -165,6 +166,7 @@ def with_threads(config: Any, threads: int) -> dict[str, Any]:
 
 def _work(connection: Connection) -> None:
     """A worker's life."""
+    settle_in()
     end_as_ctrl_c_does()
     os.environ[QUIET] = "1"
     from gmu_lightning.experiment.resident import Resident
