@@ -23,6 +23,8 @@ from gmu_lightning.files import digest
 from gmu_lightning.lightning import pl
 from gmu_lightning.movie import SPLITS, ArrayFile, Movie, UserError
 
+UNLABELLED = "unlabelled_test: no movie of test has a label, so test is predicted and not scored"
+
 
 class MovieData(pl.LightningDataModule):
     """Movies of three splits.
@@ -167,6 +169,16 @@ class MovieData(pl.LightningDataModule):
         """UserError if `strict` and anything was wrong."""
         if self.strict:
             self.audit.raise_if_strict()
+
+    def check_labelled(self) -> None:
+        """Note a test split without labels, which is predicted and not scored. Raises UserError where val has none."""
+        if not self.labels[self.rows("val")].any():
+            raise UserError(
+                f"{self.root or 'the data'}: no movie of val has a genre that train has, so no epoch can be chosen: "
+                "add its labels to the split file, or check data.limit"
+            )
+        if not self.labels[self.rows("test")].any() and UNLABELLED not in self.warnings:
+            self.warnings.append(UNLABELLED)
 
     def note_unusable(self, modality: str, bad: Sequence[tuple[int, str, str]]) -> None:
         """Contents that could not be stored, (row, kind, detail) each: named in the audit, with what becomes of their movie."""

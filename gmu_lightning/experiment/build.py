@@ -71,14 +71,22 @@ def _fusions_of(modalities: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name, found in classes.items() if mismatch(found, name, modalities) is None)
 
 
-def build_data(config: Mapping[str, Any], store: Store) -> MovieData:
+def build_data(config: Mapping[str, Any], store: Store, fitted: bool = False) -> MovieData:
     """The data set, read: every movie of every split, its genres and its audit.
 
     From here on, what pretrained weights say of themselves is remembered in the store.
+
+    Args:
+        fitted: a trained model reads the data, so labels are needed in no split.
+
+    Raises:
+        UserError: the data cannot be read, or nothing can be learned from it.
     """
     remember_in(store.root / "weights", store.read_only)
     data: MovieData = make(config["data"])
     data.load(modalities_of(config["modalities"]), store)
+    if not fitted:
+        data.check_labelled()
     return data
 
 
@@ -122,6 +130,8 @@ def build_columns(
             columns[modality] = column
         seconds["encode"] += time.perf_counter() - start
     data.leave_out_unusable()
+    if not fitted:
+        data.check_labelled()
     data.use(columns)
     return columns, seconds
 
