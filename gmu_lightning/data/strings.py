@@ -1,4 +1,4 @@
-"""Strings in files of unknown origin: their encoding, characters that UTF-8 cannot hold, and characters that show nothing."""
+"""Strings in files of unknown origin: their encoding, characters that UTF-8 cannot hold, and invisible characters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARKS = {
     codecs.BOM_UTF16_BE: "utf-16-be",
     codecs.BOM_UTF8: "utf-8",
 }
-BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # Hangul fillers and the empty Braille pattern are letters or symbols by category
+BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # Hangul fillers and the empty Braille pattern: blank, but no blanks by category
 MINUS = "\u2212"
 IGNORED = ("Cc", "Cf", "Pc", "Pd", "Zs")  # categories of blanks, dashes and format characters
 SHOWN_NAMES = 3
@@ -97,7 +97,7 @@ def spelt_alike(names: Iterable[str]) -> str | None:
 def read_soundly(
     read: Callable[[str, Audit], Iterable[Movie]], record_file: Callable[[str, str], str], audit: Audit
 ) -> dict[str, list[Movie]]:
-    """Read the movies of every split, with strings that UTF-8 can hold, tidy genres, and no plot that shows nothing.
+    """Read the movies of every split, with strings that UTF-8 can hold and tidy genres. An invisible plot becomes an absent one.
 
     Args:
         read: a data set's reader of one split.
@@ -109,7 +109,7 @@ def read_soundly(
     for split in SPLITS:
         for raw in read(split, audit):
             movie, damaged = _mended(raw)
-            file = record_file(raw.id, split) if damaged or "text" in raw.content and "text" not in movie.content else ""
+            file = record_file(raw.id, split)
             if movie.id in seen:
                 detail = "an earlier movie has the same id, once lone surrogates are replaced"
                 audit.add(movie.id, file, split, "duplicate_id", "removed", detail)

@@ -208,8 +208,8 @@ class HuggingFaceText(Encoder):
         if self.packed is None:
             if reads_padding(network):
                 raise UserError(
-                    f"{OPTION}={self.name}: {config.model_type} reads the padding of a batch, so a text's vector depends on which "
-                    "texts stand beside it; choose an encoder with an attention mask, like BERT or MiniLM"
+                    f"{OPTION}={self.name}: {config.model_type} reads the padding of a batch, so a text's vector depends on the "
+                    "texts beside it; choose an encoder with an attention mask, like BERT or MiniLM"
                 )
             print(
                 f"{OPTION}={self.name}: {config.model_type} cannot be run without padding, so its batches are padded",

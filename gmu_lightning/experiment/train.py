@@ -220,7 +220,7 @@ def own_environment(devices: Any) -> list[Any]:
     from pytorch_lightning.plugins.environments import LightningEnvironment
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    rank_zero_only.rank = 0  # read from SLURM_PROCID when Lightning is imported
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]  # read from SLURM_PROCID when Lightning is imported
     return [LightningEnvironment()]
 
 

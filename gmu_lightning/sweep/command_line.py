@@ -47,7 +47,7 @@ def call(command: Callable[[], Any]) -> None:
     scratch: str | None = None
     try:
         typed = sys.argv[1:]
-        refuse_other_bytes([*typed, f"GMU_STORE={os.environ.get('GMU_STORE', '')}", f"the current folder {os.getcwd()}"])
+        refuse_other_bytes([*typed, f"GMU_STORE={os.environ.get('GMU_STORE', '')}", f"the current folder {Path.cwd()}"])
         arguments = [escaped(argument) for argument in typed]
         TYPED.update(zip(arguments, typed, strict=True))
         refuse_dot_for_slash(arguments)

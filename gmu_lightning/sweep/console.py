@@ -1,4 +1,4 @@
-"""What the process inherits from where it was started: a terminal or pipe that may close, and a notebook's way to draw."""
+"""The surroundings of a process: a terminal or pipe that may close, and a notebook's backend for figures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import os
 import sys
+from pathlib import Path
 from typing import Any, TextIO
 
 
@@ -34,12 +35,12 @@ def settle_in() -> None:
 
 def _lasting(stream: TextIO | None, original: TextIO | None) -> TextIO:
     if stream is None:
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        return Path(os.devnull).open("w", encoding="utf-8")
     if stream is not original or not isinstance(stream, io.TextIOWrapper):  # somebody captures it
         return stream
     raw = _Lasting(stream.fileno(), "wb", closefd=False)
     return io.TextIOWrapper(
-        raw if stream.write_through else io.BufferedWriter(raw),  # type: ignore[arg-type]
+        raw if stream.write_through else io.BufferedWriter(raw),
         encoding=stream.encoding,
         errors="backslashreplace",
         line_buffering=stream.line_buffering,

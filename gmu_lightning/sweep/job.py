@@ -92,7 +92,8 @@ def ended(job: Job, work: Callable[[], dict[str, Any]]) -> None:
         run.end("finished")
         warned = " ".join(f"[{w.split(':')[0]}]" for w in run.status["warnings"])
         split = "val" if is_trial(run) else "test"
-        print(f"{run.folder.name}  {_scores(metrics, split, '  ')}  {metrics['seconds/total']:.1f} s {warned}".rstrip(), flush=True)
+        scores = _scores(metrics, split, "  ")
+        print(f"{run.folder.name}  {scores}  {metrics['seconds/total']:.1f} s {warned}".rstrip(), flush=True)
 
 
 def _scores(metrics: Mapping[str, Any], split: str, between: str) -> str:

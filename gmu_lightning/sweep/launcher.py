@@ -138,7 +138,8 @@ def end_killed(job: Job, code: int | None, died: bool = False) -> None:
 
 def end_unstarted(job: Job, lost: Exception) -> None:
     """End a job for which no process could be started, unless it is done."""
-    _end_as_failed(job, f"no process could be started for it ({lost or type(lost).__name__}): see stderr, and check the installation")
+    why = str(lost) or type(lost).__name__
+    _end_as_failed(job, f"no process could be started for it ({why}): see stderr, and check the installation")
 
 
 def _end_as_failed(job: Job, why: str) -> None:
