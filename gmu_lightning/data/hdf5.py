@@ -126,7 +126,7 @@ def _target_names(genres: Any, path: Path) -> list[str]:
         names = None
     if not isinstance(names, list) or len(names) != genres.shape[1] or not all(isinstance(name, str) for name in names):
         raise UserError(
-            f"{path}: target_names of genres is no JSON list of names for its {genres.shape[1]} columns: download it again."
+            f"{path}: target_names of genres is no JSON list of its {genres.shape[1]} columns' names: download it again."
         )
     return names
 

@@ -82,7 +82,7 @@ def _check_seeds(settled: Mapping[str, Any]) -> None:
     seeds = {"seed": settled["seed"], "data.seed": settled["data"].get("seed", 0)}
     for name, seed in seeds.items():
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < SEEDS:
-            raise UserError(f"{name}={seed} is no seed: give a whole number from 0 to 2^64 - 1, such as {name}=1")
+            raise UserError(f"{name}={seed} is no seed: give a whole number from 0 on and below 2^64, such as {name}=1")
 
 
 def _refuse_endless(node: Mapping[str, Any], prefix: str = "") -> None:

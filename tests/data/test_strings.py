@@ -26,7 +26,9 @@ Rows = dict[str, list[dict]]
 def rows(**train: object) -> Rows:
     """Four movies of train, the second changed as named; two of val and of test."""
     found = {
-        split: [{"id": f"{split}{n}", "text": f"Plot {n} of {split}.", "label": ["Drama", "War"][: 1 + n % 2]} for n in range(count)]
+        split: [
+            {"id": f"{split}{n}", "text": f"Plot {n} of {split}.", "label": ["Drama", "War"][: 1 + n % 2]} for n in range(count)
+        ]
         for split, count in (("train", 4), ("dev", 2), ("test", 2))
     }
     found["train"][1].update(train)
@@ -167,7 +169,9 @@ def test_files_and_digests_hold_lone_surrogates(tmp_path):
     assert digest("a\udcff") != digest("a\udcfe")
 
 
-@pytest.mark.parametrize("plot", ["\u200b\u200b", "\ufeff", "\u2060\u00ad", "\x00", "\x1b\u200e ", "\u0301", "\u3164", "\u2800\u00a0"])
+@pytest.mark.parametrize(
+    "plot", ["\u200b\u200b", "\ufeff", "\u2060\u00ad", "\x00", "\x1b\u200e ", "\u0301", "\u3164", "\u2800\u00a0"]
+)
 @every_layout
 def test_a_plot_that_shows_nothing_is_absent(tmp_path, write, plot):
     movies = rows()
