@@ -150,7 +150,7 @@ def _check_numbers(settled: Mapping[str, Any]) -> None:
         Store.of(settled["store"], read_only=True)
     rate = settled["optimizer"]["lr"]
     if not isinstance(rate, int | float) or isinstance(rate, bool) or rate < 0:
-        raise UserError(f"optimizer.lr={rate} is no learning rate: give a number, such as optimizer.lr=1e-3")
+        raise UserError(f"optimizer.lr={rate} is no learning rate: give a number from 0 on, such as optimizer.lr=1e-3")
 
 
 def fine_tuned(settled: Mapping[str, Any]) -> list[str]:
