@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+ESCAPED = "backslashreplace"  # of lone surrogates, which UTF-8 cannot hold; in JSON this is the escape of JSON itself
+
 
 def write_atomically(path: Path, write: Callable[[Path], Any], lasting: bool = True) -> None:
     """`write(temporary)` fills a file beside `path`, which then takes its name; a failure leaves `path` as it was.
@@ -33,8 +35,8 @@ def write_atomically(path: Path, write: Callable[[Path], Any], lasting: bool = T
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8, atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write UTF-8, atomically. A lone surrogate, as in the name of a file, is written as its escape sequence."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors=ESCAPED))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -47,12 +49,21 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], lasting: bool = Tr
     columns = list(dict.fromkeys(key for row in rows for key in row))
 
     def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with temporary.open("w", newline="", encoding="utf-8", errors=ESCAPED) as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
 
     write_atomically(path, write, lasting)
+
+
+def sound(text: str) -> str:
+    """Join pairs of surrogates, and put U+FFFD in the place of each lone one, which UTF-8 cannot hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def now() -> str:
@@ -63,7 +74,7 @@ def now() -> str:
 def digest(value: Any) -> str:
     """SHA-256 of a value's canonical JSON: the same on any machine."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def write_table(path: Path, columns: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:

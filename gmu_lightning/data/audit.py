@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gmu_lightning.files import sound
 from gmu_lightning.movie import UserError
 
 KINDS = {
@@ -27,6 +28,7 @@ KINDS = {
     "missing_video": "no video",
     "missing_audio": "no audio",
     "missing_metadata": "no metadata",
+    "replaced_text": "text that UTF-8 cannot hold",
 }
 ACTIONS = {"kept": "kept", "kept_absent": "kept without it", "removed": "removed"}
 NAMED = 3  # ids in a line of the summary; audit.json has all of them
@@ -81,7 +83,7 @@ class Audit:
         modality: str = "",
     ) -> None:
         """Record a problem; ValueError for a kind or an action outside the closed lists."""
-        self.problems.append(Problem(id, file, split, kind, action, detail, by_policy, modality))
+        self.problems.append(Problem(sound(id), sound(file), split, kind, action, sound(detail), by_policy, modality))
 
     @property
     def counts(self) -> dict[str, int]:

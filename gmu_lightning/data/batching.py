@@ -21,7 +21,8 @@ class Batches(Sampler[list[int]]):
         tokens: instead of `size`, the most tokens a padded batch may hold (a longer movie stands alone).
         mixed: padding costs nothing, so training batches are drawn whatever the lengths, and `tokens` counts real ones.
         seed: None keeps evaluation's fixed order, shortest first where there are lengths.
-        rank, world: this process's share. Training repeats a batch rather than leave a process without one.
+        rank, world: this process's share. Batches are repeated rather than leave a process without one; in
+            training every process has as many.
     """
 
     def __init__(
@@ -47,7 +48,8 @@ class Batches(Sampler[list[int]]):
         """All batches of an epoch that fall to this process."""
         if self.seed is None:
             rows = self.rows if self.lengths is None else self.rows[np.argsort(self.lengths[self.rows], kind="stable")]
-            return self._cut(rows)[self.rank :: self.world]
+            batches = self._cut(rows)
+            return (batches + self._repeated(batches, self.world - len(batches)))[self.rank :: self.world]
         random = np.random.default_rng((self.seed, epoch))
         order = self.rows[random.permutation(len(self.rows))]
         if self.lengths is None or self.mixed:
@@ -57,8 +59,11 @@ class Batches(Sampler[list[int]]):
             chunks = [order[i : i + wide] for i in range(0, len(order), wide)]
             batches = [b for chunk in chunks for b in self._cut(chunk[np.argsort(self.lengths[chunk], kind="stable")])]
             batches = [batches[i] for i in random.permutation(len(batches))]
-        repeated = [batches[i % len(batches)] for i in range(-len(batches) % self.world)]
-        return (batches + repeated)[self.rank :: self.world]
+        return (batches + self._repeated(batches, -len(batches) % self.world))[self.rank :: self.world]
+
+    @staticmethod
+    def _repeated(batches: list[list[int]], count: int) -> list[list[int]]:
+        return [batches[i % len(batches)] for i in range(count)]
 
     def _cut(self, rows: Sequence[int] | np.ndarray) -> list[list[int]]:
         if self.tokens is None or self.lengths is None:

@@ -79,11 +79,22 @@ class Hdf5Layout:
         chosen: Any = slice(first, last) if last - first == len(rows) else rows
         try:
             vectors = {m: file[column][chosen].astype(np.float32) for m, column in COLUMNS.items()}
-            genres = file["genres"][chosen].astype(bool)
+            genres = file["genres"][chosen]
         except OSError as damage:
             raise UserError(f"{self.root} is damaged between rows {first} and {last} ({damage}): download it again.") from damage
         for (movie, _), n in zip(places, back.tolist(), strict=True):
-            yield Movie(movie, {m: vector[n] for m, vector in vectors.items()}, tuple(self.genres[genres[n]].tolist()))
+            has = self._labels(genres[n], movie)
+            yield Movie(movie, {m: vector[n] for m, vector in vectors.items()}, tuple(self.genres[has].tolist()))
+
+    def _labels(self, row: np.ndarray, movie: str) -> np.ndarray:
+        """Return a movie's labels as bool (C,). Raises UserError where one is neither 0 nor 1."""
+        odd = np.flatnonzero(~np.isin(row, (0, 1)))
+        if odd.size:
+            raise UserError(
+                f"{self.root}: genres holds {row[odd[0]]} for movie {movie} and genre {self.genres[odd[0]]}: "
+                "expected 1 where a movie has a genre and 0 where it has not; save the labels so."
+            )
+        return row.astype(bool)
 
     def _split(self) -> dict[str, list[str]]:
         published = sum(PUBLISHED_SPLITS.values())
@@ -126,8 +137,10 @@ def _target_names(genres: Any, path: Path) -> list[str]:
         names = json.loads(genres.attrs["target_names"])
     except (KeyError, TypeError, ValueError):
         names = None
-    if not isinstance(names, list) or len(names) != genres.shape[1]:
-        raise UserError(f"{path}: target_names of genres is no JSON list of its {genres.shape[1]} columns: download it again.")
+    if not isinstance(names, list) or len(names) != genres.shape[1] or not all(isinstance(name, str) for name in names):
+        raise UserError(
+            f"{path}: target_names of genres is no JSON list of its {genres.shape[1]} columns' names: download it again."
+        )
     return names
 
 

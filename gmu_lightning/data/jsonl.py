@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.layouts import FILE_NAMES, FirstUse, why_no_json
 from gmu_lightning.data.media import NamedFiles
 from gmu_lightning.data.raw import PLOTS, genres_of, note_other_key, plots_of
+from gmu_lightning.data.strings import as_utf8, parsed
 from gmu_lightning.files import looks_like
 from gmu_lightning.movie import SPLITS, BadContent, Movie, UserError
 
@@ -107,9 +107,11 @@ def _file_of(root: Path, split: str) -> Path:
 
 def _lines(path: Path) -> list[Line]:
     try:
-        data = path.read_bytes()
+        data = as_utf8(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): check its permissions and the disk.") from error
+    except ValueError as broken:
+        raise UserError(f"{path} cannot be decoded ({broken}): save it as UTF-8.") from broken
     whole = looks_like(data) if data else None
     if data.lstrip().startswith(b"[") and _is_array(data):
         whole = "a JSON array: expected an object on each line, and no brackets around them"
@@ -120,14 +122,14 @@ def _lines(path: Path) -> list[Line]:
 
 def _is_array(data: bytes) -> bool:
     try:
-        return isinstance(json.loads(data), list)
+        return isinstance(parsed(data), list)
     except (ValueError, RecursionError):
         return False
 
 
 def _line(text: bytes, place: str) -> Line:
     try:
-        record = json.loads(text)
+        record = parsed(text)
     except (ValueError, RecursionError) as broken:
         return Line(place, place, {}, why_no_json(text, broken))
     name = record.get("id") if isinstance(record, dict) else None

@@ -8,9 +8,11 @@ from dataclasses import replace
 from itertools import chain
 
 from gmu_lightning.data.audit import Audit
+from gmu_lightning.data.strings import spelling
 from gmu_lightning.movie import GenreVocabulary, Movie, UserError
 
 RARE = ("News", "Adult", "Reality-TV", "Talk-Show")
+_RARE = {spelling(genre) for genre in RARE}
 
 Splits = dict[str, list[Movie]]
 Policy = Callable[[Mapping[str, Sequence[Movie]], Audit], Splits]  # what it takes away is in the audit, as the policy's doing
@@ -20,11 +22,11 @@ def keep23(movies: Mapping[str, Sequence[Movie]], audit: Audit) -> Splits:
     """Keep every movie and ignore MM-IMDb's four rarest labels (Arevalo et al. 2017, arXiv 1702.01992, section 4.1)."""
 
     def without_rare(movie: Movie, split: str) -> Movie:
-        rare = [genre for genre in movie.genres if genre in RARE]
+        rare = [genre for genre in movie.genres if spelling(genre) in _RARE]
         if not rare:
             return movie
         audit.add(movie.id, "", split, "dropped_genre", "kept", f"label_policy keep23 ignores {', '.join(rare)}", by_policy=True)
-        return replace(movie, genres=tuple(genre for genre in movie.genres if genre not in RARE))
+        return replace(movie, genres=tuple(genre for genre in movie.genres if genre not in rare))
 
     return {split: [without_rare(movie, split) for movie in movies[split]] for split in movies}
 
@@ -34,11 +36,11 @@ def mmbt(movies: Mapping[str, Sequence[Movie]], audit: Audit) -> Splits:
 
     As the code of Kiela et al. (2019, arXiv 1909.02950) does: github.com/facebookresearch/mmbt, scripts/mmimdb.py, lines 32-42.
     """
-    in_train = {genre for movie in movies["train"] if "News" not in movie.genres for genre in movie.genres}
+    in_train = {genre for movie in movies["train"] if not _is_news(movie) for genre in movie.genres}
 
     def kept(movie: Movie, split: str) -> bool:
         kind = "dropped_genre"
-        if "News" in movie.genres:
+        if _is_news(movie):
             why = "label_policy mmbt leaves out News"
         elif unseen := [genre for genre in movie.genres if genre not in in_train]:
             why = f"label_policy mmbt leaves out labels unseen in train: {', '.join(unseen)}"
@@ -51,6 +53,10 @@ def mmbt(movies: Mapping[str, Sequence[Movie]], audit: Audit) -> Splits:
         return False
 
     return {split: [movie for movie in movies[split] if kept(movie, split)] for split in movies}
+
+
+def _is_news(movie: Movie) -> bool:
+    return any(spelling(genre) == "news" for genre in movie.genres)
 
 
 POLICIES: dict[str, Policy] = {"keep23": keep23, "mmbt": mmbt}

@@ -21,9 +21,12 @@ from gmu_lightning.data.limit import limited
 from gmu_lightning.data.loading import Movies, loader
 from gmu_lightning.data.lost import many_removed, many_without, no_genre, nobody_has, nothing_left
 from gmu_lightning.data.store import Store
+from gmu_lightning.data.strings import read_soundly, spelt_alike
 from gmu_lightning.files import digest
 from gmu_lightning.lightning import pl
 from gmu_lightning.movie import SPLITS, ArrayFile, GenreVocabulary, Movie, UserError
+
+UNLABELLED = "unlabelled_test: no movie of test has a label, so test is predicted and not scored"
 
 
 class MovieData(pl.LightningDataModule):
@@ -133,7 +136,7 @@ class MovieData(pl.LightningDataModule):
         with self.audited():
             self.open(store)
             with reading(self.folder):
-                found = {split: list(self.read(split, self.audit)) for split in SPLITS}
+                found = read_soundly(self.read, self.record_file, self.audit)
             self._settle_movies(found, modalities)
             self._settle_contents(modalities, store)
             if require:
@@ -169,7 +172,9 @@ class MovieData(pl.LightningDataModule):
         for split, movies in found.items():
             removed = self._removed(split)
             self._warn(many_removed(split, len(movies) + len(removed), removed))
-        by_split = self.apply_policy(limited(self.limit, found, self.seed, self.audit), self.audit)
+        by_split = limited(self.limit, found, self.seed, self.audit)
+        self._warn_of_spellings(by_split)
+        by_split = self.apply_policy(by_split, self.audit)
         if self.absent == "drop":
             by_split = {split: drop_incomplete(movies, modalities, split, self.audit) for split, movies in by_split.items()}
         self.audit.problems = [p if p.file else replace(p, file=self.record_file(p.id, p.split)) for p in self.audit.problems]
@@ -232,6 +237,16 @@ class MovieData(pl.LightningDataModule):
         """UserError if `strict` and anything was wrong."""
         if self.strict:
             self.audit.raise_if_strict()
+
+    def check_labelled(self) -> None:
+        """Note a test split without labels, which is predicted and not scored. Raises UserError where val has none."""
+        if not self.labels[self.rows("val")].any():
+            raise UserError(
+                f"{self.root or 'the data'}: no movie of val has a genre that train has, so no epoch can be chosen: "
+                "add its labels to the split file, or check data.limit"
+            )
+        if not self.labels[self.rows("test")].any() and UNLABELLED not in self.warnings:
+            self.warnings.append(UNLABELLED)
 
     def note_unusable(self, modality: str, bad: Sequence[tuple[int, str, str]]) -> None:
         """Contents that could not be stored, (row, kind, detail) each: named in the audit, with what becomes of their movie."""
@@ -328,6 +343,9 @@ class MovieData(pl.LightningDataModule):
             torch.distributed.get_world_size() if distributed else 1,
             self.mixed and training,
         )
+
+    def _warn_of_spellings(self, movies: dict[str, list[Movie]]) -> None:
+        self._warn(spelt_alike(genre for split in movies.values() for movie in split for genre in movie.genres))
 
     def _settle_genres(self, genres: dict[str, list[tuple[str, ...]]]) -> None:
         self.vocabulary, unseen = order_genres(genres, self.published_genres)

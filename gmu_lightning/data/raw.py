@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.layouts import FILE_NAMES, FirstUse, why_no_json
 from gmu_lightning.data.media import POSTERS, Folder
+from gmu_lightning.data.strings import as_utf8, parsed, shows
 from gmu_lightning.movie import SPLITS, BadContent, Movie, UserError
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -73,16 +73,16 @@ class RawLayout:
 
     def _record(self, movie: str) -> dict[str, Any]:
         """A movie's JSON, its genres settled. Raises ValueError in words for the audit."""
-        data = b""
+        name = self.records.name(movie)
+        if name is None:
+            raise ValueError(f"no such file, so its genres are unknown{self.records.near(movie)}")
         try:
-            name = self.records.name(movie)
-            if name is None:
-                raise ValueError(f"no such file, so its genres are unknown{self.records.near(movie)}")
             data = (self.records.path / name).read_bytes()
-            record = json.loads(data)
         except OSError as error:
             raise ValueError(f"cannot be read: {error.strerror or error}") from error
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as broken:
+        try:
+            record = parsed(as_utf8(data))
+        except (ValueError, RecursionError) as broken:
             raise ValueError(why_no_json(data, broken)) from broken
         if not isinstance(record, dict):
             raise ValueError(f"holds a {type(record).__name__}, expected an object")  # noqa: TRY004
@@ -94,7 +94,7 @@ def read_split_file(path: Path) -> dict[str, list[str]]:
     data = b""
     try:
         data = path.read_bytes()
-        found = json.loads(data)
+        found = parsed(as_utf8(data))
     except (OSError, ValueError, RecursionError) as broken:
         why = broken if isinstance(broken, OSError) else why_no_json(data, broken)
         raise UserError(f"{path} cannot be read as JSON ({why}): restore the split file of the data set.") from broken
@@ -145,7 +145,7 @@ def plots_of(record: Mapping[str, Any], keys: Sequence[str] = PLOT_KEYS) -> list
     for key in keys:
         plots = record.get(key)
         found = [
-            plot.strip() for plot in (plots if isinstance(plots, list) else [plots]) if isinstance(plot, str) and plot.strip()
+            plot.strip() for plot in (plots if isinstance(plots, list) else [plots]) if isinstance(plot, str) and shows(plot)
         ]
         if found:
             return found

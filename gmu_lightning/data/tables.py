@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gmu_lightning.cells import Cell, read, whole
+from gmu_lightning.data.strings import text_in
 from gmu_lightning.movie import UserError
 
 ID = "id"
@@ -60,7 +62,7 @@ def _long_cells() -> Iterator[None]:
 
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
-    with _long_cells(), path.open(newline="", encoding="utf-8-sig") as file:
+    with _long_cells(), io.StringIO(text_in(path), newline="") as file:
         reader = csv.reader(file, strict=True)
         header = next(reader, [])
         names = [name.strip() or f"column {n}" for n, name in enumerate(header, start=1)]
@@ -78,7 +80,7 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
 
 def _json_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for n, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+    for n, line in enumerate(text_in(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -30,6 +30,7 @@ from gmu_lightning.files import digest
 from gmu_lightning.movie import Features, UserError
 
 POOLS = ("mean", "cls", "pooler")
+PADDING_TOLERANCE = 1e-3  # of the largest number of a text's vectors; rounding differs by about 1e-6
 
 
 class HuggingFaceText(Encoder):
@@ -205,6 +206,11 @@ class HuggingFaceText(Encoder):
         self.network = network
         self.packed = packable(network, self.blocks(), first_position(config.to_dict()))
         if self.packed is None:
+            if reads_padding(network):
+                raise UserError(
+                    f"{OPTION}={self.name}: {config.model_type} reads the padding of a batch, so a text's vector depends on the "
+                    "texts beside it; choose an encoder with an attention mask, like BERT or MiniLM"
+                )
             print(
                 f"{OPTION}={self.name}: {config.model_type} cannot be run without padding, so its batches are padded",
                 file=sys.stderr,
@@ -227,6 +233,27 @@ class HuggingFaceText(Encoder):
             )
         for key, parameter in network.named_parameters():
             assert parameter.dtype == torch.float32, f"{key} is {parameter.dtype}"
+
+
+@torch.no_grad()
+def reads_padding(network: Any) -> bool:
+    """Return whether the vectors of a short text differ when a longer text stands beside it and the short one is padded."""
+    lengths = torch.tensor([3, 7])
+    ids = (torch.arange(14).view(2, 7) + 5) % network.config.vocab_size
+    padding = network.config.pad_token_id or 0
+    ids[ids == padding] = (padding + 1) % network.config.vocab_size
+    mask = torch.arange(7) < lengths[:, None]
+    ids = torch.where(mask, ids, padding)
+    training = network.training
+    network.eval()
+    try:
+        alone = network(input_ids=ids[:1, :3], attention_mask=mask[:1, :3].long()).last_hidden_state
+        beside = network(input_ids=ids, attention_mask=mask.long()).last_hidden_state[:1, :3]
+    except (TypeError, ValueError, RuntimeError, IndexError):  # it takes no texts as short as these
+        return False
+    finally:
+        network.train(training)
+    return alone.shape != beside.shape or bool((alone - beside).abs().max() > PADDING_TOLERANCE * alone.abs().max())
 
 
 def _most_tokens(config: Mapping[str, Any]) -> int | None:

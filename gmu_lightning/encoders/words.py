@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from gmu_lightning.files import digest
 from gmu_lightning.movie import Features, UserError
 
 MODES = ("mean", "sum")
-WORD = re.compile(r"\w+(?:'\w+)*")
+MARKS = range(0x300, 0x20000)  # where Unicode has combining marks that belong to a script
+VARIATION_SELECTORS = range(0xFE00, 0xFE10)
 UNKNOWN = 0
 INITIAL_STD = 0.02  # with N(0, 1) the many words that say nothing drown the few that do
 
@@ -123,7 +125,7 @@ class WordPreparation:
     @property
     def fingerprint(self) -> str:
         """Everything but the vocabulary, which follows from it and train."""
-        return digest(["words", WORD.pattern, self.max_words, self.min_count, self.vocabulary_size])
+        return digest(["words", word_pattern().pattern, self.max_words, self.min_count, self.vocabulary_size])
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -161,8 +163,19 @@ class WordPreparation:
 
 
 def split(text: Any) -> list[str]:
-    """Lower-case words; an apostrophe inside a word is part of it."""
-    return WORD.findall(plot(text).lower())
+    """Split a text into lower-case words; an apostrophe inside a word and the combining marks of its letters are part of it."""
+    return word_pattern().findall(unicodedata.normalize("NFC", plot(text).lower()))
+
+
+@cache
+def word_pattern() -> re.Pattern[str]:
+    """Return the pattern of a word. Python's `\\w` lacks combining marks, such as the vowel signs of Indic scripts.
+
+    As in Unicode's word boundaries (UAX 29, rule WB4), marks and the joiners U+200C and U+200D do not end a word.
+    """
+    marks = "".join(chr(n) for n in MARKS if unicodedata.category(chr(n)) in ("Mn", "Mc") and n not in VARIATION_SELECTORS)
+    part = rf"\w[\w{marks}]*(?:[\u200c\u200d]+[\w{marks}]+)*"
+    return re.compile(rf"{part}(?:'{part})*")
 
 
 def read_vectors(path: Path, words: Sequence[str], dim: int) -> tuple[Tensor, int]:
@@ -174,7 +187,7 @@ def read_vectors(path: Path, words: Sequence[str], dim: int) -> tuple[Tensor, in
     values = torch.zeros(len(words), dim)
     wanted = {word: n for n, word in enumerate(words)}
     for number, word, fields in _lines(path, dim):
-        row = wanted.pop(word, None)
+        row = wanted.pop(unicodedata.normalize("NFC", word), None)
         if row is None:
             continue
         try:

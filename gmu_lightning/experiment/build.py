@@ -78,11 +78,16 @@ def build_data(config: Mapping[str, Any], store: Store, fitted: bool = False) ->
     From here on, what pretrained weights say of themselves is remembered in the store.
 
     Args:
-        fitted: a trained model reads the data, so a split may lack a modality.
+        fitted: a trained model reads the data, so a split may lack a modality or its labels.
+
+    Raises:
+        UserError: the data cannot be read, or nothing can be learned from it.
     """
     remember_in(store.root / "weights", store.read_only)
     data: MovieData = make(config["data"])
     data.load(modalities_of(config["modalities"]), store, require=not fitted)
+    if not fitted:
+        data.check_labelled()
     return data
 
 
@@ -126,6 +131,8 @@ def build_columns(
             columns[modality] = column
         seconds["encode"] += time.perf_counter() - start
     data.leave_out_unusable()
+    if not fitted:
+        data.check_labelled()
     data.warn_of_losses({modality: column.present for modality, column in columns.items()})
     data.use(columns)
     return columns, seconds

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from gmu_lightning.movie import UserError
 
@@ -19,6 +21,16 @@ def conf_folder() -> Path:
         if (folder / "train.yaml").exists():
             return folder
     raise UserError(f"{package} is installed without its conf folder: install it again from the wheel")
+
+
+def wandb_mode() -> str:
+    """Return the mode that the environment asks W&B for, `online` where it asks for none. Older words have their new ones."""
+    mode = os.environ.get("WANDB_MODE", "").strip().lower()
+    disabled = os.environ.get("WANDB_DISABLED", "").strip().lower() in ("true", "1", "yes", "on")
+    return {"dryrun": "offline", "run": "online"}.get(mode, mode) or ("disabled" if disabled else "online")
+
+
+OmegaConf.register_new_resolver("wandb_mode", wandb_mode, replace=True)
 
 
 def choices_of(group: str) -> list[str]:

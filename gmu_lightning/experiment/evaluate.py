@@ -18,8 +18,8 @@ from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.experiment import build, robustness
 from gmu_lightning.experiment.allocator import keep_pages
 from gmu_lightning.experiment.conf import checked_as_data
-from gmu_lightning.experiment.results import predict, split_scores
-from gmu_lightning.experiment.train import device_of, quiet_libraries, say_audit
+from gmu_lightning.experiment.results import predict, scores_in_words, split_scores
+from gmu_lightning.experiment.train import device_of, own_environment, quiet_libraries, say_audit
 from gmu_lightning.files import write_json
 from gmu_lightning.lightning import pl
 from gmu_lightning.metrics import tune_per_genre, tune_threshold
@@ -70,6 +70,8 @@ def evaluate(
     say_audit(data)
     about = checkpoint["gmu_lightning"]
     collector = callbacks.SplitPredictions(tuple(about["genres"]), tuple(about["modalities"]), data.ids, data.fingerprint)
+    if robustness_seed is not None and not data.labels[data.rows(split)].any():
+        raise UserError(f"robustness=true compares scores, and no movie of {split} has a label: leave it out, or add the labels")
     deprived = None if robustness_seed is None else robustness.deprived(model, data, split, robustness_seed)
     predictions = predict(_trainer(config, collector), collector, data, deprived or model, split)
     predictions.threshold = next(iter(rules.values()), 0.5)
@@ -78,7 +80,7 @@ def evaluate(
     scores = split_scores(predictions, model, rules)
     write_json(folder / "metrics.json", {f"{split}/{name}": value for name, value in scores.items()})
     write_json(folder / "audit.json", data.audit_report())
-    print(f"{split} micro F1 {scores['f1_micro']:.4f}, micro AP {scores['ap_micro']:.4f}, {scores['movies']} movies, in {folder}")
+    print(f"{scores_in_words(scores, split)}, {scores['movies']} movies, in {folder}")
     if deprived is not None:
         study = deprived.study(run.folder.resolve().name, predictions)
         write_robustness(study, folder)
@@ -111,6 +113,7 @@ def _trainer(config: Mapping[str, Any], collector: callbacks.SplitPredictions) -
         devices=1,
         precision=config["trainer"]["precision"],
         callbacks=[collector],
+        plugins=own_environment(1),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

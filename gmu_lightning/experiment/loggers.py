@@ -35,7 +35,9 @@ def wandb_logger(
     from pytorch_lightning.loggers import WandbLogger
 
     if mode not in ("online", "offline", "disabled"):
-        raise UserError(f"logger.wandb.mode={mode} is none of online, offline and disabled: choose one of them")
+        raise UserError(
+            f"logger.wandb.mode={mode} is none of online, offline and disabled: choose one of them, or change WANDB_MODE"
+        )
     made_of = [
         str(config["modalities"]),
         *(v for k, v in config["choices"].items() if k in ("data", "fusion") or k.startswith("encoder/")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,14 @@ def final_scores(fitted: Fitted, run: Run, data: MovieData, model: MovieGenreCla
 
 
 def split_scores(split: Predictions, model: MovieGenreClassifier, tuned: dict[str, Any]) -> dict[str, float]:
-    """All scores of one split: at .5 under the plain names, at the thresholds tuned on val beside them."""
+    """All scores of one split: at .5 under the plain names, at the thresholds tuned on val beside them.
+
+    A split without labels has counts alone.
+    """
+    counts = {"movies": len(split.ids), "movies_without_input": int(np.sum(~split.present.any(axis=1)))}
+    counts["movies_with_genre"] = int(split.labels.any(axis=1).sum())
+    if not counts["movies_with_genre"]:
+        return {**counts}
     found = scores(split.labels, split.probabilities, split.genres)
     for rule, threshold in tuned.items():
         at = scores(split.labels, split.probabilities, split.genres, threshold)
@@ -71,12 +79,21 @@ def split_scores(split: Predictions, model: MovieGenreClassifier, tuned: dict[st
     logits, labels = torch.from_numpy(split.logits).float(), torch.from_numpy(split.labels).float()
     with torch.no_grad():
         loss = float(model.loss(logits.to(model.device), labels.to(model.device)))
-    return {"loss": loss, **found, "movies": len(split.ids), "movies_without_input": int(np.sum(~split.present.any(axis=1)))}
+    return {"loss": loss, **found, **counts}
+
+
+def scores_in_words(found: Mapping[str, Any], split: str) -> str:
+    """Return the two main scores of a split for the console, or that it has no labels."""
+    if "f1_micro" not in found:
+        return f"{split} has no labels, so it is predicted and not scored"
+    return f"{split} micro F1 {found['f1_micro']:.4f}, micro AP {found['ap_micro']:.4f}"
 
 
 def write_gates(run: Run) -> list[Path]:
-    """The gate table and every figure of a run; the figures that were drawn, as PNG."""
+    """The gate table and every figure of a run; the figures that were drawn, as PNG. None without labels of test."""
     test = run.predictions("test")
+    if not test.labels.any():
+        return []
     drawn = []
     title = run.folder.name
     if test.gate is not None:

@@ -6,6 +6,7 @@ Needs no torch, so that a run's identity is known before anything is imported or
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -21,6 +22,7 @@ FINE_TUNING_TOKENS = 2048  # a padded batch, where a text encoder is trained
 WARM_UP = 0.1
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true")  # Lightning's, and what else it takes:
 SHORT_PRECISIONS = ("32", "bf16", "16", "64", "transformer-engine", "transformer-engine-float16")
+SEEDS = 2**64  # torch takes as many
 LEAST = {"trainer.max_epochs": 1, "trainer.accumulate_grad_batches": 1, "data.batch_size": 1, "data.workers": 0}
 
 
@@ -37,8 +39,8 @@ def settle(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict
         Senseless: a modality has no encoder.
     """
     settled = deepcopy(dict(config))
-    if not isinstance(settled["seed"], int) or settled["seed"] < 0:
-        raise UserError(f"seed={settled['seed']} is no seed: give a whole number from 0 on, such as seed=1")
+    _check_seeds(settled)
+    _refuse_endless(settled)
     if not str(settled["monitor"]).startswith("val/"):
         raise UserError(f"monitor={settled['monitor']} is no score of the val split: give one like val/ap_micro")
     chosen = modalities_of(str(settled["modalities"]))
@@ -74,6 +76,22 @@ def _own_options(fusion: Mapping[str, Any], choices: Mapping[str, str | None]) -
     own, preset = node_of("fusion", choices.get("fusion")), node_of("experiment", choices.get("experiment"))
     foreign = {key for key in preset.get("fusion", {}) if own and key not in own}
     return {key: value for key, value in fusion.items() if key not in foreign}
+
+
+def _check_seeds(settled: Mapping[str, Any]) -> None:
+    seeds = {"seed": settled["seed"], "data.seed": settled["data"].get("seed", 0)}
+    for name, seed in seeds.items():
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < SEEDS:
+            raise UserError(f"{name}={seed} is no seed: give a whole number from 0 on and below 2^64, such as {name}=1")
+
+
+def _refuse_endless(node: Mapping[str, Any], prefix: str = "") -> None:
+    """Refuse infinity and NaN in every value. Raises UserError."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            _refuse_endless(value, f"{prefix}{key}.")
+        elif any(isinstance(part, float) and not math.isfinite(part) for part in (value if isinstance(value, list) else [value])):
+            raise UserError(f"{prefix}{key}={value} is no finite number: give one, or leave {prefix}{key} at its default")
 
 
 def modalities_of(word: str) -> tuple[str, ...]:
@@ -131,8 +149,8 @@ def _check_numbers(settled: Mapping[str, Any]) -> None:
     if "store" in settled:
         Store.of(settled["store"], read_only=True)
     rate = settled["optimizer"]["lr"]
-    if not isinstance(rate, int | float):
-        raise UserError(f"optimizer.lr={rate} is no learning rate: give a number, such as optimizer.lr=1e-3")
+    if not isinstance(rate, int | float) or isinstance(rate, bool) or rate < 0:
+        raise UserError(f"optimizer.lr={rate} is no learning rate: give a number from 0 on, such as optimizer.lr=1e-3")
 
 
 def fine_tuned(settled: Mapping[str, Any]) -> list[str]:

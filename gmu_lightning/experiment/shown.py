@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.store import Store
 from gmu_lightning.experiment.build import make
@@ -33,7 +32,7 @@ def shown_of(run: Run, movies: Iterable[str]) -> Shown:
     if disagreeing(data.fingerprint, run.data_fingerprint):
         raise UserError(f"{data.folder} holds other data now than {run.folder} was tested on")
     wanted = set(movies)
-    found = {movie.id: _shown(movie) for movie in data.read("test", Audit()) if movie.id in wanted}
+    found = {movie.id: _shown(movie) for movie in data.movies if movie.id in wanted}
     return Shown(found, Truth.read(data.folder))
 
 

@@ -210,7 +210,7 @@ def make_trainer(config: Mapping[str, Any], loggers: list[Any], own: list[pl.Cal
             **options,
             callbacks=[*own, *extra],
             logger=loggers or False,
-            plugins=[callbacks.AtomicCheckpointIO()],
+            plugins=[callbacks.AtomicCheckpointIO(), *own_environment(options["devices"])],
             default_root_dir=str(run.folder),
             num_sanity_val_steps=0,
             log_every_n_steps=10**9,
@@ -224,6 +224,17 @@ def make_trainer(config: Mapping[str, Any], loggers: list[Any], own: list[pl.Cal
         raise UserError(
             f"trainer cannot be built: {str(error).splitlines()[0]}; look at trainer.* on the command line"
         ) from error
+
+
+def own_environment(devices: Any) -> list[Any]:
+    """Return the plugin by which a run on one device is alone, whatever Slurm or another cluster says in its variables."""
+    if devices not in (1, "1") and not (isinstance(devices, list) and len(devices) == 1):
+        return []
+    from pytorch_lightning.plugins.environments import LightningEnvironment
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]  # read from SLURM_PROCID when Lightning is imported
+    return [LightningEnvironment()]
 
 
 def device_of(config: Mapping[str, Any]) -> torch.device:

@@ -91,6 +91,8 @@ class Evidence:
     def split_within(self) -> str | None:
         """Why the setting's own seeds cannot be put together; None where they can."""
         configs = self.setting.of_finished
+        if not all(p.labels.any() for p in self.test):
+            return "no movie of its test split has a label, so it has no test scores"
         for split in (self.test, self.val):
             reasons = (unlike(split[0], other, configs[0], config) for other, config in zip(split, configs, strict=True))
             if reason := next(filter(None, reasons), None):
@@ -111,7 +113,8 @@ def _read(run: Run, split: str) -> Predictions:
         found = run.predictions(split)
         metrics = metrics_of(run)
         sound = np.isfinite(found.logits).all()
-        scored = influence("f1_micro", found.labels, found.probabilities).score if sound else np.nan
+        labelled = sound and found.labels.any()
+        scored = influence("f1_micro", found.labels, found.probabilities).score if labelled else np.nan
     except (OSError, ValueError, KeyError) as error:
         why = " ".join(str(error).split())
         raise UserError(
@@ -119,7 +122,7 @@ def _read(run: Run, split: str) -> Predictions:
         ) from error
     if not sound:
         raise UserError(f"{run.folder}: its predictions/{split}.parquet holds logits that are no numbers: leave this run out")
-    if found.threshold == PLAIN and abs(scored - metrics[f"{split}/f1_micro"]) > AGREE:
+    if labelled and found.threshold == PLAIN and abs(scored - metrics[f"{split}/f1_micro"]) > AGREE:
         raise UserError(
             f"{run.folder}: metrics.json says {metrics[f'{split}/f1_micro']:.4f} of {split}/f1_micro and its predictions give "
             f"{scored:.4f}, so one of them was changed: leave this run out, or train it again"

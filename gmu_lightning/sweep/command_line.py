@@ -20,7 +20,9 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from gmu_lightning.experiment.conf import choices_of, conf_folder
+from gmu_lightning.files import sound
 from gmu_lightning.movie import UserError
+from gmu_lightning.sweep import console
 from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.task import TYPED, register_resolvers
 
@@ -39,11 +41,13 @@ REMOVABLE = ("callbacks", "logger", "experiment", "hydra", "encoder.", "fusion."
 
 def call(command: Callable[[], Any]) -> None:
     """Run a command that `hydra.main` made; the process exits with 0, 1 or 130, and the last line on stderr says why."""
+    console.settle_in()
     full = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises instead of printing and exiting
     scratch: str | None = None
     try:
         typed = sys.argv[1:]
+        refuse_other_bytes([*typed, f"GMU_STORE={os.environ.get('GMU_STORE', '')}", f"the current folder {Path.cwd()}"])
         arguments = [escaped(argument) for argument in typed]
         TYPED.update(zip(arguments, typed, strict=True))
         refuse_dot_for_slash(arguments)
@@ -57,9 +61,6 @@ def call(command: Callable[[], Any]) -> None:
     except KeyboardInterrupt:
         _end_sweep(interrupted=True)
         _exit(130, "interrupted")
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise SystemExit(1) from None
     except Exception as error:
         if SweepFiles.current is not None and SweepFiles.current[0].exists():
             _end_sweep(interrupted=False)
@@ -107,6 +108,13 @@ def _at_home(argument: str, value: str) -> Path:
         raise UserError(
             f"{argument}: no home folder is known for {value.split('/', maxsplit=1)[0]}, so give the whole path"
         ) from None
+
+
+def refuse_other_bytes(strings: Sequence[str]) -> None:
+    """Refuse what UTF-8 cannot hold: every run writes its paths and overrides to files in UTF-8. Raises UserError."""
+    for string in strings:
+        if sound(string) != string:
+            raise UserError(f"{sound(string)} holds bytes that are not UTF-8: rename that file or folder, or give another")
 
 
 def refuse_dot_for_slash(arguments: Sequence[str]) -> None:

@@ -58,7 +58,7 @@ def perform(job: Job) -> None:
             job.run.end("failed", sentence_of(error))
             raise
         job.run.end("finished")
-    print(f"{job.folder}: test micro F1 {metrics['test/f1_micro']:.4f}, micro AP {metrics['test/ap_micro']:.4f}")
+    print(f"{job.folder}: {_scores(metrics, 'test', ', ')}")
 
 
 def perform_in_sweep(job: Job) -> None:
@@ -92,8 +92,15 @@ def ended(job: Job, work: Callable[[], dict[str, Any]]) -> None:
         run.end("finished")
         warned = " ".join(f"[{w.split(':')[0]}]" for w in run.status["warnings"])
         split = "val" if is_trial(run) else "test"
-        scores = f"{split} micro F1 {metrics[f'{split}/f1_micro']:.4f}  micro AP {metrics[f'{split}/ap_micro']:.4f}"
+        scores = _scores(metrics, split, "  ")
         print(f"{run.folder.name}  {scores}  {metrics['seconds/total']:.1f} s {warned}".rstrip(), flush=True)
+
+
+def _scores(metrics: Mapping[str, Any], split: str, between: str) -> str:
+    """The two main scores of a split; those of val where the split has no labels."""
+    split = split if f"{split}/f1_micro" in metrics else "val"
+    f1, ap = metrics[f"{split}/f1_micro"], metrics[f"{split}/ap_micro"]
+    return f"{split} micro F1 {f1:.4f}{between}micro AP {ap:.4f}"
 
 
 def attempted(job: Job, work: Callable[[], Made]) -> Made | None:

@@ -23,14 +23,12 @@ from omegaconf import DictConfig, open_dict
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.composition import Composer
+from gmu_lightning.sweep.console import settle_in
 from gmu_lightning.sweep.job import Job, end_unfinished, perform_in_sweep, record_failure
 from gmu_lightning.sweep.plan import Plans
 from gmu_lightning.sweep.task import job_of, one_device, overrides_of, unsettled
 
-STACK = [
-    *("gmu_lightning.lightning", "gmu_lightning.experiment.train", "gmu_lightning.sweep.job"),
-    *("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "pyarrow.parquet", "pandas"),
-]
+PRELOAD = ["gmu_lightning.sweep.preload"]
 INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended
 
 
@@ -52,7 +50,7 @@ class Parallel(Launcher):
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         context = multiprocessing.get_context("forkserver")
         if not self.config.check:
-            context.set_forkserver_preload(STACK)
+            context.set_forkserver_preload(PRELOAD)
             forkserver.ensure_running()  # it imports while the jobs are composed here
         configs = [self._composed(list(overrides), initial_job_idx + n) for n, overrides in enumerate(job_overrides)]
         jobs = [job for config in configs if (job := _job(config, sweep)) is not None]
@@ -62,7 +60,11 @@ class Parallel(Launcher):
         else:
             once = list({job.folder: job for job in jobs}.values())
             SweepFiles.plan((job.folder, job.overrides) for job in once)
-            self.run(context, once)
+            try:
+                self.run(context, once)
+            except (EOFError, ConnectionError) as lost:  # the server of processes is gone, and with it every worker
+                for job in once:
+                    end_unstarted(job, lost)
         return [_returned(config) for config in configs]
 
     def run(self, context: Any, jobs: Sequence[Job]) -> None:
@@ -120,18 +122,36 @@ def _in_a_process(context: Any, running: set[Any], stopping: threading.Event, nu
         end_killed(job, process.exitcode)
 
 
-def end_killed(job: Job, code: int | None) -> None:
-    """A job whose process ended with `code` before the job did, told so in its status."""
-    if not code or job.run.status.get("state") not in (None, "running"):
+def end_killed(job: Job, code: int | None, died: bool = False) -> None:
+    """A job whose process ended with `code` before the job did, told so in its status.
+
+    Args:
+        died: the process was at work on the job, so the job failed even if `code` is 0.
+    """
+    if not (code or died):
+        return
+    code = code or 0
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    _end_as_failed(job, f"its process was ended by {name}{hint}")
+
+
+def end_unstarted(job: Job, lost: Exception) -> None:
+    """End a job for which no process could be started, unless it is done."""
+    why = str(lost) or type(lost).__name__
+    _end_as_failed(job, f"no process could be started for it ({why}): see stderr, and check the installation")
+
+
+def _end_as_failed(job: Job, why: str) -> None:
+    if job.run.status.get("state") not in (None, "running"):
         return
     if not job.run.status:
         job.run.begin(job.config, job.overrides)
-    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
-    end_unfinished(job.run, UserError(f"its process was ended by {name}{hint}"))
+    end_unfinished(job.run, UserError(why))
 
 
 def _child(job: Job, number: int) -> None:
+    settle_in()
     end_as_ctrl_c_does()
     import torch
 

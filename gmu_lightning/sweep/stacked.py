@@ -21,6 +21,7 @@ from typing import Any
 from gmu_lightning.data.progress import QUIET
 from gmu_lightning.experiment.settle import fine_tuned
 from gmu_lightning.movie import UserError
+from gmu_lightning.sweep.console import settle_in
 from gmu_lightning.sweep.job import Job
 from gmu_lightning.sweep.launcher import INTERRUPTED, Parallel, end_as_ctrl_c_does, end_killed
 
@@ -58,7 +59,7 @@ class Stacked(Parallel):
         workers = [_Worker(context)]
         try:
             if small:
-                cuda = workers[0].ask(("warm", small)) == CUDA
+                cuda = workers[0].warm(small) == CUDA
                 stacks = cuda if self.how == "auto" else self.how == "stacks"
                 each = max(int(job.config["trainer"]["threads"]) for job in small)
                 count = 1 if stacks else min(self.workers or max(1, len(cores) // each), len(small))
@@ -97,18 +98,29 @@ class _Worker:
         self.connection.send(request)
         return self.connection.recv()
 
+    def warm(self, jobs: Sequence[Job]) -> str | None:
+        """Read and encode what these jobs need. Where the worker dies of it, another takes its place and the jobs come to it."""
+        try:
+            return self.ask(("warm", jobs))
+        except (EOFError, OSError):
+            self._replace()
+            return None
+
     def do(self, jobs: Sequence[Job], cores: set[int]) -> None:
         """Some jobs; where the worker dies of them they are told so, and another takes its place."""
         try:
             self.ask(("jobs", (jobs, cores)))
         except (EOFError, OSError):
-            self.process.join()
-            if self.ended or self.process.exitcode == INTERRUPTED:  # the sweep's end says why
-                self.ended = True
-                return
-            for job in jobs:
-                end_killed(job, self.process.exitcode)
-            self._start()
+            self._replace(jobs)
+
+    def _replace(self, jobs: Sequence[Job] = ()) -> None:
+        self.process.join()
+        if self.ended or self.process.exitcode == INTERRUPTED:  # the sweep's end says why
+            self.ended = True
+            return
+        for job in jobs:
+            end_killed(job, self.process.exitcode, died=True)
+        self._start()
 
     def end(self) -> None:
         """Let go of the process, at once if it is at work."""
@@ -165,6 +177,7 @@ def with_threads(config: Any, threads: int) -> dict[str, Any]:
 
 def _work(connection: Connection) -> None:
     """A worker's life."""
+    settle_in()
     end_as_ctrl_c_does()
     os.environ[QUIET] = "1"
     from gmu_lightning.experiment.resident import Resident

@@ -154,3 +154,12 @@ def test_a_text_longer_than_the_budget_stands_alone_among_mixed_ones_too():
     lengths = np.array([5, 40, 5, 5, 40])
     found = batches(np.arange(5), seed=1, lengths=lengths, tokens=30, mixed=True)
     assert all(len(batch) == 1 for batch in found if 40 in lengths[batch])
+
+
+@pytest.mark.parametrize("order", [{}, {"lengths": LENGTHS}], ids=["fixed", "fixed by length"])
+@pytest.mark.parametrize("movies", [1, 16, 33, 300])
+def test_in_evaluation_no_process_is_without_a_batch_and_no_movie_is_left_out(order, movies):
+    rows = ROWS[:movies]
+    shares = [batches(rows, rank=rank, world=3, **order) for rank in range(3)]
+    assert all(shares)
+    assert set(rows_of([batch for share in shares for batch in share])) == set(rows.tolist())

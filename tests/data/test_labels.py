@@ -98,3 +98,15 @@ def test_a_genre_that_train_never_shows_is_named_and_left_out():
 def test_train_without_any_genre_is_an_error():
     with pytest.raises(UserError, match="No movie of train has a genre"):
         order_genres({"train": [()], "val": [("Drama",)]})
+
+
+@pytest.mark.parametrize("news", ["news", "News", "NEWS", "Ne ws"])
+def test_policies_know_a_genre_however_it_is_spelt(news):
+    splits = {"train": [Movie("a", {}, ("Drama", news)), Movie("b", {}, ("Drama",))], "val": [], "test": []}
+    assert genres(keep23(splits, Audit()))["train"] == [("Drama",), ("Drama",)]
+    assert [movie.id for movie in mmbt(splits, Audit())["train"]] == ["b"]
+
+
+def test_keep23_ignores_reality_tv_in_every_spelling():
+    names = ("Reality-TV", "reality tv", "Reality\u2013TV", "RealityTV", "talk show")
+    assert genres(keep23({"train": [Movie("a", {}, ("Drama", *names))]}, Audit()))["train"] == [("Drama",)]

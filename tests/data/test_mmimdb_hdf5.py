@@ -198,3 +198,38 @@ def test_an_opened_layout_goes_to_worker_processes(path):
     split(path, [0], [1], [2])
     layout = pickle.loads(pickle.dumps(Hdf5Layout(path)))
     assert [movie.id for movie in layout.read("test", Audit())] == ["0000002"]
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "said"),
+    [(-1, "i4", "-1"), (2, "u1", "2"), (np.nan, "f4", "nan"), (0.5, "f8", "0.5"), (-1, "i1", "-1"), (b"1", "S1", "b'[01]'")],
+)
+def test_a_label_that_is_neither_0_nor_1_is_refused_with_its_place(path, value, dtype, said):
+    split(path, [0, 1, 2], [3, 4], [5, 6])
+    with h5py.File(path, "r+") as file:
+        labels = file["genres"][:].astype(dtype)
+        labels[4, 1] = value
+        del file["genres"]
+        file["genres"] = labels
+        file["genres"].attrs["target_names"] = json.dumps(GENRES)
+    with pytest.raises(UserError, match=f"genres holds {said} for movie .*: expected 1 where a movie has a genre and 0"):
+        for name in SPLITS:
+            list(Hdf5Layout(path).read(name, Audit()))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "u1", "f4", "f8", "i8"])
+def test_labels_may_be_booleans_or_numbers(path, dtype):
+    split(path, [3, 1, 2], [4], [5])
+    with h5py.File(path, "r+") as file:
+        labels = file["genres"][:].astype(dtype)
+        del file["genres"]
+        file["genres"] = labels
+        file["genres"].attrs["target_names"] = json.dumps(GENRES)
+    assert [movie.genres for movie in Hdf5Layout(path).read("train", Audit())] == [("Drama", "Comedy"), ("Drama",), ("Comedy",)]
+
+
+def test_names_of_genres_are_strings(path):
+    with h5py.File(path, "r+") as file:
+        file["genres"].attrs["target_names"] = json.dumps([1, 2, 3])
+    with pytest.raises(UserError, match="target_names of genres is no JSON list of its 3 columns"):
+        Hdf5Layout(path)

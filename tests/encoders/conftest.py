@@ -66,7 +66,7 @@ def posters(tmp_path_factory) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory) -> Callable[..., Path]:
-    """(family, dtype, with_pooler) -> the folder of a tiny `bert`, `distilbert` or `roberta`, as save_pretrained writes it."""
+    """(family, dtype, with_pooler) -> the folder of a tiny `bert`, `distilbert`, `fnet` or `roberta`, as saved."""
     made: dict[tuple, Path] = {}
 
     def make(family: str = "bert", dtype: torch.dtype = torch.float32, with_pooler: bool = True) -> Path:
@@ -151,6 +151,12 @@ def _text_network(family: str, vocabulary: int, with_pooler: bool) -> torch.nn.M
     if family == "roberta":
         config = transformers.RobertaConfig(hidden_size=16, intermediate_size=32, max_position_embeddings=514, **shape)
         return transformers.RobertaModel(config, add_pooling_layer=with_pooler)
+    if family == "fnet":
+        return transformers.FNetModel(
+            transformers.FNetConfig(
+                vocab_size=vocabulary, hidden_size=16, num_hidden_layers=2, intermediate_size=32, max_position_embeddings=512
+            )
+        )
     config = transformers.BertConfig(hidden_size=16, intermediate_size=32, max_position_embeddings=512, **shape)
     return transformers.BertModel(config, add_pooling_layer=with_pooler)
 

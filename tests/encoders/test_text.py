@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gmu_lightning.encoders import weights
-from gmu_lightning.encoders.text import HuggingFaceText
+from gmu_lightning.encoders.text import HuggingFaceText, reads_padding
 from gmu_lightning.encoders.tokens import TokenPreparation
 from gmu_lightning.movie import UserError
 
@@ -204,3 +204,16 @@ def test_minilm_equals_the_library_it_was_trained_with(offline):
     reference = sentence_transformers.SentenceTransformer(str(weights.find(MINILM, "").path), device="cpu")
     expected = reference.encode(plots, output_value="sentence_embedding", normalize_embeddings=True, convert_to_tensor=True)
     assert torch.allclose(torch.nn.functional.normalize(encode(encoder, *plots).vector, dim=1), expected, atol=1e-5)
+
+
+def test_an_encoder_that_reads_the_padding_of_a_batch_is_refused(text_folder):
+    encoder = HuggingFaceText(str(text_folder("fnet")), max_tokens=64, freeze="none", normalise="none")
+    with pytest.raises(UserError, match="fnet reads the padding of a batch, so a text's vector depends on the texts beside it"):
+        encoder.build()
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_an_encoder_with_an_attention_mask_reads_no_padding(text_folder, family):
+    encoder = HuggingFaceText(str(text_folder(family)), max_tokens=64, freeze="none", normalise="none")
+    encoder.build()
+    assert not reads_padding(encoder.network)

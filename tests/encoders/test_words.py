@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
-from gmu_lightning.encoders.words import BagOfWords, WordPreparation, split
+from gmu_lightning.encoders.words import BagOfWords, WordPreparation, read_vectors, split
 from gmu_lightning.movie import UserError
 
 TRAIN = ["the thief robs the bank", "the pilot robs nobody", "Don't trust the thief"]
@@ -115,3 +117,34 @@ def test_a_vector_file_that_is_not_there_is_found_out_before_training(tmp_path):
 def test_an_impossible_argument_is_named(arguments):
     with pytest.raises(UserError, match=f"encoder.text.{next(iter(arguments))}="):
         BagOfWords(**arguments)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["\u0939\u093f\u0928\u094d\u0926\u0940", "\u0935\u093f\u0936\u094d\u0935"],  # Hindi
+        ["\u0ba4\u0bae\u0bbf\u0bb4\u0bcd", "\u0ba4\u0bbf\u0bb0\u0bc8"],  # Tamil
+        ["\u09ac\u09be\u0982\u09b2\u09be", "\u09b0\u200d\u09cd\u09af\u09be\u09ac"],  # Bengali, with a joiner
+        ["\u0e17\u0e35\u0e48", "\u0e20\u0e32\u0e1e\u0e22\u0e19\u0e15\u0e23\u0e4c"],  # Thai
+        ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0628\u0631\u0648"],  # Persian, with a non-joiner
+        ["i\u0307stanbul", "it's"],
+    ],
+    ids=["hindi", "tamil", "bengali", "thai", "persian", "turkish"],
+)
+def test_words_keep_their_combining_marks(words):
+    assert split(f"{words[0]}, {words[1]}!") == words
+
+
+def test_words_are_one_however_their_letters_are_composed(tmp_path):
+    assert split("cafe\u0301") == split("caf\u00e9") == ["caf\u00e9"]
+    (tmp_path / "vectors.txt").write_text("cafe\u0301 1 2 3\n", encoding="utf-8")
+    values, lacking = read_vectors(tmp_path / "vectors.txt", ["caf\u00e9"], 3)
+    assert (values.tolist(), lacking) == ([[1.0, 2.0, 3.0]], 0)
+
+
+def test_english_is_split_as_by_letters_and_apostrophes_alone():
+    text = (
+        "Don't stop_it: rock'n'roll, O'Neil's 2nd (naive) co-op... 1984's ''x'' "
+        "\u2019quoted\u2019 r\u00e9sum\u00e9 \U0001f600 1\ufe0f\u20e3 a\u200b b"
+    )
+    assert split(text) == re.findall(r"\w+(?:'\w+)*", text.lower())

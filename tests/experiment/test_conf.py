@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 
 from gmu_lightning.experiment.conf import checked_as_data, choices_of, conf_folder, known_targets
 from gmu_lightning.movie import UserError
@@ -77,3 +78,27 @@ def test_the_choices_of_a_group_are_its_files():
     assert {"gmu_original", "gmu_hier", "gmu_softmax", "none"} <= set(choices_of("fusion"))
     assert "minilm" in choices_of("encoder/text")
     assert choices_of("no group") == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode"),
+    [
+        ({}, "online"),
+        ({"WANDB_MODE": "offline"}, "offline"),
+        ({"WANDB_MODE": "Disabled"}, "disabled"),
+        ({"WANDB_MODE": "dryrun"}, "offline"),
+        ({"WANDB_MODE": "run"}, "online"),
+        ({"WANDB_MODE": ""}, "online"),
+        ({"WANDB_DISABLED": "true"}, "disabled"),
+        ({"WANDB_DISABLED": "false"}, "online"),
+        ({"WANDB_DISABLED": "true", "WANDB_MODE": "offline"}, "offline"),
+    ],
+)
+def test_the_mode_of_wandb_is_what_the_environment_asks_for_unless_typed(monkeypatch, variables, mode):
+    for name in ("WANDB_MODE", "WANDB_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        assert compose("train", ["logger=wandb"]).logger.wandb.mode == mode
+        assert compose("train", ["logger=wandb", "logger.wandb.mode=online"]).logger.wandb.mode == "online"

@@ -7,6 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from gmu_lightning.experiment import hardware
@@ -209,7 +210,7 @@ def test_a_modality_without_an_encoder_is_an_error_that_names_those_with_one():
         settled(modalities="text+video")
 
 
-@pytest.mark.parametrize("seed", [-1, 1.5, "one", None])
+@pytest.mark.parametrize("seed", [-1, 1.5, "one", None, True, 2**64, float("nan")])
 def test_a_seed_is_a_whole_number_from_0_on(seed):
     with pytest.raises(UserError, match=r"seed=\S+ is no seed: give a whole number from 0 on"):
         settled(seed=seed)
@@ -224,6 +225,15 @@ def test_a_seed_is_a_whole_number_from_0_on(seed):
         ("data", {"batch_size": 2.5}, r"data\.batch_size=2\.5 .* from 1 on"),
         ("data", {"workers": -1}, r"data\.workers=-1 .* from 0 on"),
         ("optimizer", {"lr": "fast"}, r"optimizer\.lr=fast is no learning rate: give a number"),
+        ("optimizer", {"lr": -1e-3}, r"optimizer\.lr=-0\.001 is no learning rate: give a number"),
+        ("optimizer", {"lr": True}, r"optimizer\.lr=True is no learning rate: give a number"),
+        ("optimizer", {"lr": float("nan")}, r"optimizer\.lr=nan is no finite number"),
+        ("optimizer", {"lr": float("inf")}, r"optimizer\.lr=inf is no finite number"),
+        ("optimizer", {"weight_decay": float("nan")}, r"optimizer\.weight_decay=nan is no finite number"),
+        ("optimizer", {"betas": [0.9, float("inf")]}, r"optimizer\.betas=\[0\.9, inf\] is no finite number"),
+        ("trainer", {"gradient_clip_val": float("nan")}, r"trainer\.gradient_clip_val=nan is no finite number"),
+        ("data", {"seed": -1}, r"data\.seed=-1 is no seed"),
+        ("data", {"seed": 2**64}, r"data\.seed=\d+ is no seed: .* below 2\^64"),
         ("trainer", {"gradient_clip_val": -1}, r"trainer\.gradient_clip_val=-1 is no norm"),
         ("data", {"token_budget": 0}, r"data\.token_budget=0 is no number of tokens"),
         ("trainer", {"threads": 0}, r"trainer\.threads=0 .* from 1 on, or null for all cores"),
@@ -266,3 +276,12 @@ def test_words_name_the_fusion_the_modalities_and_the_seed():
 
 def test_words_of_what_cannot_be_settled_are_no_path():
     assert words({"modalities": "../text image", "seed": 1}, {"fusion": None}) == "fusion-.._text_image-seed1"
+
+
+def test_the_largest_seed_is_one_that_torch_takes():
+    torch.Generator().manual_seed(settled(seed=2**64 - 1)["seed"])
+
+
+def test_a_rate_of_an_encoder_is_finite():
+    with pytest.raises(UserError, match=r"encoder\.text\.lr=nan is no finite number"):
+        settled(choice("encoder/text", "minilm", lr=float("nan")))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gmu_lightning.files import write_json
+from gmu_lightning.movie import UserError
 from gmu_lightning.report.leaderboard import SCORES, rows, table, write_leaderboard
 from gmu_lightning.run import Run, runs_under
 
@@ -220,3 +221,25 @@ def test_console_table_fits_120_columns_and_names_warnings_by_their_code(tmp_pat
     assert "1/2" in text
     assert "would fill" not in text
     assert table([]) == "no run finished or failed: there is nothing to compare"
+
+
+def test_runs_whose_test_has_no_labels_are_ranked_by_val_and_have_empty_test_cells(tmp_path):
+    for fusion, f1 in (("mean", 0.4), ("concat", 0.6)):
+        one = run(tmp_path, fusion=fusion)
+        kept = {key: f1 if key in SCORES else value for key, value in one.metrics.items() if not key.startswith("test/")}
+        write_json(one / "metrics.json", kept | {"test/movies_with_genre": 0})
+    found = rows(runs_under(tmp_path))
+    assert [row["fusion"] for row in found] == ["concat", "mean"]
+    assert found[0]["val/f1_micro/mean"] == 0.6
+    assert {found[0][f"{score}/{part}"] for score in SCORES if score.startswith("test/") for part in ("mean", "sd")} == {None}
+    assert "0.600" in table(found)
+    write_leaderboard(tmp_path, found)
+
+
+def test_a_run_with_labels_that_lacks_its_test_scores_is_damaged(tmp_path):
+    one = run(tmp_path)
+    write_json(
+        one / "metrics.json", {k: v for k, v in one.metrics.items() if k != "test/f1_micro"} | {"test/movies_with_genre": 3}
+    )
+    with pytest.raises(UserError, match="lacks test/f1_micro"):
+        rows(runs_under(tmp_path))
