@@ -161,7 +161,8 @@ def prepare_column(data: MovieData, modality: str, encoder: Encoder, store: Stor
     """
     contents, digests = data.contents(modality), data.digests[modality]
     try:
-        column = prepared(store, modality, contents, digests, data.in_train, encoder.preparation, fitted)
+        with data.audited():
+            column = prepared(store, modality, contents, digests, data.in_train, encoder.preparation, fitted)
     except NoneUsable as nothing:
         data.note_unusable(modality, nothing.bad)
         data.require(modality, np.array([content is not None for content in contents]) & ~data.in_train)
