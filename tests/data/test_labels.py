@@ -102,7 +102,8 @@ def test_train_without_any_genre_is_an_error():
 
 @pytest.mark.parametrize("news", ["news", "News", "NEWS", "Ne ws"])
 def test_policies_know_a_genre_however_it_is_spelt(news):
-    splits = {"train": [Movie("a", {}, ("Drama", news)), Movie("b", {}, ("Drama",))], "val": [], "test": []}
+    plot = {"text": "A plot."}
+    splits = {"train": [Movie("a", plot, ("Drama", news)), Movie("b", plot, ("Drama",))], "val": [], "test": []}
     assert genres(keep23(splits, Audit()))["train"] == [("Drama",), ("Drama",)]
     assert [movie.id for movie in mmbt(splits, Audit())["train"]] == ["b"]
 

@@ -160,6 +160,7 @@ def test_a_val_split_without_labels_is_refused(train, copy):
         train(f"data.root={unlabelled(copy, 'dev')}", "trainer.max_epochs=1")
 
 
-def test_a_run_is_evaluated_on_data_whose_other_splits_have_no_labels(smoke, copy, store, capsys):
-    evaluate(smoke, "test", str(unlabelled(copy, "dev")), "0.5", Store(store))
+def test_a_run_is_evaluated_on_data_whose_other_splits_have_no_labels(smoke, copy, store, tmp_path, capsys):
+    shutil.copytree(smoke.folder, tmp_path / "run")
+    evaluate(Run(tmp_path / "run"), "test", str(unlabelled(copy, "dev")), "0.5", Store(store))
     assert "test micro F1" in capsys.readouterr().out
