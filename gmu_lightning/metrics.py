@@ -38,13 +38,13 @@ def tune_per_genre(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray
 
 def _f1(targets: np.ndarray, predicted: np.ndarray, genres: Sequence[str]) -> dict[str, float]:
     hits = targets & predicted
-    per_genre = _ratio(2 * hits.sum(0), targets.sum(0) + predicted.sum(0))
-    per_movie = _ratio(2 * hits.sum(1), targets.sum(1) + predicted.sum(1))
+    per_genre = ratio(2 * hits.sum(0), targets.sum(0) + predicted.sum(0))
+    per_movie = ratio(2 * hits.sum(1), targets.sum(1) + predicted.sum(1))
     support = targets.sum(0)
     return {
-        "f1_micro": float(_ratio(2 * hits.sum(), targets.sum() + predicted.sum())),
+        "f1_micro": float(ratio(2 * hits.sum(), targets.sum() + predicted.sum())),
         "f1_macro": float(per_genre.mean()),
-        "f1_weighted": float(_ratio((per_genre * support).sum(), support.sum())),
+        "f1_weighted": float(ratio((per_genre * support).sum(), support.sum())),
         "f1_samples": float(per_movie.mean()),
         **{f"f1/{genre}": float(value) for genre, value in zip(genres, per_genre, strict=True)},
     }
@@ -100,5 +100,6 @@ def _sorted(targets: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.take_along_axis(targets, order, axis=0), last
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Divide, and return 0 where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.zeros(np.shape(denominator)), where=np.asarray(denominator) > 0)

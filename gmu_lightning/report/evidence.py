@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
 from typing import Any
 
@@ -16,6 +16,7 @@ from gmu_lightning.report.inference import FEWEST_MOVIES, FEWEST_SEEDS, Scored
 from gmu_lightning.report.influence import KINDS, influence
 from gmu_lightning.report.leaderboard import metrics_of
 from gmu_lightning.report.settings import Setting
+from gmu_lightning.report.thresholds import retuned
 from gmu_lightning.run import Predictions, Run, disagreeing
 
 TUNED: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {"val": tune_threshold, "val_per_genre": tune_per_genre}
@@ -74,7 +75,8 @@ class Evidence:
                 influence(kind, p.labels, p.probabilities, TUNED[rule](v.labels, v.probabilities) if rule else 0.5)
                 for p, v in zip(self.test if split == "test" else self.val, self.val, strict=True)
             ]
-            self._known[metric, split] = Scored(np.array([f.score for f in found]), np.stack([f.psi for f in found]))
+            retune = partial(retuned, kind, rule, self.val, self.test) if rule and split == "test" else None
+            self._known[metric, split] = Scored(np.array([f.score for f in found]), np.stack([f.psi for f in found]), retune)
         return self._known[metric, split]
 
     def tested_as(self, other: Evidence) -> bool:

@@ -7,14 +7,15 @@ The scores of one setting's runs on one split vary for three reasons: the split'
 
 s^2 the variance of the scores between the seeds, which holds the third part already, and `movies` the covariance between
 different runs of the setting over draws of movies (infinitesimal jackknife). For a difference of two settings the movies' part is
-that of the paired difference. Intervals are Student's, their degrees of freedom Welch and Satterthwaite's: a bootstrap that draws
+that of the paired difference. Where thresholds were tuned on val, a third part is the covariance between different runs over draws of
+val, each tuned again (report/thresholds.py); it is paired and shared by all seeds, as the movies' part is. Intervals are Student's, their degrees of freedom Welch and Satterthwaite's: a bootstrap that draws
 three or five seeds with replacement knows too little of how seeds vary, and its 95 % intervals cover far less.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -42,6 +43,13 @@ class Interval(NamedTuple):
     high: float | None
 
 
+class Retuned(NamedTuple):
+    """Scores of one setting's runs, their thresholds tuned again on B draws of val; all settings see the same draws."""
+
+    scores: np.ndarray  # (S, B)
+    movies: int  # of val
+
+
 @dataclass(frozen=True)
 class Scored:
     """The runs of one setting on one split of N movies.
@@ -49,10 +57,12 @@ class Scored:
     Attributes:
         scores: (S,), one per seed.
         influence: (S, N), what each movie adds to each score.
+        retune: computes the scores under other draws of val; None where no threshold was tuned.
     """
 
     scores: np.ndarray
     influence: np.ndarray
+    retune: Callable[[], Retuned] | None = None
 
     @property
     def seeds(self) -> int:
@@ -79,12 +89,26 @@ class Scored:
     @cached_property
     def between_movies(self) -> float:
         """Covariance of two different runs of the setting over draws of movies; of one run its variance."""
-        count = self.influence.shape[1]
-        each = float(np.einsum("sn,sn->", self.influence, self.influence))
-        if self.seeds == 1:
-            return each / count**2
-        together = float((self.influence.sum(axis=0) ** 2).sum())
-        return (together - each) / (self.seeds * (self.seeds - 1)) / count**2
+        return _between_runs(self.influence) / self.influence.shape[1] ** 2
+
+    @cached_property
+    def retuned(self) -> Retuned | None:
+        """The scores less their mean over the draws of val."""
+        if self.retune is None:
+            return None
+        found = self.retune()
+        return Retuned(found.scores - found.scores.mean(axis=1, keepdims=True), found.movies)
+
+    def of_thresholds(self, other: Scored | None = None) -> Part:
+        """The covariance of two different runs over draws of val; with another setting that of the paired difference."""
+        if self.retuned is None:
+            return Part(0.0, math.inf)
+        draws = self.retuned.scores.shape[1]
+        found = _between_runs(self.retuned.scores)
+        if other is not None and other.retuned is not None:
+            found += _between_runs(other.retuned.scores)
+            found -= 2 * float(self.retuned.scores.mean(axis=0) @ other.retuned.scores.mean(axis=0))
+        return Part(max(0.0, found) / (draws - 1), min(draws, self.retuned.movies) - 1)
 
     @property
     def interval(self) -> Interval:
@@ -92,7 +116,7 @@ class Scored:
         if self.between_seeds is None:
             return Interval(self.mean, None, None)
         movies = Part(max(0.0, self.between_movies), self.influence.shape[1] - 1)
-        half = _half_width([movies, self.between_seeds])
+        half = _half_width([movies, self.of_thresholds(), self.between_seeds])
         return Interval(self.mean, max(0.0, self.mean - half), min(1.0, self.mean + half))
 
 
@@ -121,7 +145,12 @@ class Difference:
         seeds = [self.a.between_seeds, self.b.between_seeds]
         if None in seeds:
             return None
-        return [Part(self.between_movies, self.a.influence.shape[1] - 1), *(part for part in seeds if part is not None)]
+        return [*self.shared, *(part for part in seeds if part is not None)]
+
+    @property
+    def shared(self) -> list[Part]:
+        """The parts that no number of seeds makes smaller: of the movies, and of thresholds tuned on val."""
+        return [Part(self.between_movies, self.a.influence.shape[1] - 1), self.a.of_thresholds(self.b)]
 
     @property
     def interval(self) -> Interval:
@@ -184,12 +213,21 @@ class Difference:
 
         assert self.parts is not None
         spreads = [s.scores.var(ddof=1) * (s.seeds - 1) / chi2.ppf(0.2, s.seeds - 1) for s in (self.a, self.b)]
-        parts = [self.parts[0], *(Part(spread / seeds, seeds - 1) for spread in spreads)]
+        parts = [*self.shared, *(Part(spread / seeds, seeds - 1) for spread in spreads)]
         sd = math.sqrt(sum(part.variance for part in parts))
         if sd == 0:
             return 1.0
         degrees = _degrees(parts)
         return float(nct.sf(t.isf(alpha / 2, degrees), degrees, size / sd))
+
+
+def _between_runs(rows: np.ndarray) -> float:
+    """The mean product of two different rows of (S, K), summed over K; of a single row its own."""
+    each = float(np.einsum("sk,sk->", rows, rows))
+    if len(rows) == 1:
+        return each
+    together = float((rows.sum(axis=0) ** 2).sum())
+    return (together - each) / (len(rows) * (len(rows) - 1))
 
 
 def _degrees(parts: Sequence[Part]) -> float:

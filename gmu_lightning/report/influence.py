@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gmu_lightning.metrics import ratio
 from gmu_lightning.movie import UserError
 
 KINDS = ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro", "ap_samples")
@@ -43,15 +44,11 @@ def influence(metric: str, targets: np.ndarray, probabilities: np.ndarray, thres
     return _AP[over](targets, probabilities)
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.zeros(np.shape(denominator)), where=np.asarray(denominator) > 0)
-
-
 def _f1_of_counts(hits: np.ndarray, named: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """F1 = 2 hits / named of columns of counts per movie (N, K), `named` = labels + predictions: (K,) and psi (N, K)."""
     total = named.sum(axis=0)
-    f1 = _ratio(2 * hits.sum(axis=0), total)
-    return f1, len(hits) * _ratio(2 * hits - f1 * named, np.broadcast_to(total, named.shape))
+    f1 = ratio(2 * hits.sum(axis=0), total)
+    return f1, len(hits) * ratio(2 * hits - f1 * named, np.broadcast_to(total, named.shape))
 
 
 def _f1_micro(targets: np.ndarray, predicted: np.ndarray) -> Influence:
@@ -68,13 +65,13 @@ def _f1_macro(targets: np.ndarray, predicted: np.ndarray) -> Influence:
 def _f1_weighted(targets: np.ndarray, predicted: np.ndarray) -> Influence:
     f1, psi = _f1_of_counts(targets & predicted, targets.astype(int) + predicted)
     support = targets.sum(axis=0)
-    score = float(_ratio((f1 * support).sum(), support.sum()))
+    score = float(ratio((f1 * support).sum(), support.sum()))
     by_support = len(targets) * targets @ (f1 - score)  # a movie's labels are weights, too
-    return Influence(score, _ratio(psi @ support + by_support, np.full(len(targets), support.sum())))
+    return Influence(score, ratio(psi @ support + by_support, np.full(len(targets), support.sum())))
 
 
 def _f1_samples(targets: np.ndarray, predicted: np.ndarray) -> Influence:
-    each = _ratio(2 * (targets & predicted).sum(axis=1), targets.sum(axis=1) + predicted.sum(axis=1))
+    each = ratio(2 * (targets & predicted).sum(axis=1), targets.sum(axis=1) + predicted.sum(axis=1))
     return Influence(float(each.mean()), each - each.mean())
 
 

@@ -25,7 +25,8 @@ class Resampled(NamedTuple):
 class Bootstrap:
     """Means of settings over the same draws of movies.
 
-    It is hierarchical: each draw takes N movies and, of each setting, S seeds, with replacement.
+    It is hierarchical: each draw takes N movies and, of each setting, S seeds, with replacement. Where thresholds were tuned, it also
+    takes one of the draws of val.
 
     Args:
         settings: on the same N movies.
@@ -43,6 +44,8 @@ class Bootstrap:
             for n, one in enumerate(settings):
                 chosen = rng.integers(one.seeds, size=(len(moved), one.seeds))
                 scores = one.scores + moved[:, column : column + one.seeds]
+                if one.retuned is not None:  # all settings go by the same draw of val
+                    scores += one.retuned.scores.T[np.arange(block.start, block.stop) % one.retuned.scores.shape[1]]
                 means[block, n] = np.take_along_axis(scores, chosen, axis=1).mean(axis=1)
                 column += one.seeds
         self._means = {id(one): means[:, n] for n, one in enumerate(settings)}
