@@ -27,17 +27,42 @@ def more_seeds(setting: Setting, wanted: int) -> str | None:
     first = max(int(config["seed"]) for config in setting.configs) + 1
     tuned_with = trial_seed(setting.finished[-1])
     seeds = [seed for seed in range(first, first + lacking + 1) if seed != tuned_with][:lacking]
+    return command(setting, seeds, into_sweep(setting))
+
+
+def with_fusion(setting: Setting, fusion: str, keys: Sequence[str]) -> str:
+    """Return the command that trains another fusion as this setting was trained, with its seeds, into its sweep.
+
+    Args:
+        keys: of `fusion.` that the other fusion has too; what was typed of others is left out.
+    """
+    theirs = tuple(f"fusion.{key}=" for key in keys)
+    left_out = [word for word in setting.runs[-1].overrides if _of_fusion(word) and not word.lstrip("+").startswith(theirs)]
+    seeds = [int(seed) for seed in setting.seeds]
+    return command(setting, seeds, [f"fusion={fusion}", *into_sweep(setting)], left_out)
+
+
+def _of_fusion(override: str) -> bool:
+    return override.lstrip("+").startswith(("fusion=", "fusion."))
+
+
+def into_sweep(setting: Setting) -> list[str]:
+    """Return the override that adds runs to the setting's sweep; none where its runs are in no sweep."""
     sweep = setting.finished[-1].folder.absolute().parent
-    into = [f"hydra.sweep.dir={sweep}"] if is_sweep(sweep) else []
-    return command(setting, seeds, into)
+    return [f"hydra.sweep.dir={sweep}"] if is_sweep(sweep) else []
 
 
-def command(setting: Setting, seeds: Sequence[int], also: Sequence[str] = ()) -> str:
-    """The command that trains a setting with these seeds, from any folder."""
+def command(setting: Setting, seeds: Sequence[int], also: Sequence[str] = (), left_out: Sequence[str] = ()) -> str:
+    """The command that trains a setting with these seeds, from any folder.
+
+    Args:
+        also: further overrides.
+        left_out: of the typed overrides those that it does not repeat.
+    """
     kept = [
         _absolute(override, setting.configs[-1])
         for override in setting.runs[-1].overrides
-        if not override.lstrip("+").startswith(NOT_A_SETTING)
+        if not override.lstrip("+").startswith(NOT_A_SETTING) and override not in left_out
     ]
     last = (setting.finished or setting.runs)[-1]
     typed = _typed_of_hydra(last.folder.absolute().parent)

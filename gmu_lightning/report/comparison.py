@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.cautions import mixed_searches, mixed_software, rare_genres
+from gmu_lightning.report.controls import Control, controls_of
 from gmu_lightning.report.evidence import Evidence, checked_metric, same, why_not
+from gmu_lightning.report.fairness import unfair
 from gmu_lightning.report.inference import LEVEL, Difference, holm, letters
 from gmu_lightning.report.resampling import Resampling
 from gmu_lightning.report.settings import Setting, settings_of
@@ -102,11 +105,22 @@ class Comparison:
         rest = len(tested) - len(above) - len(below)
         return words + (f" {rest} cannot be told apart from it." if rest else "")
 
-    @property
+    @cached_property
     def caution(self) -> str | None:
         """What a reader should mind beside the numbers."""
-        found = [rare_genres(self.metric, self.settings), mixed_searches(self.settings), mixed_software(self.settings)]
+        settings = [one.setting for one in self.settings]
+        found = [
+            rare_genres(self.metric, self.settings),
+            unfair(settings),
+            mixed_searches(self.settings),
+            mixed_software(self.settings),
+        ]
         return " ".join(filter(None, found)) or None
+
+    @cached_property
+    def controls(self) -> list[Control]:
+        """Every gate beside the control whose gates see one modality each."""
+        return controls_of(self.settings, self.pairs, {frozenset((row["a"], row["b"])): row["why"] for row in self.refused})
 
     def as_json(self) -> dict[str, Any]:
         """comparison.json."""
@@ -119,6 +133,7 @@ class Comparison:
             "comparisons": self.family,
             "settings": [self._setting(one) for one in self.settings],
             "pairs": [pair.row() for pair in self.pairs],
+            "controls": [control.row() for control in self.controls],
             "refused": list(self.refused),
             "left_out": [{"folder": folder, "why": why} for folder, why in self.left],
             "without_scores": [{"name": one.name, "warnings": one.warnings} for one in self.unscored],

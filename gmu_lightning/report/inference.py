@@ -7,9 +7,11 @@ The scores of one setting's runs on one split vary for three reasons: the split'
 
 s^2 the variance of the scores between the seeds, which holds the third part already, and `movies` the covariance between
 different runs of the setting over draws of movies (infinitesimal jackknife). For a difference of two settings the movies' part is
-that of the paired difference. Where thresholds were tuned on val, a third part is the covariance between different runs over draws of
-val, each tuned again (report/thresholds.py); it is paired and shared by all seeds, as the movies' part is. Intervals are Student's, their degrees of freedom Welch and Satterthwaite's: a bootstrap that draws
-three or five seeds with replacement knows too little of how seeds vary, and its 95 % intervals cover far less.
+that of the paired difference. Thresholds tuned on val add a part: the covariance between different runs over draws of val, each
+draw tuned again (report/thresholds.py). It is paired too, and all seeds share it.
+
+Intervals are Student's, their degrees of freedom Welch and Satterthwaite's: a bootstrap that draws three or five seeds with
+replacement knows too little of how seeds vary, and its 95 % intervals cover far less.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 LEVEL = 0.95
 FEWEST_SEEDS = 3  # two say too little of how seeds vary: intervals from them are too short, and called different too often
 FEWEST_MOVIES = 2  # one says nothing of how movies vary
+FEWEST_TUNED = 20  # val movies to tune thresholds on; with 10 equal settings were called different too often
 MOST_SEEDS = 200  # more are not worth asking for
 
 
@@ -76,8 +79,8 @@ class Scored:
 
     @property
     def between_seeds(self) -> Part | None:
-        """s^2 / S; None for fewer than three seeds or two movies, of which nothing is said."""
-        if self.seeds < FEWEST_SEEDS or self.influence.shape[1] < FEWEST_MOVIES:
+        """s^2 / S; None for fewer than three seeds or two movies, or 20 val movies to tune on: of these nothing is said."""
+        if self.seeds < FEWEST_SEEDS or self.influence.shape[1] < FEWEST_MOVIES or self.tuned_on_few:
             return None
         return Part(float(self.scores.var(ddof=1)) / self.seeds, self.seeds - 1)
 
@@ -98,6 +101,11 @@ class Scored:
             return None
         found = self.retune()
         return Retuned(found.scores - found.scores.mean(axis=1, keepdims=True), found.movies)
+
+    @property
+    def tuned_on_few(self) -> bool:
+        """Whether thresholds were tuned on fewer than 20 movies."""
+        return self.retuned is not None and self.retuned.movies < FEWEST_TUNED
 
     def of_thresholds(self, other: Scored | None = None) -> Part:
         """The covariance of two different runs over draws of val; with another setting that of the paired difference."""
@@ -141,7 +149,7 @@ class Difference:
 
     @property
     def parts(self) -> list[Part] | None:
-        """Of its variance; None where a setting has fewer than three seeds, or the split one movie."""
+        """Of its variance; None where a setting has too few seeds, or the split too few movies."""
         seeds = [self.a.between_seeds, self.b.between_seeds]
         if None in seeds:
             return None
@@ -162,7 +170,7 @@ class Difference:
 
     @property
     def p(self) -> float | None:
-        """Two-sided, of no difference; None where a setting has fewer than three seeds, or the split one movie."""
+        """Two-sided, of no difference; None where a setting has too few seeds, or the split too few movies."""
         from scipy.stats import t
 
         if self.parts is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from gmu_lightning.files import write_rows, write_text
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.settings import ALWAYS, settings_of
+from gmu_lightning.report.settings import ALWAYS, Setting, settings_of
 from gmu_lightning.run import Run
 
 SCORES = tuple(
@@ -36,15 +36,22 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     finished), `seed_list`, `warnings`, `parameters`, `parameters_fusion`, `seconds/mean`, then `<split>/<score>/mean` and `/sd`
     (ddof 1). None is an empty cell. Two runs of one identity count once; skipped and unended ones do not count.
     """
-    found = [
-        {"setting": one.key} | dict(one.values) | _summary(one.finished, one.seeds, one.warnings) for one in settings_of(runs)
-    ]
+    return rows_of(settings_of(runs))
+
+
+def rows_of(settings: Iterable[Setting]) -> list[Row]:
+    """The rows of these settings."""
+    found = [{"setting": one.key} | dict(one.values) | _summary(one.finished, one.seeds, one.warnings) for one in settings]
     ranked = ("test/f1_micro/mean", "val/f1_micro/mean")  # the second alone where test has no labels
     return sorted(found, key=lambda row: [-1.0 if row[name] is None else row[name] for name in ranked], reverse=True)
 
 
 def write_leaderboard(
-    folder: Path, rows: Sequence[Row], skipped: Sequence[tuple[str, str]] = (), failed: Sequence[tuple[str, str]] = ()
+    folder: Path,
+    rows: Sequence[Row],
+    skipped: Sequence[tuple[str, str]] = (),
+    failed: Sequence[tuple[str, str]] = (),
+    unfair: str | None = None,
 ) -> None:
     """leaderboard.csv, nothing rounded, and leaderboard.md, for reading.
 
@@ -52,12 +59,13 @@ def write_leaderboard(
         rows: those of `rows()`.
         skipped: name and reason of every job that was skipped.
         failed: name and reason of every job that failed.
+        unfair: what else the settings differ in; None if in nothing.
     """
     if rows:
         write_rows(folder / "leaderboard.csv", rows)
     else:
         write_text(folder / "leaderboard.csv", ",".join(["setting", *ALWAYS, *_summary([], [], [])]) + "\n")
-    write_text(folder / "leaderboard.md", _markdown(rows, skipped, failed))
+    write_text(folder / "leaderboard.md", _markdown(rows, skipped, failed, unfair))
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -158,7 +166,9 @@ def _codes(row: Row) -> str:
     return ", ".join(short)
 
 
-def _markdown(rows: Sequence[Row], skipped: Sequence[tuple[str, str]], failed: Sequence[tuple[str, str]]) -> str:
+def _markdown(
+    rows: Sequence[Row], skipped: Sequence[tuple[str, str]], failed: Sequence[tuple[str, str]], unfair: str | None
+) -> str:
     lines = ["# Leaderboard", ""]
     if rows:
         names, numbers = _names(rows), _numbers(digits=4, spread=SCORES)
@@ -171,7 +181,7 @@ def _markdown(rows: Sequence[Row], skipped: Sequence[tuple[str, str]], failed: S
         ]
     else:
         lines += ["No run finished or failed."]
-    lines += [line for note in _equal_by_definition(rows) for line in ("", note)]
+    lines += [line for note in (*([unfair] if unfair else []), *_equal_by_definition(rows)) for line in ("", note)]
     for state, jobs in (("Skipped", skipped), ("Failed", failed)):
         reasons: dict[str, list[str]] = {}
         for name, why in jobs:

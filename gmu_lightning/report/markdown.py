@@ -39,10 +39,17 @@ def markdown(comparison: Comparison) -> str:
         "",
         ("Settings that share a letter cannot be told apart. " if comparison.letters else "")
         + "Intervals hold the mean over all seeds and all such movies: "
-        "Student's, over the variance between seeds and between movies (infinitesimal jackknife). p are Holm's over "
+        f"Student's, over the variance between seeds and between movies (infinitesimal jackknife){_tuned(comparison)}. p are "
+        "Holm's over "
         f"{counted(comparison.family, 'comparison')}. Whoever adds seeds until something shows claims too much: settle their "
         "number once.",
     ]
+    if comparison.controls:
+        lines += ["", "## Is it the gate?", ""]
+    for sentence, command in is_it_the_gate(comparison):
+        lines.append(f"- {sentence}.")
+        if command:
+            lines.append(f"  `{command}`")
     if comparison.pairs:
         lines += ["", f"## Against {comparison.against}" if comparison.against else "## Pairs", ""]
     for pair in sorted(comparison.pairs, key=lambda pair: not pair.claimed):
@@ -60,3 +67,12 @@ def markdown(comparison: Comparison) -> str:
         if rows:
             lines += ["", f"## {title}", "", *(f"- {' '.join(row.split())}" for row in rows)]
     return "\n".join(lines) + "\n"
+
+
+def is_it_the_gate(comparison: Comparison) -> list[tuple[str, str | None]]:
+    """Return the sentences on gates and their controls, each once, with the command that adds what is missing."""
+    return list(dict.fromkeys((control.sentence, control.command) for control in comparison.controls))
+
+
+def _tuned(comparison: Comparison) -> str:
+    return ", and between thresholds tuned on other draws of val (bootstrap)" if "@" in comparison.metric else ""

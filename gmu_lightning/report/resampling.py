@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gmu_lightning.report.inference import FEWEST_SEEDS, LEVEL, Difference, Scored
+from gmu_lightning.report.inference import LEVEL, Difference, Scored
 
 DRAWS = 9_999
 AT_ONCE = 20_000_000  # numbers of a block of draws
@@ -25,8 +25,8 @@ class Resampled(NamedTuple):
 class Bootstrap:
     """Means of settings over the same draws of movies.
 
-    It is hierarchical: each draw takes N movies and, of each setting, S seeds, with replacement. Where thresholds were tuned, it also
-    takes one of the draws of val.
+    It is hierarchical: each draw takes N movies and, of each setting, S seeds, with replacement. For tuned thresholds each draw
+    also takes one draw of val.
 
     Args:
         settings: on the same N movies.
@@ -105,14 +105,14 @@ class Resampling:
             self._p |= zip(map(id, of_these), permuted(of_these), strict=True)
 
     def interval(self, one: Scored) -> tuple[float, float] | tuple[None, None]:
-        """Of a setting's mean; of fewer seeds than three it would tell of movies alone."""
-        if one.seeds < FEWEST_SEEDS:
+        """Of a setting's mean; None where seeds or movies are too few to claim anything."""
+        if one.between_seeds is None:
             return None, None
         return self._bootstraps[_movies(one)].interval(one)
 
     def of(self, pair: Difference) -> Resampled:
         """Of a difference."""
-        if min(pair.a.seeds, pair.b.seeds) < FEWEST_SEEDS:
+        if pair.parts is None:
             return Resampled(None, None, None, self._p[id(pair)])
         return Resampled(*self._bootstraps[_movies(pair.a)].difference(pair), self._p[id(pair)])
 

@@ -91,7 +91,8 @@ def settings_of(runs: Iterable[Run]) -> list[Setting]:
 
 
 def value_of(config: Mapping[str, Any], key: str) -> str | None:
-    """What a configuration says of an override's key, as text; None where it has no such encoder."""
+    """What a configuration says of an override's key, as text; None where it has no such encoder, or its fusion no such
+    option."""
     words = key.replace("/", ".").split(".")
     if words[0] == "encoder" and words[1:] and words[1] not in str(config["modalities"]).split("+"):
         return None
@@ -99,6 +100,8 @@ def value_of(config: Mapping[str, Any], key: str) -> str | None:
     if node is None:
         node = config
         for word in key.split("."):
+            if words[0] == "fusion" and isinstance(node, Mapping) and word not in node:
+                return None
             node = node.get(word) if isinstance(node, Mapping) else None
     if isinstance(node, Mapping):  # a group whose choice is not known
         return str(node.get("_target_", "")).rpartition(".")[2] or None

@@ -1,7 +1,7 @@
 """The part of a score's variance that comes from thresholds tuned on val.
 
-A threshold depends on which movies val holds. All seeds of a setting share these movies, so the spread between seeds does not show it.
-A bootstrap over val movies does: draw val with replacement, tune again, score test. Every run sees the same draws.
+A threshold depends on which movies val holds. All seeds of a setting share these movies, so their spread does not show it. A
+bootstrap over val movies does: draw val with replacement, tune again, score test. Every run sees the same draws.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DRAWS = 100  # of val; the estimated variance is then right to a seventh
 
 
 class Decided(Protocol):
-    """A run's decisions on a split: what is true and how probable it was held."""
+    """A run's probabilities on a split, with the true labels."""
 
     @property
     def labels(self) -> np.ndarray:

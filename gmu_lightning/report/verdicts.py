@@ -9,7 +9,7 @@ from typing import Any
 
 from gmu_lightning.report.commands import more_seeds
 from gmu_lightning.report.evidence import Evidence, said, shared_and_same
-from gmu_lightning.report.inference import FEWEST_MOVIES, FEWEST_SEEDS, LEVEL, MOST_SEEDS, Difference, Interval
+from gmu_lightning.report.inference import FEWEST_MOVIES, FEWEST_SEEDS, FEWEST_TUNED, LEVEL, MOST_SEEDS, Difference, Interval
 from gmu_lightning.report.resampling import Resampled
 
 ALPHA = 1 - LEVEL
@@ -73,18 +73,25 @@ class Pair:
         a, b, size = self.a.name, self.b.name, points(self.difference.interval, f" of {said(self.metric)}")
         if self.same:
             return f"{a} and {b} are one result: they predict the same for every movie, seed by seed"
-        if self.difference.p is None and len(self.a.test[0].ids) < FEWEST_MOVIES:
-            return f"{a} is {size} above {b}, of which nothing can be claimed: there is one test movie"
-        if self.difference.p is None:
-            few = " and ".join(
-                f"{e.name} has {counted(len(e.test), 'seed')}" for e in (self.a, self.b) if len(e.test) < FEWEST_SEEDS
-            )
-            return f"{a} is {size} above {b}, of which nothing can be claimed: {few}, and three are the least{self._shared}"
+        if self.too_few:
+            return f"{a} is {size} above {b}, of which nothing can be claimed: {self.too_few}"
         if self.claimed:
             one, other = len(self.a.test), len(self.b.test)
             counts = counted(one, "seed") if one == other else f"{one} and {other} seeds"
             return f"{a} beats {b} by {size}, {_p(self.p_holm)}, {counts}{self._threshold}"
         return f"no difference between {a} and {b} can be claimed ({size}, {_p(self.p_holm)}); {self._more}{self._shared}"
+
+    @property
+    def too_few(self) -> str | None:
+        """Of what there is too little to claim anything; None where there is enough."""
+        if self.difference.p is not None:
+            return None
+        if len(self.a.test[0].ids) < FEWEST_MOVIES:
+            return "there is one test movie"
+        if self.difference.a.tuned_on_few:
+            return f"thresholds were tuned on {counted(len(self.a.val[0].ids), 'val movie')}, and {FEWEST_TUNED} are the least"
+        few = [f"{e.name} has {counted(len(e.test), 'seed')}" for e in (self.a, self.b) if len(e.test) < FEWEST_SEEDS]
+        return f"{' and '.join(few)}, and three are the least{self._shared}"
 
     @property
     def _shared(self) -> str:
@@ -127,13 +134,19 @@ class Pair:
             chance = self.difference.power(MOST_SEEDS, self.level)
             return (
                 f"even {MOST_SEEDS} seeds of each would show one of this size in only {chance:.0%} of such comparisons: "
-                f"{len(self.a.test[0].ids)} test movies tell no more"
+                f"{self._movies} tell no more"
             )
         more = [max(self.needed - len(one.test), 0) for one in (self.a, self.b)]
         if more[0] != more[1]:
             of_both = f"{counted(more[0], 'more seed')} of {self.a.name} and {more[1]} of {self.b.name}"
             return f"about {of_both} would be needed to see one of this size"
         return f"about {counted(max(more[0], 1), 'more seed')} of each would be needed to see one of this size"
+
+    @property
+    def _movies(self) -> str:
+        """How many movies judge, and how many chose the thresholds."""
+        test = f"{len(self.a.test[0].ids)} test movies"
+        return test if self.difference.a.retune is None else f"{test} and {len(self.a.val[0].ids)} val movies"
 
     @cached_property
     def command(self) -> str | None:

@@ -11,8 +11,10 @@ from typing import Any
 
 from gmu_lightning.files import now, write_json
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.leaderboard import Row, rows, table, write_leaderboard
+from gmu_lightning.report.fairness import unfair
+from gmu_lightning.report.leaderboard import Row, rows_of, table, write_leaderboard
 from gmu_lightning.report.search import FOLDER
+from gmu_lightning.report.settings import settings_of
 from gmu_lightning.report.verdicts import counted
 from gmu_lightning.run import Run, runs_under
 
@@ -42,7 +44,8 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: 
             **{state: counts[state] for state in ("finished", "failed", "skipped")},
         },
     )
-    print(table(board := write_board(runs, folder)))
+    board, unequal = write_board(runs, folder)
+    print("\n".join(filter(None, [table(board), unequal])))
     if interrupted and counts["finished"]:
         print(f"python -m gmu_lightning.compare {_word('runs', folder)} reports what finished", file=sys.stderr)
     elif counts["finished"]:
@@ -55,16 +58,21 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: 
     return sum(run.status["state"] == "failed" and run.status["started"] >= started for run in runs)
 
 
-def write_board(runs: Sequence[Run], folder: Path) -> list[Row]:
-    """leaderboard.csv and .md of these runs; what was skipped or failed among them is told on stderr too."""
-    board = rows(runs)
+def write_board(runs: Sequence[Run], folder: Path) -> tuple[list[Row], str | None]:
+    """Write leaderboard.csv and .md of these runs, and print what was skipped or failed among them to stderr.
+
+    Returns:
+        The rows, and the sentence on what else the settings differ in.
+    """
+    settings = settings_of(runs)
+    board, unequal = rows_of(settings), unfair(settings)
     skipped, failed = _ended_as("skipped", runs), _ended_as("failed", runs)
-    write_leaderboard(folder, board, skipped, failed)
+    write_leaderboard(folder, board, skipped, failed, unequal)
     for why, count in Counter(why for _, why in skipped).items():
         print(f"skipped, {counted(count, 'job')}: {why}", file=sys.stderr)
     for name, why in failed:
         print(f"failed: {name}: {why}", file=sys.stderr)
-    return board
+    return board, unequal
 
 
 def _ended_as(state: str, runs: Sequence[Run]) -> list[tuple[str, str]]:

@@ -39,14 +39,19 @@ class Sweep:
         modalities: str = "text+image",
         typed: Sequence[str] = (),
         spread: float = 0.05,
+        options: Mapping[str, Any] | None = None,
         **config: Any,
     ) -> Run:
-        """A run whose logits are `skill` apart on average, the seeds `spread` around that. Gated where the fusion is a GMU."""
+        """A run whose logits are `skill` apart on average, the seeds `spread` around that. Gated where the fusion is a GMU.
+
+        Args:
+            options: of the fusion, such as `bias`.
+        """
         names = modalities.split("+")
         whole = {
             "modalities": modalities,
             "seed": seed,
-            "fusion": {"_target_": f"x.{fusion}"},
+            "fusion": {"_target_": f"x.{fusion}", **(options or {})},
             "choices": {"data": "mmimdb", "fusion": fusion},
             "encoder": {m: {"name": "tiny"} for m in names},
             "data": {"root": "/data/movies", "label_policy": "keep23", "limit": None, "seed": 0},

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from gmu_lightning.files import write_text
 from gmu_lightning.report.comparison import OTHERWISE, Comparison
 from gmu_lightning.report.evidence import Evidence, said
+from gmu_lightning.report.markdown import is_it_the_gate
 from gmu_lightning.report.page import sections
 from gmu_lightning.report.page.board import board
 from gmu_lightning.report.page.gates import gate_section, still_gates, undrawn_gates
@@ -104,6 +105,7 @@ def _claims(comparison: Comparison) -> dict[str, Any]:
         "caution": comparison.caution,
         "intervals": sections.interval_chart(comparison),
         "pairs": [pair.row() for pair in comparison.pairs],
+        "controls": is_it_the_gate(comparison),
         "beside": [said(metric) for metric in beside(comparison.metric)],
         "refused": comparison.refused,
         "family": comparison.family,
