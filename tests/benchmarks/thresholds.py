@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.report.simulated import MANY_GENRES, false_claims
 
 WORLDS = {"seeds differ": MANY_GENRES, "seeds hardly differ": replace(MANY_GENRES, own_sd=0.2, seed_sd=0.02)}
-METRICS = ("f1_micro@val", "f1_micro@val_per_genre", "f1_macro@val_per_genre")
+METRICS = ("f1_micro", "f1_micro@val", "f1_micro@val_per_genre", "f1_macro@val_per_genre")
 
 
 def main() -> None:

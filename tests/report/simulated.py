@@ -60,15 +60,15 @@ class World:
         return Scored(np.array([f.score for f in found]), np.stack([f.psi for f in found]))
 
     def tuned(self, val: Split, test: Split, seeds: int, rng: np.random.Generator, metric: str) -> Scored:
-        """The scores of so many seeds of one setting on test, at thresholds tuned on val, as in `f1_micro@val_per_genre`."""
+        """The scores of so many seeds of one setting on test, at .5 or at thresholds tuned on val (`f1_micro@val_per_genre`)."""
         kind, _, rule = metric.partition("@")
         splits = [(labels, hard + rng.normal(0, self.taste_sd, hard.shape)) for labels, hard in (val, test)]
         runs = []
         for _ in range(seeds):
             skill = self.skill + rng.normal(0, self.seed_sd)
             runs.append([Decisions(labels, self._decide(skill, labels, hard, rng)) for labels, hard in splits])
-        found = [influence(kind, *t, TUNED[rule](*v)) for v, t in runs]
-        retune = partial(retuned, kind, rule, [v for v, _ in runs], [t for _, t in runs])
+        found = [influence(kind, *t, TUNED[rule](*v) if rule else 0.5) for v, t in runs]
+        retune = partial(retuned, kind, rule, [v for v, _ in runs], [t for _, t in runs]) if rule else None
         return Scored(np.array([f.score for f in found]), np.stack([f.psi for f in found]), retune)
 
     def _run(self, skill: float, labels: np.ndarray, hard: np.ndarray, rng: np.random.Generator, metric: str) -> Influence:
