@@ -8,12 +8,8 @@ from pathlib import Path
 
 import pytest
 
-<<<<<<< HEAD
-from gmu_lightning.files import write_json
-from gmu_lightning.movie import UserError
-=======
 from gmu_lightning.files import write_json, write_text
->>>>>>> 0d86cfc (Each gate stands beside the control whose gates see one modality each; other differences between settings are reported)
+from gmu_lightning.movie import UserError
 from gmu_lightning.report.leaderboard import SCORES, rows, table, write_leaderboard
 from gmu_lightning.run import Run, runs_under
 
@@ -227,7 +223,6 @@ def test_console_table_fits_120_columns_and_names_warnings_by_their_code(tmp_pat
     assert table([]) == "no run finished or failed: there is nothing to compare"
 
 
-<<<<<<< HEAD
 def test_runs_whose_test_has_no_labels_are_ranked_by_val_and_have_empty_test_cells(tmp_path):
     for fusion, f1 in (("mean", 0.4), ("concat", 0.6)):
         one = run(tmp_path, fusion=fusion)
@@ -248,7 +243,8 @@ def test_a_run_with_labels_that_lacks_its_test_scores_is_damaged(tmp_path):
     )
     with pytest.raises(UserError, match="lacks test/f1_micro"):
         rows(runs_under(tmp_path))
-=======
+
+
 def test_an_option_that_a_fusion_lacks_is_no_part_of_its_name(tmp_path):
     run(tmp_path, "mean", typed=["fusion.dim=256"])
     for join in ("mean", "concat"):
@@ -260,4 +256,3 @@ def test_an_option_that_a_fusion_lacks_is_no_part_of_its_name(tmp_path):
         ("self_gate", "mean"),
         ("self_gate", "concat"),
     }
->>>>>>> 0d86cfc (Each gate stands beside the control whose gates see one modality each; other differences between settings are reported)
