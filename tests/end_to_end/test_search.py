@@ -108,7 +108,7 @@ def test_winners_that_test_has_judged_get_no_rivals_from_another_budget(search, 
 
 
 def test_a_setting_whose_trials_all_fail_has_no_winner_and_is_told(search, tmp_path):
-    done = search("fusion=mean", "optimizer.weight_decay=-1", *SMALL)
+    done = search("fusion=mean", "optimizer.lr=1e30", *SMALL)
     assert done.returncode == 1
     assert "none of its trials finished, so it has no winner" in done.stderr
     assert last_line(done.stderr).startswith("a setting is left out, for none of its trials finished")

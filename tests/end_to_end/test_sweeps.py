@@ -115,7 +115,7 @@ def parallel(sweep: Callable[..., Sweep], home: Path) -> Sweep:
 @pytest.fixture(scope="module")
 def failing(sweep: Callable[..., Sweep]) -> Sweep:
     """The first of two jobs cannot train."""
-    return sweep("failing", "optimizer.weight_decay=-1,0.01", *OFFLINE)
+    return sweep("failing", "optimizer.lr=1e30,0.01", *OFFLINE)
 
 
 def test_pairs_that_do_not_go_together_are_skipped_and_cost_no_exit_code(crossed):
@@ -214,7 +214,7 @@ def test_each_job_is_a_wandb_run_of_the_sweeps_group(launched, request):
 def test_a_failing_job_costs_no_other_and_the_exit_code_says_so(failing):
     assert failing.code == 1
     (failed,), (finished,) = failing.jobs("failed"), failing.jobs("finished")
-    assert "optimizer.weight_decay=-1" in failed["overrides"]
+    assert "optimizer.lr=1e+30" in failed["overrides"]
     assert (failing.folder / finished["folder"] / "metrics.json").exists()
     assert not (failing.folder / failed["folder"] / "metrics.json").exists()
     assert last_line(failing.err) == f"failed: {failed['folder']}: {failed['why']}"
@@ -224,8 +224,8 @@ def test_a_failing_job_costs_no_other_and_the_exit_code_says_so(failing):
 def test_a_setting_whose_runs_all_failed_stands_last_with_no_seed_and_its_sentence(failing):
     (failed,) = failing.jobs("failed")
     trained, untrained = failing.leaderboard
-    assert (trained["optimizer.weight_decay"], trained["seeds"], trained["test/f1_micro/sd"]) == ("0.01", "1", "")
-    assert (untrained["optimizer.weight_decay"], untrained["seeds"], untrained["test/f1_micro/mean"]) == ("-1", "0", "")
+    assert (trained["optimizer.lr"], trained["seeds"], trained["test/f1_micro/sd"]) == ("0.01", "1", "")
+    assert (untrained["optimizer.lr"], untrained["seeds"], untrained["test/f1_micro/mean"]) == ("1e+30", "0", "")
     assert failed["why"] in untrained["warnings"]
     assert failed["why"] in (failing.folder / "leaderboard.md").read_text()
 
