@@ -9,15 +9,8 @@ from gmu_lightning.report.search import searched_keys
 from gmu_lightning.report.settings import Setting, value_of
 from gmu_lightning.run import AS_BEFORE, NOT_IDENTITY
 
-OF_EVERY_FUSION = (
-    "bias",
-    "dim",
-    "head",
-    "hidden",
-    "maxout_dropout",
-    "maxout_hidden",
-    "maxout_pieces",
-)  # others belong to one kind of fusion
+# Options that most fusions have; all others belong to one kind of fusion.
+OF_EVERY_FUSION = ("bias", "dim", "head", "hidden", "maxout_dropout", "maxout_hidden", "maxout_pieces")
 COMPARED = ("seed", "modalities", "fusion._target_", "fusion._partial_")  # these differ on purpose
 NO_GROUPS = ("fusion", "sweep", "experiment", "logger")  # groups compared by their values, or not at all
 SHOWN = 6  # keys, and settings of each value
