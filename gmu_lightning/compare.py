@@ -12,7 +12,7 @@ from gmu_lightning.sweep import command_line, task
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="compare")
 def main(config: DictConfig) -> None:
     """Say which settings are better, and which cannot be told apart."""
-    task.compare(config)
+    task.past_hydra(task.compare)(config)
 
 
 def cli() -> None:

@@ -12,7 +12,7 @@ from gmu_lightning.sweep import command_line, task
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="dashboard")
 def main(config: DictConfig) -> None:
     """Write a sweep's W&B workspace and report."""
-    task.dashboard(config)
+    task.past_hydra(task.dashboard)(config)
 
 
 def cli() -> None:

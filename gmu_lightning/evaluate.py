@@ -12,7 +12,7 @@ from gmu_lightning.sweep import command_line, task
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="evaluate")
 def main(config: DictConfig) -> None:
     """Score a finished run on a split, again or on other data."""
-    task.evaluate(config)
+    task.past_hydra(task.evaluate)(config)
 
 
 def cli() -> None:

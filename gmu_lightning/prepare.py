@@ -12,7 +12,7 @@ from gmu_lightning.sweep import command_line, task
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="prepare")
 def main(config: DictConfig) -> None:
     """Read raw data once, audit it, and store what the encoders read."""
-    task.prepare(config)
+    task.past_hydra(task.prepare)(config)
 
 
 def cli() -> None:

@@ -234,7 +234,7 @@ class Run:
         )
 
     def end(self, state: str, why: str | None = None) -> None:
-        """State `finished`, `failed` or `skipped`, with its sentence."""
+        """State `finished`, `failed`, `interrupted` or `skipped`, with its sentence."""
         self._write_status(**{**self.status, "state": state, "why": why, "ended": now()})
 
     def warn(self, sentence: str) -> None:

@@ -12,7 +12,7 @@ from gmu_lightning.sweep import command_line, task
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
 def main(config: DictConfig) -> None:
     """Train one run, or with -m every sensible one of a cross product."""
-    task.train(config)
+    task.past_hydra(task.train)(config)
 
 
 def cli() -> None:

@@ -31,6 +31,7 @@ from gmu_lightning.movie import Features, Senseless, UserError
 
 def make(node: Mapping[str, Any], **arguments: Any) -> Any:
     """The object a node names by `_target_`; what is known only now is given in Python."""
+    class_of(node)
     made = instantiate(dict(node), _convert_="all", _partial_=True)
     try:
         return made(**arguments)
@@ -40,10 +41,27 @@ def make(node: Mapping[str, Any], **arguments: Any) -> Any:
         ) from error
 
 
+def class_of(node: Mapping[str, Any]) -> Any:
+    """The class or function that a node names by `_target_`. Raises UserError where it cannot be imported."""
+    name = str(node["_target_"])
+    try:
+        return get_object(name)
+    except Exception as error:
+        why = " ".join(str(error.__cause__ or error).split())
+        raise UserError(
+            f"_target_={name} cannot be imported ({why}): give the dotted name of a class in a module that Python finds from here"
+        ) from error
+
+
 def check_sense(config: Mapping[str, Any]) -> None:
-    """Whether data, modalities and fusion go together, judged by what their classes declare. Raises Senseless."""
+    """Whether data, modalities and fusion go together, judged by what their classes declare.
+
+    Raises:
+        Senseless: they do not.
+        UserError: one of the classes cannot be imported, or this machine lacks the accelerator.
+    """
     modalities = modalities_of(config["modalities"])
-    data_class, fusion_class = (get_object(config[name]["_target_"]) for name in ("data", "fusion"))
+    data_class, fusion_class = (class_of(config[name]) for name in ("data", "fusion"))
     offered = data_class.offers(config["data"])
     absent = [m for m in modalities if m not in offered]
     if absent:
@@ -55,11 +73,23 @@ def check_sense(config: Mapping[str, Any]) -> None:
     if problem:
         raise Senseless(problem)
     if "text" in modalities:
-        text = get_object(config["encoder"]["text"]["_target_"])
+        text = class_of(config["encoder"]["text"])
         names = [config["choices"].get(group, cls.__name__) for group, cls in (("fusion", fusion_class), ("encoder/text", text))]
         problem = prefix_mismatch(fusion_class, names[0], text, names[1])
         if problem:
             raise Senseless(problem)
+    accelerator = str(config["trainer"]["accelerator"])
+    if not has_accelerator(accelerator):
+        raise UserError(
+            f"trainer.accelerator={accelerator} finds no such device on this machine: type trainer.accelerator=cpu, or "
+            "trainer.accelerator=auto, which takes a GPU where there is one"
+        )
+
+
+def has_accelerator(name: str) -> bool:
+    """Return whether this machine has Lightning's accelerator `name`; names other than GPUs' are left to Lightning."""
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return {**found, "gpu": any(found.values())}.get(name, True)
 
 
 @cache
@@ -68,7 +98,7 @@ def _fusions_of(modalities: tuple[str, ...]) -> tuple[str, ...]:
     nodes = {
         name: yaml.safe_load((conf_folder() / f"fusion/{name}.yaml").read_text(encoding="utf-8")) for name in choices_of("fusion")
     }
-    classes = {name: get_object(node["_target_"]) for name, node in nodes.items()}
+    classes = {name: class_of(node) for name, node in nodes.items()}
     return tuple(name for name, found in classes.items() if mismatch(found, name, modalities) is None)
 
 
@@ -175,8 +205,14 @@ def prepare_column(data: MovieData, modality: str, encoder: Encoder, store: Stor
     return column
 
 
-def build_model(config: Mapping[str, Any], data: MovieData, encoders: Mapping[str, Encoder]) -> MovieGenreClassifier:
-    """The model, its weights drawn from the seed alone."""
+def build_model(
+    config: Mapping[str, Any], data: MovieData, encoders: Mapping[str, Encoder], fitted: bool = False
+) -> MovieGenreClassifier:
+    """The model, its weights drawn from the seed alone.
+
+    Args:
+        fitted: a checkpoint replaces all weights, those of the loss too, so this data's train labels decide nothing.
+    """
     torch.manual_seed(int(config["seed"]))
     for modality, encoder in encoders.items():
         if not isinstance(data.columns[modality], FeatureColumn):
@@ -190,7 +226,7 @@ def build_model(config: Mapping[str, Any], data: MovieData, encoders: Mapping[st
         encoders=encoders,
         fusion=fusion,
         genres=len(data.vocabulary),
-        loss=make(config["loss"], labels=data.labels[data.in_train]),
+        loss=make(config["loss"], labels=np.ones_like(data.labels[:1]) if fitted else data.labels[data.in_train]),
         optimizer=lambda groups, **options: make(optimizer, params=groups, **options),
         scheduler=lambda optimizer, **options: make(config["scheduler"], optimizer=optimizer, **options),
         lr=float(optimizer.pop("lr")),
@@ -202,7 +238,7 @@ def build_model(config: Mapping[str, Any], data: MovieData, encoders: Mapping[st
 
 def needs_of(config: Mapping[str, Any]) -> str:
     """What the fusion reads: `vector`, `sequence` or `tokens`."""
-    return get_object(config["fusion"]["_target_"]).needs
+    return class_of(config["fusion"]).needs
 
 
 def build_fusion(config: Mapping[str, Any], encoders: Mapping[str, Encoder]) -> Fusion:

@@ -101,15 +101,22 @@ def restored(config: Mapping[str, Any], checkpoint: Mapping[str, Any], store: St
     data.labels = data.vocabulary.encode(movie.genres for movie in data.movies)
     build.build_columns(data, encoders, build.needs_of(config), store, device_of(config), build.encoding_of(config), fitted=True)
     _same_sizes(encoders, about["sizes"])
-    model = build.build_model(config, data, encoders)
+    model = build.build_model(config, data, encoders, fitted=True)
     model.load_state_dict(checkpoint["state_dict"])
     return data, model.eval()
 
 
 def _trainer(config: Mapping[str, Any], collector: callbacks.SplitPredictions) -> pl.Trainer:
     """On one device, at the run's precision."""
+    accelerator = str(config["trainer"]["accelerator"])
+    if not build.has_accelerator(accelerator):
+        print(
+            f"the run was trained with trainer.accelerator={accelerator}, which this machine lacks: evaluated on the CPU",
+            file=sys.stderr,
+        )
+        accelerator = "cpu"
     return pl.Trainer(
-        accelerator=config["trainer"]["accelerator"],
+        accelerator=accelerator,
         devices=1,
         precision=config["trainer"]["precision"],
         callbacks=[collector],

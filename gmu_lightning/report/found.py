@@ -9,7 +9,7 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.report.search import is_trial
 from gmu_lightning.run import Run, read_json, runs_under
 
-ENDED = ("finished", "failed", "skipped")
+ENDED = ("finished", "failed", "interrupted", "skipped")
 
 
 def runs_in(folders: Iterable[Path]) -> list[Run]:

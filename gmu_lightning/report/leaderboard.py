@@ -6,7 +6,7 @@ import io
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -52,6 +52,7 @@ def write_leaderboard(
     skipped: Sequence[tuple[str, str]] = (),
     failed: Sequence[tuple[str, str]] = (),
     unfair: str | None = None,
+    interrupted: Sequence[tuple[str, str]] = (),
 ) -> None:
     """leaderboard.csv, nothing rounded, and leaderboard.md, for reading.
 
@@ -60,12 +61,14 @@ def write_leaderboard(
         skipped: name and reason of every job that was skipped.
         failed: name and reason of every job that failed.
         unfair: what else the settings differ in; None if in nothing.
+        interrupted: name and reason of every job that Ctrl-C ended.
     """
     if rows:
         write_rows(folder / "leaderboard.csv", rows)
     else:
         write_text(folder / "leaderboard.csv", ",".join(["setting", *ALWAYS, *_summary([], [], [])]) + "\n")
-    write_text(folder / "leaderboard.md", _markdown(rows, skipped, failed, unfair))
+    others = {"Skipped": skipped, "Failed": failed, "Interrupted": interrupted}
+    write_text(folder / "leaderboard.md", _markdown(rows, others, unfair))
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -166,9 +169,7 @@ def _codes(row: Row) -> str:
     return ", ".join(short)
 
 
-def _markdown(
-    rows: Sequence[Row], skipped: Sequence[tuple[str, str]], failed: Sequence[tuple[str, str]], unfair: str | None
-) -> str:
+def _markdown(rows: Sequence[Row], others: Mapping[str, Sequence[tuple[str, str]]], unfair: str | None) -> str:
     lines = ["# Leaderboard", ""]
     if rows:
         names, numbers = _names(rows), _numbers(digits=4, spread=SCORES)
@@ -182,7 +183,7 @@ def _markdown(
     else:
         lines += ["No run finished or failed."]
     lines += [line for note in (*([unfair] if unfair else []), *_equal_by_definition(rows)) for line in ("", note)]
-    for state, jobs in (("Skipped", skipped), ("Failed", failed)):
+    for state, jobs in others.items():
         reasons: dict[str, list[str]] = {}
         for name, why in jobs:
             reasons.setdefault(why, []).append(f"`{name}`")

@@ -16,6 +16,7 @@ from gmu_lightning.report.search import searched_keys
 from gmu_lightning.run import NOT_IDENTITY, Run, disagreeing
 
 TELLING = ("test/f1_micro", "test/ap_micro", "val/ap_micro")  # scores that two equal runs have in common
+UNFINISHED = ("failed", "interrupted")  # states of runs that ended without scores
 ALWAYS = ("modalities", "fusion")  # said of every setting, even where they are the same in all
 
 
@@ -127,15 +128,17 @@ class _Distinct(NamedTuple):
 
 
 def _distinct(runs: Iterable[Run]) -> list[_Distinct]:
-    """Finished runs and failed ones, by seed; of those with one identity and the same data the first that finished; of those
-    that only failed the first."""
-    ended = [(run, status) for run in runs if (status := run.status).get("state") in ("finished", "failed")]
-    ended.sort(key=lambda pair: pair[1]["state"] == "failed")
+    """Return the runs that finished, failed or were interrupted, by seed.
+
+    Of those with one identity and the same data, keep the first that finished; of those that never finished, the first.
+    """
+    ended = [(run, status) for run in runs if (status := run.status).get("state") in ("finished", *UNFINISHED)]
+    ended.sort(key=lambda pair: ("finished", *UNFINISHED).index(pair[1]["state"]))
     kept: dict[str, list[_Distinct]] = {}
     for run, status in ended:
         before = kept.setdefault(status["identity"], [])
         same_data = [one for one in before if not disagreeing(run.data_fingerprint, one.run.data_fingerprint)]
-        if status["state"] == "failed" and before:
+        if status["state"] in UNFINISHED and before:
             continue
         if not same_data:
             before.append(_Distinct(status["setting"], run, _checked(run), []))
@@ -182,7 +185,8 @@ def _warnings(runs: Sequence[Run]) -> Iterator[str]:
     if any(disagreeing(a, b) for a, b in combinations([run.data_fingerprint for run in runs], 2)):
         yield "mixed_data: the seeds of this setting did not see the same data, so their mean means nothing"
     for run in runs:
-        failure = [f"failed: {run.status['why']}"] if run.status["state"] == "failed" else []
+        state, why = run.status["state"], run.status["why"]
+        failure = [f"failed: {why}"] if state == "failed" else [str(why)] if state in UNFINISHED else []
         for sentence in (*run.status["warnings"], *failure):
             but_for_numbers = re.sub(r"\d+", "#", sentence)
             sentences.setdefault(but_for_numbers, sentence.replace("; ", ", "))  # "; " parts one from the next

@@ -13,7 +13,7 @@ from gmu_lightning.files import now
 
 
 class SweepFiles(Callback):
-    """Writes the sweep's files at its end, failed jobs or not; the exit code is 1 if one of its own jobs failed.
+    """Remembers the sweep that is running; `command_line.call` ends it, for Hydra swallows what a callback raises at the end.
 
     Attributes:
         current: folder and start of the sweep that is running, for whoever interrupts it.
@@ -27,16 +27,6 @@ class SweepFiles(Callback):
         """Remember where the sweep is."""
         if not config.get("check"):
             SweepFiles.current = (Path(config.hydra.sweep.dir).absolute(), now())
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Files, table, exit code. Hydra swallows an ordinary exception here, SystemExit it does not."""
-        if config.get("check"):
-            from gmu_lightning.sweep.plan import Plans
-
-            Plans.show()
-            return
-        if SweepFiles.end(interrupted=False):
-            raise SystemExit(1)
 
     @staticmethod
     def plan(jobs: Iterable[tuple[str | None, Sequence[str]]]) -> None:

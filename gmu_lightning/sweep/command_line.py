@@ -24,7 +24,8 @@ from gmu_lightning.files import sound
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep import console
 from gmu_lightning.sweep.callback import SweepFiles
-from gmu_lightning.sweep.task import TYPED, register_resolvers
+from gmu_lightning.sweep.plan import Plans
+from gmu_lightning.sweep.task import TYPED, Stopped, register_resolvers
 
 # Values that are paths or free text: taken as typed, never as Hydra's grammar, and never swept over.
 AS_TYPED = re.compile(
@@ -58,15 +59,21 @@ def call(command: Callable[[], Any]) -> None:
         sys.argv[1:] = arguments
         register_plugins()
         command()
+        Plans.show()
+        failed = SweepFiles.end(interrupted=False)
     except KeyboardInterrupt:
         _end_sweep(interrupted=True)
         _exit(130, "interrupted")
-    except Exception as error:
-        if SweepFiles.current is not None and SweepFiles.current[0].exists():
+    except (Exception, Stopped) as stopped:
+        error = stopped.error if isinstance(stopped, Stopped) else stopped
+        if SweepFiles.current is not None and SweepFiles.planned and SweepFiles.current[0].exists():
             _end_sweep(interrupted=False)
         if full or not (_refused(error) or isinstance(_cause(error), (UserError, HydraException, OmegaConfBaseException))):
-            traceback.print_exc()
+            traceback.print_exception(error)
         _exit(1, sentence(error))
+    else:
+        if failed:
+            raise SystemExit(1)
     finally:
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -182,12 +189,38 @@ def sentence(error: BaseException) -> str:
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown.group(1)
+        lacking = _lacking(key)
+        if lacking:
+            return lacking
         return f"{key} is no key of the configuration: {_near(key, [known for known in known_keys() if known != key])}"
     if isinstance(cause, OverrideParseException):
         return f"an argument does not follow key=value: {text.split(' See https')[0]}"
     if isinstance(cause, (ConfigCompositionException, ConfigKeyError, HydraException, OmegaConfBaseException)):
         return f"the configuration cannot be composed: {text}"
     return f"{type(cause).__name__}: {text}"
+
+
+def _lacking(key: str) -> str | None:
+    """Return a sentence on a key that some choices of its group have and the chosen one lacks; None for other keys."""
+    group = key.rpartition(".")[0].replace(".", "/")
+    having = [choice for choice in choices_of(group) if _has(group, choice, key)] if group else []
+    if not having:
+        return None
+    typed = next((word.split("=", 1)[1].split(",") for word in sys.argv if word.startswith(f"{group}=")), [])
+    lacking = [choice for choice in typed if choice not in having]
+    chosen = " and ".join(f"{group}={choice}" for choice in lacking) or f"the {group} chosen here"
+    return f"{key} is no key of {chosen}: leave out one of the two; {', '.join(f'{group}={choice}' for choice in having)} have it"
+
+
+def _has(group: str, choice: str, key: str) -> bool:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        found: dict[str, Any] = OmegaConf.to_container(compose(f"{group}/{choice}"), resolve=False)  # type: ignore[assignment]
+    return key in _flat(found)
 
 
 def _refused(error: BaseException) -> bool:

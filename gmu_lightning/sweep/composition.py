@@ -92,8 +92,8 @@ class Cartesian(Sweeper):
         check = self.basic.validate_batch_is_legal if composer is None else composer.check
 
         def planned(batch: Sequence[Sequence[str]]) -> None:
-            SweepFiles.plan((None, overrides) for overrides in batch)
             check(batch)
+            SweepFiles.plan((None, overrides) for overrides in batch)
 
         self.basic.validate_batch_is_legal = planned  # type: ignore[method-assign]
 

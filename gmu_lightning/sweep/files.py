@@ -17,6 +17,7 @@ from gmu_lightning.report.search import FOLDER
 from gmu_lightning.report.settings import settings_of
 from gmu_lightning.report.verdicts import counted
 from gmu_lightning.run import Run, runs_under
+from gmu_lightning.sweep.job import INTERRUPTED
 
 
 def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: Sequence[Sequence[str]] = ()) -> int:
@@ -30,18 +31,18 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: 
     runs = sorted(runs_under(folder), key=lambda run: run.status["started"])
     for run in runs:
         if run.status["state"] == "running":
-            run.end("failed", "interrupted" if interrupted else "its process ended without a word")
+            run.end(*((INTERRUPTED, INTERRUPTED) if interrupted else ("failed", "its process ended without a word")))
     counts = Counter(run.status["state"] for run in runs)
     write_json(
         folder / "status.json",
         {
-            "state": "failed" if interrupted or counts["failed"] else "finished",
-            "why": "interrupted" if interrupted else f"{counted(counts['failed'], 'job')} failed" if counts["failed"] else None,
+            "state": INTERRUPTED if interrupted else "failed" if counts["failed"] else "finished",
+            "why": INTERRUPTED if interrupted else f"{counted(counts['failed'], 'job')} failed" if counts["failed"] else None,
             "started": started,
             "ended": now(),
             "jobs": [_job(run) for run in runs],
             "not_begun": [list(overrides) for overrides in waiting],
-            **{state: counts[state] for state in ("finished", "failed", "skipped")},
+            **{state: counts[state] for state in ("finished", "failed", INTERRUPTED, "skipped")},
         },
     )
     board, unequal = write_board(runs, folder)
@@ -50,7 +51,8 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: 
         print(f"python -m gmu_lightning.compare {_word('runs', folder)} reports what finished", file=sys.stderr)
     elif counts["finished"]:
         _report(runs, folder, board)
-    print(f"{folder}: {counts['finished']} finished, {counts['failed']} failed, {counts['skipped']} skipped")
+    shown = [state for state in ("finished", "failed", INTERRUPTED, "skipped") if state != INTERRUPTED or counts[state]]
+    print(f"{folder}: {', '.join(f'{counts[state]} {state}' for state in shown)}")
     if waiting:
         again = f"the same command with {_word('hydra.sweep.dir', folder)} does what is missing"
         missing = "the search is not done" if (folder / FOLDER).exists() else f"{counted(len(waiting), 'job')} not begun"
@@ -66,8 +68,8 @@ def write_board(runs: Sequence[Run], folder: Path) -> tuple[list[Row], str | Non
     """
     settings = settings_of(runs)
     board, unequal = rows_of(settings), unfair(settings)
-    skipped, failed = _ended_as("skipped", runs), _ended_as("failed", runs)
-    write_leaderboard(folder, board, skipped, failed, unequal)
+    skipped, failed, interrupted = (_ended_as(state, runs) for state in ("skipped", "failed", INTERRUPTED))
+    write_leaderboard(folder, board, skipped, failed, unequal, interrupted)
     for why, count in Counter(why for _, why in skipped).items():
         print(f"skipped, {counted(count, 'job')}: {why}", file=sys.stderr)
     for name, why in failed:

@@ -19,6 +19,7 @@ from gmu_lightning.report.search import is_trial
 from gmu_lightning.run import Run, identity
 
 Made = TypeVar("Made")
+INTERRUPTED = "interrupted"  # the state of a run that Ctrl-C ended, and its reason
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def perform(job: Job) -> None:
         try:
             metrics = _train(job)
         except BaseException as error:
-            job.run.end("failed", sentence_of(error))
+            job.run.end(state_of(error), sentence_of(error))
             raise
         job.run.end("finished")
     print(f"{job.folder}: {_scores(metrics, 'test', ', ')}")
@@ -108,7 +109,7 @@ def attempted(job: Job, work: Callable[[], Made]) -> Made | None:
     try:
         return work()
     except KeyboardInterrupt:
-        job.run.end("failed", "interrupted")
+        job.run.end(INTERRUPTED, INTERRUPTED)
         raise
     except (Exception, SystemExit) as error:
         end_unfinished(job.run, error)
@@ -135,13 +136,20 @@ def record_failure(config: Mapping[str, Any], overrides: Sequence[str], folder: 
 
 def end_unfinished(run: Run, error: BaseException) -> None:
     """A job of a sweep that did not finish: skipped where its parts do not go together, failed otherwise."""
-    skipped = isinstance(error, Senseless)
+    state = state_of(error)
     sentence = sentence_of(error)
     if not isinstance(error, UserError):
         write_text(run / "error.txt", "".join(traceback.format_exception(error)))
-    run.end("skipped" if skipped else "failed", sentence)
-    if not skipped:  # the sweep's end says once what was skipped
+    run.end(state, sentence)
+    if state == "failed":  # the sweep's end says once what was skipped
         print(f"{run.folder.name}  FAILED: {sentence}", file=sys.stderr, flush=True)
+
+
+def state_of(error: BaseException) -> str:
+    """Return the state of a run that this error ended: `skipped`, `interrupted` or `failed`."""
+    if isinstance(error, Senseless):
+        return "skipped"
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else "failed"
 
 
 def sentence_of(error: BaseException) -> str:
@@ -149,7 +157,7 @@ def sentence_of(error: BaseException) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return INTERRUPTED
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

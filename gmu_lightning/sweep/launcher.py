@@ -24,9 +24,9 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.composition import Composer
 from gmu_lightning.sweep.console import settle_in
-from gmu_lightning.sweep.job import Job, end_unfinished, perform_in_sweep, record_failure
+from gmu_lightning.sweep.job import Job, done_before, end_unfinished, perform_in_sweep
 from gmu_lightning.sweep.plan import Plans
-from gmu_lightning.sweep.task import job_of, one_device, overrides_of, unsettled
+from gmu_lightning.sweep.task import job_of, one_device, refuse
 
 PRELOAD = ["gmu_lightning.sweep.preload"]
 INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended
@@ -59,6 +59,8 @@ class Parallel(Launcher):
                 Plans.add(job)
         else:
             once = list({job.folder: job for job in jobs}.values())
+            for job in once:
+                done_before(job)  # a finished run of other data stops the sweep before anything starts
             SweepFiles.plan((job.folder, job.overrides) for job in once)
             try:
                 self.run(context, once)
@@ -108,7 +110,7 @@ def _job(config: DictConfig, sweep: Path) -> Job | None:
     try:
         return one_device(job_of(config, config.hydra, folder, sweep.name))
     except UserError as error:
-        record_failure(unsettled(config, config.hydra), overrides_of(config.hydra), folder, error)
+        refuse(config, config.hydra, folder, error)
         return None
 
 
@@ -128,12 +130,8 @@ def end_killed(job: Job, code: int | None, died: bool = False) -> None:
     Args:
         died: the process was at work on the job, so the job failed even if `code` is 0.
     """
-    if not (code or died):
-        return
-    code = code or 0
-    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
-    _end_as_failed(job, f"its process was ended by {name}{hint}")
+    if code or died:
+        _end_as_failed(job, how_ended(code))
 
 
 def end_unstarted(job: Job, lost: Exception) -> None:
@@ -148,6 +146,13 @@ def _end_as_failed(job: Job, why: str) -> None:
     if not job.run.status:
         job.run.begin(job.config, job.overrides)
     end_unfinished(job.run, UserError(why))
+
+
+def how_ended(code: int | None) -> str:
+    """Return a clause on a process that ended with `code` before its work did."""
+    name = signal.Signals(-code).name if code and code < 0 else f"exit code {code or 0}"
+    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    return f"its process was ended by {name}{hint}"
 
 
 def _child(job: Job, number: int) -> None:

@@ -28,9 +28,15 @@ JOB_BYTES, STACK_BYTES = 6e6, 900e6
 
 
 class Plans:
-    """The jobs of a command that only checks."""
+    """The jobs of a command that only checks.
+
+    Attributes:
+        jobs: those that could be settled.
+        refused: (name, reason) of the others.
+    """
 
     jobs: ClassVar[list[Job]] = []
+    refused: ClassVar[list[tuple[str, UserError]]] = []
 
     @classmethod
     def add(cls, job: Job, alone: bool = False) -> None:
@@ -44,9 +50,14 @@ class Plans:
 
     @classmethod
     def show(cls) -> None:
-        """Print the plan."""
-        jobs, cls.jobs = cls.jobs, []
-        print("\n".join(plan(jobs)))
+        """Print the plan, if anything was checked. Raises the first UserError that would end a job."""
+        jobs, refused, cls.jobs, cls.refused = cls.jobs, cls.refused, [], []
+        if not jobs and not refused:
+            return
+        lines, problems = plan(jobs, refused)
+        print("\n".join(lines))
+        if problems:
+            raise problems[0]
 
 
 @dataclass(frozen=True)
@@ -54,15 +65,20 @@ class _Part:
     """One encoder over one data set: what is there, and what getting it would cost once."""
 
     line: str
+    problem: UserError | None = None
     seconds: float = 0.0
     bytes: float = 0.0
     seconds_per_epoch: float = 0.0
     train_movies: int = 0
 
 
-def plan(jobs: Sequence[Job]) -> list[str]:
-    """Which jobs would run and which not, what is there already, and roughly what it would cost."""
-    lines, runnable = _sorted_out(jobs)
+def plan(jobs: Sequence[Job], refused: Sequence[tuple[str, UserError]] = ()) -> tuple[list[str], list[UserError]]:
+    """List the jobs that would run, what is there already, and the rough cost; and the errors that jobs would end with.
+
+    Args:
+        refused: name and reason of jobs that could not be settled.
+    """
+    lines, runnable, problems = _sorted_out(jobs, refused)
     parts: dict[str, _Part] = {}
     seconds = 0.0
     for job in runnable:
@@ -75,35 +91,45 @@ def plan(jobs: Sequence[Job]) -> list[str]:
         steps = max((part.train_movies for part in needed), default=0) / int(job.config["data"]["batch_size"])
         seconds += SECONDS_PER_JOB + epochs * (steps * SECONDS_PER_STEP + sum(part.seconds_per_epoch for part in needed))
     lines += [part.line for part in parts.values()]
+    problems += [part.problem for part in parts.values() if part.problem is not None]
     if not runnable:
-        return [*lines, "nothing would run"]
+        return [*lines, "nothing would run"], problems
     seconds += sum(part.seconds for part in parts.values())
     shared = sum(part.bytes for part in parts.values())
     free = shutil.disk_usage(_existing(Path(runnable[0].config["store"]["dir"]))).free
-    return [
-        *lines,
-        f"{len(runnable)} of {len(jobs)} jobs would run: very roughly {_time(seconds)} one by one on {os.cpu_count()} cores, "
+    cost = (
+        f"{len(runnable)} of {len(jobs) + len(refused)} jobs would run: very roughly {_time(seconds)} one by one "
+        f"on {os.cpu_count()} cores, "
         f"{(STACK_BYTES + shared) / 1e6:.0f} MB of memory a job, "
-        f"{(shared + len(runnable) * JOB_BYTES) / 1e6:.0f} MB of disk ({free / 1e9:.0f} GB free)",
-    ]
+        f"{(shared + len(runnable) * JOB_BYTES) / 1e6:.0f} MB of disk ({free / 1e9:.0f} GB free)"
+    )
+    return [*lines, cost], problems
 
 
-def _sorted_out(jobs: Sequence[Job]) -> tuple[list[str], list[Job]]:
+def _sorted_out(jobs: Sequence[Job], refused: Sequence[tuple[str, UserError]]) -> tuple[list[str], list[Job], list[UserError]]:
     from gmu_lightning.experiment.build import check_sense
 
-    lines: list[str] = []
+    problems: list[UserError] = []
+
+    def left(name: str, reason: UserError) -> str:
+        if isinstance(reason, Senseless):
+            return f"skip  {name}: {reason}"
+        problems.append(reason)
+        return f"stop  {name}: {reason}"
+
+    lines = [left(*one) for one in refused]
     runnable: dict[str, Job] = {}
     for job in jobs:
         name = Path(job.folder).name if job.sweep else "this run"
         try:
             check_sense(job.config)
-        except Senseless as reason:
-            lines.append(f"skip  {name}: {reason}")
+        except UserError as reason:
+            lines.append(left(name, reason))
             continue
         again = identity(job.config) in runnable
         lines.append(f"{'once ' if again else 'run  '} {name}{': an equal job stands above' if again else ''}")
         runnable.setdefault(identity(job.config), job)
-    return lines, list(runnable.values())
+    return lines, list(runnable.values()), problems
 
 
 def _keys(config: Mapping[str, Any]) -> dict[str, str]:
@@ -135,7 +161,7 @@ def _part(config: Mapping[str, Any], modality: str) -> _Part:
             return _Part(f"data  {config['choices'].get('data')}: {pending}; {name}: {_weights(encoder)}")
         data.load((modality,), store)
     except UserError as error:
-        return _Part(f"stop  {name}: {error}")
+        return _Part(f"stop  {name}: {error}", error)
     needs = needs_of(config)
     cacheable = kept(encoder, needs)
     column = column_key(modality, data.digests[modality], data.in_train, encoder.preparation)

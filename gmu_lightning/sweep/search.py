@@ -24,6 +24,7 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.report.search import BUDGET, FOLDER, STUDIES, search_in
 from gmu_lightning.run import runs_under
 from gmu_lightning.sweep.callback import SweepFiles
+from gmu_lightning.sweep.composition import Composer
 from gmu_lightning.sweep.task import TYPED
 from gmu_lightning.sweep.trials import Setting, best_of, has_ended, score_of, scores_of, suggested, text_of
 
@@ -58,6 +59,7 @@ class Search(Sweeper):
         self.starter = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        self.composer = getattr(self.starter, "composer", None) or Composer(self.loader, config)
         self.jobs = 0
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -209,6 +211,7 @@ class Search(Sweeper):
 
     def _launch(self, jobs: Sequence[tuple[str, ...]]) -> Any:
         self.jobs += len(jobs)
+        self.composer.check(jobs)
         SweepFiles.plan((None, [word for word in job if word != SUBDIR]) for job in jobs)
         return self.starter.launch([list(job) for job in jobs], initial_job_idx=self.jobs - len(jobs))
 

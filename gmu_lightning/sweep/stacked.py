@@ -13,19 +13,28 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 from gmu_lightning.data.progress import QUIET
 from gmu_lightning.experiment.settle import fine_tuned
-from gmu_lightning.movie import UserError
+from gmu_lightning.movie import Senseless, UserError
 from gmu_lightning.sweep.console import settle_in
-from gmu_lightning.sweep.job import Job
-from gmu_lightning.sweep.launcher import INTERRUPTED, Parallel, end_as_ctrl_c_does, end_killed
+from gmu_lightning.sweep.job import Job, sentence_of
+from gmu_lightning.sweep.launcher import INTERRUPTED, Parallel, end_as_ctrl_c_does, end_killed, how_ended
 
-CUDA = "cuda"  # what a worker answers whose jobs are trained there
+
+class Warmed(NamedTuple):
+    """What a worker found as it read and encoded.
+
+    Attributes:
+        jobs: how many can be trained; the others are skipped.
+        cuda: whether one of them is trained on CUDA.
+    """
+
+    jobs: int
+    cuda: bool
 
 
 class Stacked(Parallel):
@@ -59,11 +68,12 @@ class Stacked(Parallel):
         workers = [_Worker(context)]
         try:
             if small:
-                cuda = workers[0].warm(small) == CUDA
-                stacks = cuda if self.how == "auto" else self.how == "stacks"
+                warmed = workers[0].warm(small)
+                stacks = warmed.cuda if self.how == "auto" else self.how == "stacks"
                 each = max(int(job.config["trainer"]["threads"]) for job in small)
-                count = 1 if stacks else min(self.workers or max(1, len(cores) // each), len(small))
-                print(_said(len(small), count, each, stacks), file=sys.stderr)
+                count = 1 if stacks else max(1, min(self.workers or len(cores) // each, warmed.jobs))
+                if warmed.jobs:
+                    print(_said(warmed.jobs, count, each, stacks), file=sys.stderr)
                 workers += [_Worker(context) for _ in range(count - 1)]
                 if stacks:
                     _share_out(workers, deque([tuple(small)]), [set(cores)])
@@ -98,13 +108,16 @@ class _Worker:
         self.connection.send(request)
         return self.connection.recv()
 
-    def warm(self, jobs: Sequence[Job]) -> str | None:
-        """Read and encode what these jobs need. Where the worker dies of it, another takes its place and the jobs come to it."""
+    def warm(self, jobs: Sequence[Job]) -> Warmed:
+        """Let it read and encode what these jobs need. Where the worker dies of it, another takes its place and each job reads."""
         try:
-            return self.ask(("warm", jobs))
+            warmed: Warmed = self.ask(("warm", jobs))
         except (EOFError, OSError):
+            self.process.join()
+            print(f"stacked: nothing was read in advance, for {how_ended(self.process.exitcode)}", file=sys.stderr)
             self._replace()
-            return None
+            return Warmed(len(jobs), cuda=False)
+        return warmed
 
     def do(self, jobs: Sequence[Job], cores: set[int]) -> None:
         """Some jobs; where the worker dies of them they are told so, and another takes its place."""
@@ -206,17 +219,33 @@ def _do(jobs: Sequence[Job], cores: set[int], resident: Any) -> None:
     perform_stacked(jobs, resident)
 
 
-def _warm(jobs: Sequence[Job], resident: Any) -> str | None:
-    """Read, prepare and encode all that the jobs need, with every core; what goes wrong is for the job to say."""
+def _warm(jobs: Sequence[Job], resident: Any) -> Warmed:
+    """Read, prepare and encode all that the valid jobs need, with every core. What goes wrong ends the jobs that need it."""
+    from gmu_lightning.experiment.build import check_sense
     from gmu_lightning.experiment.resident import key_of
     from gmu_lightning.experiment.train import device_of, load
 
+    keys: dict[str, Job] = {}
+    said: set[str] = set()
+    skipped = 0
+    for job in jobs:
+        try:
+            check_sense(job.config)
+            keys.setdefault(key_of(job.config), job)
+        except Senseless:
+            skipped += 1
+        except Exception as error:
+            said.add(sentence_of(error))
     cuda = False
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quiet = os.environ.pop(QUIET, "")
-    for job in {key_of(job.config): job for job in reversed(jobs)}.values():
-        cuda = cuda or device_of(job.config).type == "cuda"
-        with suppress(Exception):
+    for job in keys.values():
+        try:
+            cuda = cuda or device_of(job.config).type == "cuda"
             load(with_threads(job.config, threads), resident)
+        except Exception as error:
+            said.add(sentence_of(error))
     os.environ[QUIET] = quiet
-    return CUDA if cuda else None
+    for sentence in sorted(said):
+        print(f"stacked: not read in advance: {sentence}", file=sys.stderr, flush=True)
+    return Warmed(len(jobs) - skipped, cuda)

@@ -18,7 +18,7 @@ from gmu_lightning.experiment.stackable import why_not
 from gmu_lightning.experiment.train import Opened, complete, device_of, open_run
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import setting
-from gmu_lightning.sweep.job import Job, attempted, begun, end_unfinished, ended
+from gmu_lightning.sweep.job import INTERRUPTED, Job, attempted, begun, end_unfinished, ended
 
 
 def perform_stacked(jobs: Sequence[Job], resident: Resident) -> None:
@@ -53,7 +53,7 @@ def _train_together(opened: Sequence[tuple[Job, Opened]]) -> None:
         found = heads.fit()
     except KeyboardInterrupt:
         for job, _ in opened:
-            job.run.end("failed", "interrupted")
+            job.run.end(INTERRUPTED, INTERRUPTED)
         raise
     except (Exception, SystemExit) as error:
         for job, _ in opened:

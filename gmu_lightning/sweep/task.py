@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +19,30 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run, identity
 from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.job import Job, absolute, perform, perform_in_sweep, record_failure
+from gmu_lightning.sweep.plan import Plans
 
+Task = Callable[[DictConfig], None]
 TYPED: dict[str, str] = {}  # what was quoted for Hydra's grammar -> as it was typed
+
+
+class Stopped(BaseException):
+    """Carries an error past Hydra, which would print a line of its own before any `Exception` of a job."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+
+
+def past_hydra(task: Task) -> Task:
+    """Return the task, whose errors `command_line.call` receives as `Stopped`."""
+
+    @wraps(task)
+    def run(config: DictConfig) -> None:
+        try:
+            task(config)
+        except Exception as error:
+            raise Stopped(error) from error
+
+    return run
 
 
 def train(config: DictConfig) -> None:
@@ -34,16 +58,22 @@ def train(config: DictConfig) -> None:
         try:
             job = one_device(job_of(config, hydra, sweep / hydra.sweep.subdir, sweep.name))
         except UserError as error:
-            record_failure(unsettled(config, hydra), overrides_of(hydra), sweep / hydra.sweep.subdir, error)
+            refuse(config, hydra, sweep / hydra.sweep.subdir, error)
             return
     if config.check:
-        from gmu_lightning.sweep.plan import Plans
-
         Plans.add(job, alone=hydra.mode == RunMode.RUN)
     elif hydra.mode == RunMode.RUN:
         perform(job)
     else:
         perform_in_sweep(job)
+
+
+def refuse(config: DictConfig, hydra: DictConfig, folder: Path, error: UserError) -> None:
+    """Record a job of a sweep that cannot begin; a check only lists it."""
+    if config.check:
+        Plans.refused.append((folder.name, error))
+    else:
+        record_failure(unsettled(config, hydra), overrides_of(hydra), folder, error)
 
 
 def one_device(job: Job) -> Job:

@@ -229,7 +229,7 @@ def test_a_run_in_parts_is_scored_again_from_what_its_blocks_gave_and_from_raw_f
 
 def test_a_plan_says_whether_what_frozen_blocks_give_is_there(in_parts, job, pretrained):
     def said(*how: str) -> str:
-        (line,) = [line for line in plan([job(*pretrained, *how)]) if line.startswith("data ") and "text=" in line]
+        (line,) = [line for line in plan([job(*pretrained, *how)])[0] if line.startswith("data ") and "text=" in line]
         return line
 
     assert said("encoder.text.freeze=1").endswith("computed in every step, what its frozen blocks give cached")

@@ -239,6 +239,7 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """`typed(command, *arguments)`: the exit code of a command called with them."""
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.setattr(SweepFiles, "current", None)
+    monkeypatch.setattr(SweepFiles, "planned", [])
 
     def run(command: Callable[[], Any], *arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["train", *arguments])
@@ -294,6 +295,7 @@ def test_a_sweep_whose_files_cannot_be_written_says_what_stopped_it(typed, capsy
 
     def begun() -> None:
         SweepFiles.current = (tmp_path, "now")
+        SweepFiles.planned = [(None, ["seed=1"])]
         _mistaken()
 
     assert typed(begun) == 1

@@ -76,7 +76,8 @@ def page(comparison: Comparison, runs: Sequence[Run], shown: Shown) -> str:
         "lost": loss_table(settings, losses),
         "cards": movies.cards,
         "driven": movies.driven,
-        "failed": [(run.folder.name, str(run.status["why"])) for run in runs if run.status.get("state") == "failed"],
+        "failed": _ended_as("failed", runs),
+        "interrupted": [name for name, _ in _ended_as("interrupted", runs)],
         "skipped": _skipped(runs),
         "audit": _audit(settings),
         "environment": _environment(last),
@@ -134,6 +135,10 @@ def _template() -> Any:
         loader=FileSystemLoader(TEMPLATE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("page.html.j2")
+
+
+def _ended_as(state: str, runs: Iterable[Run]) -> list[tuple[str, str]]:
+    return [(run.folder.name, str(status["why"])) for run in runs if (status := run.status).get("state") == state]
 
 
 def _skipped(runs: Iterable[Run]) -> list[tuple[str, list[str]]]:
