@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,8 +108,7 @@ def _exported(encoder: Encoder, sample: Sample, parts: list[str]) -> tuple[Any, 
 
 
 def _openvino(program: Any, shapes: list[list[int]], precision: str, cores: int) -> list[_Plain]:
-    import openvino
-
+    openvino = _library()
     model = openvino.convert_model(program)
     model.reshape({model.input(n): openvino.PartialShape(shape) for n, shape in enumerate(shapes)})
     hints = {
@@ -132,9 +132,18 @@ def _openvino(program: Any, shapes: list[list[int]], precision: str, cores: int)
 def _core() -> Any:
     """OpenVINO, never unloaded: it gives the main thread a stack for signals, and takes it away with its last reference, from
     whichever thread drops that; the next Ctrl-C then ends the process with a segmentation fault."""
+    return _library().Core()
+
+
+def _library() -> Any:
+    """Import openvino without its package openvino_telemetry, which reports imports and conversions to a host of the vendor's.
+
+    With None in its place in `sys.modules` it counts as not installed, and OpenVINO falls back to a stub that sends nothing.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
-    return openvino.Core()
+    return openvino
 
 
 def _onnxruntime(program: Any, shapes: list[list[int]], precision: str, cores: int) -> list[_Plain]:

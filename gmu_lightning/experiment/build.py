@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import cache
+from pkgutil import resolve_name
 from typing import Any, cast
 
 import numpy as np
 import torch
 import yaml
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 
 from gmu_lightning.data.module import MovieData
 from gmu_lightning.data.readings import note_cells
@@ -45,9 +46,9 @@ def class_of(node: Mapping[str, Any]) -> Any:
     """The class or function that a node names by `_target_`. Raises UserError where it cannot be imported."""
     name = str(node["_target_"])
     try:
-        return get_object(name)
-    except Exception as error:
-        why = " ".join(str(error.__cause__ or error).split())
+        return resolve_name(name)
+    except Exception as error:  # also whatever the module itself raises as it is imported
+        why = " ".join(str(error).split())
         raise UserError(
             f"_target_={name} cannot be imported ({why}): give the dotted name of a class in a module that Python finds from here"
         ) from error

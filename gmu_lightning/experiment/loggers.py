@@ -31,7 +31,7 @@ def wandb_logger(
     config: dict[str, Any], run: Run, group: str | None, project: str, entity: str | None, mode: str, tags: Sequence[str]
 ) -> Any:
     """A W&B run of its own for this job: named as its folder, grouped by its sweep, tagged by what it is made of."""
-    import wandb
+    wandb = wandb_library()
     from pytorch_lightning.loggers import WandbLogger
 
     if mode not in ("online", "offline", "disabled"):
@@ -64,6 +64,14 @@ def wandb_logger(
     return logger
 
 
+def wandb_library() -> Any:
+    """Import wandb with its reports of errors and usage off, for these need a name look-up in every mode, offline too."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    return wandb
+
+
 def wandb_of(runs: Iterable[Run]) -> dict[str, Any] | None:
     """What `logger.wandb` says in the first of these runs that has it; None where none has."""
     nodes = ((run.config.get("logger") or {}).get("wandb") for run in runs)
@@ -78,8 +86,7 @@ def log_comparison(node: Mapping[str, Any], folder: Path, columns: Sequence[str]
         folder: the sweep's.
         columns, rows: the leaderboard.
     """
-    import wandb
-
+    wandb = wandb_library()
     if node["mode"] == "offline":  # what waits for `wandb sync` waits beside the sweep, not in this user's home
         os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb").absolute()))
     run = wandb.init(

@@ -209,7 +209,8 @@ def _lacking(key: str) -> str | None:
     typed = next((word.split("=", 1)[1].split(",") for word in sys.argv if word.startswith(f"{group}=")), [])
     lacking = [choice for choice in typed if choice not in having]
     chosen = " and ".join(f"{group}={choice}" for choice in lacking) or f"the {group} chosen here"
-    return f"{key} is no key of {chosen}: leave out one of the two; {', '.join(f'{group}={choice}' for choice in having)} have it"
+    others = " or ".join(f"{group}={choice}" for choice in having)
+    return f"{key} is no key of {chosen}: leave out one of the two, or choose {others}, with this key"
 
 
 def _has(group: str, choice: str, key: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gmu_lightning.experiment.loggers import wandb_of
+from gmu_lightning.experiment.loggers import wandb_library, wandb_of
 from gmu_lightning.files import write_json
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.comparison import compare
@@ -23,6 +23,7 @@ def write_dashboard(folder: Path, output: Path, metric: str, mode: str, entity: 
     """
     if mode not in MODES:
         raise UserError(f"mode={mode} is none of online and offline: choose one of them")
+    wandb_library()
     runs = runs_in([folder])
     node = wandb_of(run for run in runs if run.status.get("state") == "finished") or {}
     found = Dashboard(
