@@ -203,7 +203,9 @@ def sentence(error: BaseException) -> str:
 def _lacking(key: str) -> str | None:
     """Return a sentence on a key that some choices of its group have and the chosen one lacks; None for other keys."""
     group = key.rpartition(".")[0].replace(".", "/")
-    having = [choice for choice in choices_of(group) if _has(group, choice, key)] if group else []
+    having = (
+        [choice for choice in choices_of(group) if _has(group, choice, key)] if group and not group.startswith("hydra") else []
+    )
     if not having:
         return None
     typed = next((word.split("=", 1)[1].split(",") for word in sys.argv if word.startswith(f"{group}=")), [])

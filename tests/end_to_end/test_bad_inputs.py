@@ -35,6 +35,7 @@ class Said(NamedTuple):
         assert self.code == 1, self.err
         assert sentence in shell.last_line(self.err), self.err
         assert "Traceback" not in self.err
+        assert "Error executing job" not in self.err
         return True
 
 
@@ -154,6 +155,22 @@ def test_a_poster_that_the_system_refuses_costs_its_movie_alone_and_many_lost_on
 )
 def test_a_request_that_cannot_be_met_is_answered_in_a_sentence(typed, words, sentence):
     assert typed(*PLANTED, *RUN, "trainer.max_epochs=2", words).refused(sentence)
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps"])
+def test_a_gpu_that_is_missing_says_what_to_type(typed, monkeypatch, accelerator):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    said = typed(*PLANTED, *RUN, f"trainer.accelerator={accelerator}")
+    assert said.refused(f"trainer.accelerator={accelerator} finds no such device on this machine: type trainer.accelerator=cpu")
+
+
+def test_a_sweep_over_choices_of_which_one_lacks_a_key_names_it_and_promises_nothing(here, store):
+    words = ("-m", *PLANTED, *RUN, "fusion=lmf,concat", "fusion.rank=2", "hydra/launcher=stacked")
+    done = shell.typed("train", *words, folder=here, store=store)
+    said = Said(done.returncode, done.stderr)
+    assert said.refused("fusion.rank is no key of fusion=concat: leave out one of the two, or choose fusion=lmf, with this key")
+    assert "does what is missing" not in said.err
 
 
 @pytest.mark.filterwarnings("ignore:invalid value", "ignore:Encountered `nan`")

@@ -383,6 +383,27 @@ def test_data_may_lie_elsewhere(finished, store, copy):
     assert (flipped.predictions("test").labels != finished.predictions("test").labels).all()
 
 
+def test_a_genre_without_a_positive_in_other_data_changes_neither_scores_nor_loss(finished, store, copy):
+    missing, other = copy.genres[:2]
+    for movie in copy.ids["train"]:
+        genres = [genre for genre in copy.record(movie)["genres"] if genre != missing]
+        copy.change(movie, genres=genres or [other])
+    again = Run(evaluate(finished, "test", str(copy.folder), "0.5", Store(store)))
+    assert again.metrics == pytest.approx({key: finished.metrics[key] for key in again.metrics}, abs=1e-6)
+
+
+def test_a_run_of_a_gpu_is_evaluated_where_there_is_none(finished, store, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    moved = Run(tmp_path / "run")
+    shutil.copytree(finished.folder, moved.folder)
+    config = moved.config
+    config["trainer"]["accelerator"] = "gpu"
+    (moved / "config.yaml").write_text(yaml.safe_dump(config))
+    again = Run(evaluate(moved, "test", None, "0.5", Store(store)))
+    assert again.metrics["test/ap_micro"] == pytest.approx(finished.metrics["test/ap_micro"], abs=1e-6)
+    assert "trainer.accelerator=gpu, which this machine lacks: evaluated on the CPU" in capsys.readouterr().err
+
+
 def test_other_data_are_scored_with_the_runs_own_vocabulary_and_genres(finished, store, tmp_path):
     other = generate(tmp_path / "other", movies=90, seed=5)
     again = Run(evaluate(finished, "test", str(other), "0.5", Store(store))).predictions("test")

@@ -187,7 +187,7 @@ def test_ctrl_c_ends_the_workers(home, tmp_path):
         wait_for(one_trains, process)
         interrupt(process)
     jobs = json.loads((folder / "status.json").read_text())["jobs"]
-    assert {job["why"] for job in jobs} == {"interrupted"}
+    assert {(job["state"], job["why"]) for job in jobs} == {("interrupted", "interrupted")}
 
 
 def test_a_seed_that_diverges_costs_the_other_seeds_of_its_stack_nothing(settled, tmp_path, monkeypatch, capsys):
@@ -210,6 +210,48 @@ def test_a_seed_that_diverges_costs_the_other_seeds_of_its_stack_nothing(settled
 
 
 @pytest.mark.parametrize("workers", ["abc", "0"])
+def test_all_columns_of_the_valid_jobs_are_read_in_advance(settled, tmp_path, capsys):
+    """The first job of each key is invalid; the modality that one valid job lacks costs the others nothing."""
+    from gmu_lightning.experiment.resident import Resident, key_of
+    from gmu_lightning.sweep.job import Job
+    from gmu_lightning.sweep.stacked import Warmed, _warm
+
+    def job(*words: str) -> Job:
+        config = settled(*FROZEN, f"data.root={tmp_path / 'planted'}", *words)
+        return Job(config, [], str(tmp_path / "-".join(words)), "sweep")
+
+    resident = Resident()
+    away = ("encoder/video=trailer", "encoder.video.preparation.name=/nowhere/weights")
+    broken = job("fusion=mean", *away)
+    valid = [job("fusion=none", "modalities=audio"), job("fusion=mean")]
+    jobs = [job("fusion=none"), job("fusion=mean", "modalities=audio"), broken, *valid]
+    assert _warm(jobs, resident) == Warmed(jobs=3, cuda=torch.cuda.is_available())
+    assert set(resident._known) == {key_of(one.config) for one in valid}
+    assert "stacked: not read in advance: " in capsys.readouterr().err
+
+
+def test_a_worker_that_dies_as_it_reads_is_told(capsys):
+    from gmu_lightning.sweep.stacked import Warmed, _Worker
+
+    class Dead(_Worker):
+        def __init__(self) -> None:
+            self.started = 0
+
+        def _start(self) -> None:
+            self.started += 1
+
+        def ask(self, request: tuple[str, Any]) -> Any:
+            self.process = type("Process", (), {"exitcode": -9, "join": lambda _: None})()
+            raise EOFError
+
+    worker = Dead()
+    assert worker.warm([]) == Warmed(0, cuda=False)
+    assert worker.started == 1
+    assert (
+        "nothing was read in advance, for its process was ended by SIGKILL, perhaps for want of memory" in capsys.readouterr().err
+    )
+
+
 def test_a_number_of_workers_that_is_none_is_a_sentence(sweep, workers):
     said = sweep(f"workers-{workers}", *FROZEN, STACKED, f"hydra.launcher.workers={workers}")
     assert said.code == 1

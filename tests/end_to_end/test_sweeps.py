@@ -283,8 +283,13 @@ def test_ctrl_c_leaves_a_leaderboard_of_what_finished(launcher, home, tmp_path):
         wait_for(the_second_job_trains, process)
         said = interrupt(process)
     cut = Sweep(folder, 130, "", "")
-    assert cut.status["why"] == "interrupted"
-    assert [job["why"] for job in cut.jobs("failed")] == ["interrupted"]
+    assert (cut.status["state"], cut.status["why"]) == ("interrupted", "interrupted")
+    assert (cut.status["finished"], cut.status["failed"], cut.status["interrupted"]) == (1, 0, 1)
+    assert [job["why"] for job in cut.jobs("interrupted")] == ["interrupted"]
+    assert [(row["seeds"], row["warnings"]) for row in cut.leaderboard if row["trainer.max_epochs"] == "1000000"] == [
+        ("0", "interrupted")
+    ]
+    assert "## Interrupted" in (folder / "leaderboard.md").read_text()
     assert [row["seeds"] for row in cut.leaderboard if row["trainer.max_epochs"] == "1"] == ["1"]
     left = [word for overrides in cut.status["not_begun"] for word in overrides if "max_epochs" in word]
     assert left == ["trainer.max_epochs=2", "trainer.max_epochs=3"]
@@ -300,7 +305,7 @@ def test_jobs_end_with_a_sweep_that_is_killed(launcher, home, tmp_path):
         process.kill()
         (status,) = folder.glob("*/status.json")
         for _ in range(300):
-            if read_json(status)["state"] == "failed":
+            if read_json(status)["state"] == "interrupted":
                 break
             time.sleep(0.1)
         else:
@@ -314,8 +319,28 @@ def test_ctrl_c_of_a_run_alone_is_told_in_its_status(home, tmp_path):
         wait_for((run / "checkpoints/last.ckpt").exists, process)
         interrupt(process)
     status = read_json(run / "status.json")
-    assert (status["state"], status["why"]) == ("failed", "interrupted")
+    assert (status["state"], status["why"]) == ("interrupted", "interrupted")
     assert not (run / "metrics.json").exists()
+
+
+NOWHERE = "_target_=nowhere.Class cannot be imported (No module named 'nowhere')"
+
+
+@pytest.mark.parametrize("launcher", ["basic", "processes", "stacked"])
+def test_a_class_that_cannot_be_imported_fails_its_jobs_in_a_sentence(sweep, launcher):
+    failed = sweep(f"nowhere-{launcher}", "fusion._target_=nowhere.Class", f"hydra/launcher={launcher}")
+    assert failed.code == 1
+    assert [job["why"].startswith(NOWHERE) for job in failed.jobs("failed")] == [True]
+    assert failed.jobs("failed")[0]["why"] in last_line(failed.err)
+    assert "Traceback" not in failed.err and "EOFError" not in failed.err and "Error getting object" not in failed.err
+
+
+@pytest.mark.parametrize("words", [["fusion._target_=nowhere.Class"], ["encoder.image._target_=nowhere.Class"], ["seed=first"]])
+def test_a_check_of_jobs_that_would_fail_exits_with_1(sweep, words):
+    checked = sweep("checked", *words, "check=true")
+    assert checked.code == 1
+    assert last_line(checked.err).startswith(NOWHERE if "nowhere" in words[0] else "seed=first is no seed")
+    assert "stop  " in checked.out and "Traceback" not in checked.err
 
 
 def test_a_check_says_what_would_happen_and_leaves_nothing(tmp_path):

@@ -102,3 +102,11 @@ def test_the_mode_of_wandb_is_what_the_environment_asks_for_unless_typed(monkeyp
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         assert compose("train", ["logger=wandb"]).logger.wandb.mode == mode
         assert compose("train", ["logger=wandb", "logger.wandb.mode=online"]).logger.wandb.mode == "online"
+
+
+@pytest.mark.parametrize("command", ["train", "prepare", "evaluate", "compare", "dashboard"])
+def test_no_command_logs_to_a_file(command):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        hydra = compose(command, return_hydra_config=True).hydra
+    for logging in (hydra.job_logging, hydra.hydra_logging):
+        assert "file" not in str(logging.get("handlers", {})).lower()

@@ -117,6 +117,13 @@ def test_a_failed_seed_is_no_score_but_a_warning(tmp_path):
     assert row["warnings"] == "failed: the disk is full (1 of 2 seeds)"
 
 
+def test_an_interrupted_seed_is_no_failure(tmp_path):
+    run(tmp_path, seed=1, f1=0.4)
+    run(tmp_path, seed=2).end("interrupted", "interrupted")
+    (row,) = rows(runs_under(tmp_path))
+    assert (row["seeds"], row["warnings"]) == (1, "interrupted (1 of 2 seeds)")
+
+
 @pytest.mark.parametrize("state", ["skipped", "running"])
 def test_skipped_and_unended_runs_have_no_row(tmp_path, state):
     run(tmp_path).end(state, "why")
