@@ -209,7 +209,6 @@ def test_a_seed_that_diverges_costs_the_other_seeds_of_its_stack_nothing(settled
     assert states[1]["why"].startswith("the training loss became nan in epoch 0")
 
 
-@pytest.mark.parametrize("workers", ["abc", "0"])
 def test_all_columns_of_the_valid_jobs_are_read_in_advance(settled, tmp_path, capsys):
     """The first job of each key is invalid; the modality that one valid job lacks costs the others nothing."""
     from gmu_lightning.experiment.resident import Resident, key_of
@@ -252,6 +251,7 @@ def test_a_worker_that_dies_as_it_reads_is_told(capsys):
     )
 
 
+@pytest.mark.parametrize("workers", ["abc", "0"])
 def test_a_number_of_workers_that_is_none_is_a_sentence(sweep, workers):
     said = sweep(f"workers-{workers}", *FROZEN, STACKED, f"hydra.launcher.workers={workers}")
     assert said.code == 1
