@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -147,6 +148,7 @@ def _library() -> Any:
 
 
 def _onnxruntime(program: Any, shapes: list[list[int]], precision: str, cores: int) -> list[_Plain]:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: it would send events to the vendor and keep an id
     import onnxruntime
 
     model = torch.onnx.export(program, dynamo=True, verbose=False)
