@@ -109,7 +109,7 @@ class _Worker:
         return self.connection.recv()
 
     def warm(self, jobs: Sequence[Job]) -> Warmed:
-        """Let it read and encode what these jobs need. Where the worker dies of it, another takes its place and each job reads."""
+        """Let it read and encode what these jobs need. If it dies of that, another takes its place and each job reads."""
         try:
             warmed: Warmed = self.ask(("warm", jobs))
         except (EOFError, OSError):

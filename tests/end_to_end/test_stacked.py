@@ -234,7 +234,7 @@ def test_a_worker_that_dies_as_it_reads_is_told(capsys):
 
     class Dead(_Worker):
         def __init__(self) -> None:
-            self.started = 0
+            self.started, self.ended = 0, False
 
         def _start(self) -> None:
             self.started += 1
