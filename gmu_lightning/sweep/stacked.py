@@ -179,9 +179,10 @@ def _shares(cores: Sequence[int], each: int) -> list[set[int]]:
 def _said(jobs: int, workers: int, threads: int, stacks: bool) -> str:
     if stacks:
         return f"stacked: {jobs} jobs on one device; those that differ by their seed alone are trained as one"
+    work = "1 job" if jobs == 1 else f"{jobs} jobs"
     many = "1 worker" if workers == 1 else f"{workers} workers"
     of = "one thread" if threads == 1 else f"{threads} threads"
-    return f"stacked: {jobs} jobs in {many} of {of}; data and features are read once in each"
+    return f"stacked: {work} in {many} of {of}; data and features are read once in each"
 
 
 def with_threads(config: Any, threads: int) -> dict[str, Any]:
