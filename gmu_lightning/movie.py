@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from gmu_lightning.visible import visible
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,13 +23,16 @@ SPLITS = ("train", "val", "test")
 
 
 class UserError(Exception):
-    """The request was wrong: its text is one sentence (what, where, what was expected, what to do).
+    """The request was wrong: its text is one sentence (what, where, what was expected, what to do), control characters shown.
 
     Attributes:
         audit: audit.json as far as the data was read, where the data is at fault; it is left in the run's folder.
     """
 
     audit: Mapping[str, Any] | None = None
+
+    def __init__(self, *words: object):
+        super().__init__(*(visible(word) if isinstance(word, str) else word for word in words))
 
 
 class Senseless(UserError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,8 +13,9 @@ import yaml
 
 from gmu_lightning.files import digest, now, write_json, write_table, write_text
 from gmu_lightning.movie import UserError
+from gmu_lightning.run_files import records, tables
+from gmu_lightning.run_files.content import Damaged
 
-SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where it is there, is ten times as fast
 # What may differ between two runs of one setting: where things lie, how progress is shown, how jobs are started.
 NOT_IDENTITY = (
     "hydra",
@@ -116,25 +116,25 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path) -> Predictions:
-        """The inverse of `write`."""
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(path)
-        about = json.loads(table.schema.metadata[b"gmu_lightning"])
+        """The inverse of `write`. Raises FileNotFoundError, or UserError where the file holds no predictions."""
+        found = tables.predictions_table(path)
+        about, columns = found.about, found.columns
         genres, modalities = tuple(about["genres"]), tuple(about["modalities"])
 
         def stack(names: list[str]) -> np.ndarray:
-            return np.stack([table[name].to_numpy(zero_copy_only=False) for name in names], axis=1)
+            return tables.stacked(columns, names)
+
+        def per_modality(word: str) -> np.ndarray | None:
+            return stack([f"{word}/{m}" for m in modalities]) if f"{word}/{modalities[0]}" in columns else None
 
         def per_genre(word: str) -> np.ndarray | None:
-            if f"{word}/{modalities[0]}/{genres[0]}" not in table.column_names:
+            if f"{word}/{modalities[0]}/{genres[0]}" not in columns:
                 return None
             return np.stack([stack([f"{word}/{m}/{g}" for g in genres]) for m in modalities], axis=1)
 
-        gated = f"gate/{modalities[0]}" in table.column_names
         return cls(
-            ids=table["id"].to_pylist(),
-            split=table["split"][0].as_py() if table.num_rows else "",
+            ids=columns["id"].tolist(),
+            split=columns["split"][0],
             genres=genres,
             modalities=modalities,
             present=stack([f"present/{m}" for m in modalities]),
@@ -144,8 +144,8 @@ class Predictions:
             threshold=about["threshold"],
             open_threshold=about["open_threshold"],
             bias=None if about["bias"] is None else np.array([about["bias"][g] for g in genres]),
-            gate=stack([f"gate/{m}" for m in modalities]) if gated else None,
-            gate_open=stack([f"gate_open/{m}" for m in modalities]) if gated else None,
+            gate=per_modality("gate"),
+            gate_open=per_modality("gate_open"),
             gate_by_genre=per_genre("gate"),
             contributions=per_genre("contribution"),
         )
@@ -159,44 +159,33 @@ class Run:
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
+        self._predictions: dict[str, tuple[tuple[int, ...], Predictions]] = {}  # of a split, with the state of its file
 
     def __truediv__(self, name: str) -> Path:
         return self.folder / name
 
     @property
     def status(self) -> dict[str, Any]:
-        """status.json, or `{}` where there is none. Raises UserError where it lacks what every run says."""
-        found = self._json("status.json")
-        lacking = [key for key in ("state", "why", "warnings", "started", "identity", "setting") if found and key not in found]
-        if lacking:
-            raise UserError(
-                f"{self / 'status.json'} is damaged, for it lacks {lacking[0]}: restore it, or leave {self.folder} out"
-            )
-        return found
+        """status.json, or `{}` where there is none. This and each other file raises UserError where it is damaged."""
+        return records.none_if_gone(records.status, self / "status.json", {})
 
     @property
     def config(self) -> dict[str, Any]:
         """config.yaml as plain data: nothing in it is resolved or instantiated."""
         try:
-            config = yaml.load((self / "config.yaml").read_text(encoding="utf-8"), SAFE_LOADER)
-        except (FileNotFoundError, NotADirectoryError):
+            return records.config(self / "config.yaml")
+        except FileNotFoundError:
             raise UserError(f"{self.folder} is no run's folder: it holds no config.yaml; give one that train wrote") from None
-        except yaml.YAMLError:
-            config = None
-        if not isinstance(config, dict):
-            raise UserError(f"{self / 'config.yaml'} is not a run's configuration: a mapping of plain data was expected")
-        return config
 
     @property
     def overrides(self) -> list[str]:
         """The overrides as typed."""
-        path = self / "overrides.txt"
-        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return records.none_if_gone(records.overrides, self / "overrides.txt", [])
 
     @property
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Any]:
         """metrics.json, or `{}` where the run did not get there."""
-        return self._json("metrics.json")
+        return records.none_if_gone(records.metrics, self / "metrics.json", {})
 
     @property
     def data_fingerprint(self) -> dict[str, str]:
@@ -206,20 +195,34 @@ class Run:
     @property
     def environment(self) -> dict[str, Any]:
         """environment.json, or `{}` where the run did not get there."""
-        return self._json("environment.json")
+        return records.none_if_gone(records.environment, self / "environment.json", {})
 
     @property
     def audit(self) -> dict[str, Any]:
         """audit.json, or `{}` where the run did not get there."""
-        return self._json("audit.json")
+        return records.none_if_gone(records.audit, self / "audit.json", {})
+
+    @property
+    def history(self) -> list[dict[str, str]]:
+        """history.csv, or `[]` where the run did not get there."""
+        return records.none_if_gone(records.history, self / "history.csv", [])
 
     def predictions(self, split: str) -> Predictions:
-        """The stored predictions of a split."""
-        return Predictions.read(self / f"predictions/{split}.parquet")
-
-    def _json(self, name: str) -> dict[str, Any]:
-        path = self / name
-        return read_json(path) if path.exists() else {}
+        """The stored predictions of a split, read again only where the file changed. Raises UserError where they are damaged."""
+        path = self / f"predictions/{split}.parquet"
+        try:
+            state = path.stat()
+            stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
+            if split not in self._predictions or self._predictions[split][0] != stamp:
+                self._predictions[split] = stamp, Predictions.read(path)
+        except FileNotFoundError:
+            raise Damaged(path, "it is not there", f"train {self.folder} again, or leave it out") from None
+        except OSError as error:
+            raise Damaged(path, f"it cannot be read ({error.strerror})") from error
+        found = self._predictions[split][1]
+        if found.split != split:
+            raise Damaged(path, f"it holds the split {found.split}")
+        return found
 
     def begin(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
         """Configuration, overrides and state `running`. Nothing finished is ever overwritten: UserError."""
@@ -227,7 +230,7 @@ class Run:
             raise UserError(f"{self.folder} holds a finished run, which is never overwritten: choose another hydra.run.dir")
         self.folder.mkdir(parents=True, exist_ok=True)
         (self / "error.txt").unlink(missing_ok=True)  # of an attempt that failed
-        write_text(self / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        write_text(self / "config.yaml", yaml.dump(dict(config), Dumper=_Plain, sort_keys=False, allow_unicode=True))
         write_text(self / "overrides.txt", "".join(f"{o}\n" for o in overrides))
         self._write_status(
             state="running", why=None, warnings=[], started=now(), ended=None, identity=identity(config), setting=setting(config)
@@ -265,15 +268,12 @@ class Run:
             lock.release()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """An object that one of these commands wrote. Raises UserError where the file holds none any more."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # no JSON, or no UTF-8
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged, for it is no JSON object: restore it, or leave {path.parent} out")
-    return found
+class _Plain(yaml.SafeDumper):
+    """Writes what stands in two places twice: no reader here takes an alias."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Never make one."""
+        return True
 
 
 def disagreeing(a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:

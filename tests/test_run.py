@@ -322,7 +322,7 @@ def test_another_folder_is_no_run(tmp_path):
 @pytest.mark.parametrize("text", ["- a list", "{half", "seed: !!python/object/apply:os.getcwd []"])
 def test_a_configuration_that_is_no_plain_mapping_is_refused_in_a_sentence(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"config\.yaml is not a run's configuration: a mapping of plain data was expected"):
+    with pytest.raises(UserError, match=r"config\.yaml is damaged, for it is no (mapping|YAML) of plain data"):
         Run(tmp_path).config
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from gmu_lightning.encoders.memory import remembered
 from gmu_lightning.movie import UserError
+from gmu_lightning.visible import plain_streams
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 HUB_FILES = ["*.json", "*.txt", "*.model"]
@@ -182,7 +183,8 @@ def _downloaded(repository: str) -> Path:
         weights = next((name for name in WEIGHT_FILES if name in files), None)
         if weights is None:
             raise UserError(f"{repository} on the hub has none of {', '.join(WEIGHT_FILES)}: give a local folder that has")
-        return Path(snapshot_download(repository, allow_patterns=[*HUB_FILES, weights]))
+        with plain_streams():  # its progress moves the cursor
+            return Path(snapshot_download(repository, allow_patterns=[*HUB_FILES, weights]))
     except OSError as error:
         raise UserError(f"{repository} could not be downloaded ({error}): try again, or give a local folder") from error
 

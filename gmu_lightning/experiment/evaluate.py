@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from gmu_lightning import callbacks
 from gmu_lightning.data.module import MovieData
@@ -28,6 +27,10 @@ from gmu_lightning.movie import SPLITS, GenreVocabulary, UserError
 from gmu_lightning.report.robustness import summary
 from gmu_lightning.report.robustness import write as write_robustness
 from gmu_lightning.run import Run
+from gmu_lightning.run_files import records
+from gmu_lightning.run_files.checkpoint import check_agreement, check_weights
+from gmu_lightning.run_files.checkpoint import checkpoint as read_checkpoint
+from gmu_lightning.run_files.content import Damaged
 
 
 def evaluate(
@@ -57,14 +60,21 @@ def evaluate(
     rules = _rules(threshold, run)
     config = {**run.config}
     checked_as_data(config, run / "config.yaml")
+    records.check_evaluated_config(config, run / "config.yaml")
     if root is not None:
         config["data"] = {**config["data"], "root": root}
     if backend is not None:
         config["encode"] = {**(config.get("encode") or {}), "backend": backend}
     keep_pages()
     quiet_libraries()
-    checkpoint = _checkpoint(run / "checkpoints/best.ckpt")
-    data, model = restored(config, checkpoint, store)
+    weights = run / "checkpoints/best.ckpt"
+    try:
+        checkpoint = read_checkpoint(weights)
+    except FileNotFoundError:
+        raise UserError(f"{weights} does not exist: give the folder of a run that finished") from None
+    check_agreement(checkpoint["gmu_lightning"], config, run.folder)
+    _check_genres(checkpoint["gmu_lightning"]["genres"], run, rules)
+    data, model = restored(config, checkpoint, store, weights)
     for sentence in data.warnings:
         print(f"warning: {sentence}", file=sys.stderr)
     say_audit(data)
@@ -88,44 +98,72 @@ def evaluate(
     return folder
 
 
-def restored(config: Mapping[str, Any], checkpoint: Mapping[str, Any], store: Store) -> tuple[MovieData, MovieGenreClassifier]:
-    """The data under the checkpoint's genres, and the model with the checkpoint's weights."""
+def restored(
+    config: Mapping[str, Any], checkpoint: Mapping[str, Any], store: Store, path: Path = Path("checkpoint")
+) -> tuple[MovieData, MovieGenreClassifier]:
+    """The data under the checkpoint's genres, and the model with the checkpoint's weights.
+
+    Args:
+        path: of the checkpoint, for errors.
+    """
     about = checkpoint["gmu_lightning"]
     said = config.get("store") or {}
     store = store.keeping(**{key: said[key] for key in ("precision", "blocks") if key in said})  # older runs say nothing of it
     encoders = build.build_encoders(config)
     for modality, encoder in encoders.items():
-        encoder.preparation = encoder.preparation.restored(about["preparations"][modality])
+        encoder.preparation = _restored_preparation(encoder, about["preparations"][modality], path)
     data = build.build_data(config, store, fitted=True)
     data.vocabulary = GenreVocabulary(tuple(about["genres"]))
     data.labels = data.vocabulary.encode(movie.genres for movie in data.movies)
     build.build_columns(data, encoders, build.needs_of(config), store, device_of(config), build.encoding_of(config), fitted=True)
     _same_sizes(encoders, about["sizes"])
     model = build.build_model(config, data, encoders, fitted=True)
+    check_weights(checkpoint["state_dict"], model.state_dict(), path)
     model.load_state_dict(checkpoint["state_dict"])
     return data, model.eval()
 
 
 def _trainer(config: Mapping[str, Any], collector: callbacks.SplitPredictions) -> pl.Trainer:
-    """On one device, at the run's precision."""
-    accelerator = str(config["trainer"]["accelerator"])
+    """On one device, at the run's precision. Raises UserError where this machine or Lightning has none such."""
+    accelerator, precision = str(config["trainer"]["accelerator"]), config["trainer"]["precision"]
     if not build.has_accelerator(accelerator):
         print(
             f"the run was trained with trainer.accelerator={accelerator}, which this machine lacks: evaluated on the CPU",
             file=sys.stderr,
         )
         accelerator = "cpu"
-    return pl.Trainer(
-        accelerator=accelerator,
-        devices=1,
-        precision=config["trainer"]["precision"],
-        callbacks=[collector],
-        plugins=own_environment(1),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    try:
+        return pl.Trainer(
+            accelerator=accelerator,
+            devices=1,
+            precision=precision,
+            callbacks=[collector],
+            plugins=own_environment(1),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (TypeError, ValueError, pl.utilities.exceptions.MisconfigurationException) as error:
+        raise UserError(
+            f"the run's trainer.accelerator={accelerator} and trainer.precision={precision} are not possible here "
+            f"({str(error).splitlines()[0]}): mend them in its config.yaml"
+        ) from error
+
+
+def _restored_preparation(encoder: Encoder, state: Mapping[str, Any], path: Path) -> Any:
+    try:
+        return encoder.preparation.restored(state)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise Damaged(
+            path, f"what its preparation of {encoder.modality} learned cannot be used ({type(error).__name__})"
+        ) from error
+
+
+def _check_genres(genres: Sequence[str], run: Run, rules: Mapping[str, Any]) -> None:
+    """Thresholds per genre are those of the checkpoint's genres. Raises Damaged."""
+    if rules.keys() & {"val", "val_per_genre"} and run.predictions("val").genres != tuple(genres):
+        raise Damaged(run / "predictions/val.parquet", "its genres are not those of best.ckpt")
 
 
 def _same_sizes(encoders: Mapping[str, Encoder], sizes: Mapping[str, int]) -> None:
@@ -135,15 +173,6 @@ def _same_sizes(encoders: Mapping[str, Encoder], sizes: Mapping[str, int]) -> No
                 f"encoder.{modality} gives {encoder.dim} features, the checkpoint was trained on {sizes[modality]}: "
                 "its weights are not those of the run"
             )
-
-
-def _checkpoint(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise UserError(f"{path} does not exist: give the folder of a run that finished")
-    try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
-        raise UserError(f"{path} is not a checkpoint of plain tensors and containers, so it is not read: {error}") from error
 
 
 def _rules(threshold: str, run: Run) -> dict[str, Any]:

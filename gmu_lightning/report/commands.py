@@ -8,13 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from gmu_lightning.movie import UserError
 from gmu_lightning.report.found import is_sweep
 from gmu_lightning.report.search import trial_seed
 from gmu_lightning.report.settings import Setting
 from gmu_lightning.run import Run
+from gmu_lightning.run_files import records
+from gmu_lightning.run_files.content import is_there
 
 NOT_A_SETTING = ("seed=", "sweep=")  # a search is not searched again for more seeds of its winner
 
@@ -24,7 +23,7 @@ def more_seeds(setting: Setting, wanted: int) -> str | None:
     lacking = wanted - len(setting.finished)
     if lacking < 1:
         return None
-    first = max(int(config["seed"]) for config in setting.configs) + 1
+    first = max(seed for config in setting.configs if isinstance(seed := config["seed"], int)) + 1
     tuned_with = trial_seed(setting.finished[-1])
     seeds = [seed for seed in range(first, first + lacking + 1) if seed != tuned_with][:lacking]
     return command(setting, seeds, into_sweep(setting))
@@ -96,18 +95,15 @@ class _OfHydra(NamedTuple):
 def _typed_of_hydra(sweep: Path) -> _OfHydra:
     """Of a sweep; nothing where the folder is none."""
     path = sweep / "multirun.yaml"
-    return _in_multirun(path, path.stat().st_mtime_ns) if path.exists() else _OfHydra()
+    return _in_multirun(path, path.lstat().st_mtime_ns) if is_there(path) else _OfHydra()
 
 
 @cache
 def _in_multirun(path: Path, _written: int) -> _OfHydra:
     """Read once: every pair of a sweep's settings asks."""
-    try:
-        hydra = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]
-        typed = hydra["overrides"]["hydra"]
-        folders = [source["path"] for source in hydra["runtime"]["config_sources"] if source["provider"] == "command-line"]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: restore it, or remove it, for it only says how the sweep was typed") from error
+    hydra = records.multirun(path)["hydra"]
+    typed = hydra["overrides"]["hydra"]
+    folders = [source["path"] for source in hydra["runtime"]["config_sources"] if source["provider"] == "command-line"]
     sources = [word for folder in folders for word in ("--config-dir", folder)]
     return _OfHydra(
         [*sources, *(word for word in typed if word.startswith("hydra.searchpath="))],
@@ -117,7 +113,8 @@ def _in_multirun(path: Path, _written: int) -> _OfHydra:
 
 def _absolute(override: str, config: Mapping[str, Any]) -> str:
     """The data's folder as it was found, so that the command works from any folder."""
-    for key, found in (("data.root", config["data"].get("root")), ("store.dir", config["store"]["dir"])):
+    for group, name in (("data", "root"), ("store", "dir")):
+        key, found = f"{group}.{name}", (config.get(group) or {}).get(name)
         if override.lstrip("+").startswith(f"{key}=") and found is not None:
             return f"{key}={found}"
     return override

@@ -18,6 +18,8 @@ from gmu_lightning.report.leaderboard import metrics_of
 from gmu_lightning.report.settings import Setting
 from gmu_lightning.report.thresholds import retuned
 from gmu_lightning.run import Predictions, Run, disagreeing
+from gmu_lightning.run_files import records
+from gmu_lightning.run_files.content import Damaged
 
 TUNED: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {"val": tune_threshold, "val_per_genre": tune_per_genre}
 PLAIN = 0.5  # the threshold of metrics.json's plain keys
@@ -56,7 +58,7 @@ class Evidence:
     @classmethod
     def of(cls, setting: Setting) -> Evidence:
         """Read from the runs' files. Raises UserError, which names the run, where they cannot be."""
-        return cls(setting, [_read(run, "test") for run in setting.finished], [_read(run, "val") for run in setting.finished])
+        return cls(setting, [read(run, "test") for run in setting.finished], [read(run, "val") for run in setting.finished])
 
     @property
     def name(self) -> str:
@@ -110,20 +112,42 @@ class Evidence:
         return self.setting.of_finished[0]
 
 
-def _read(run: Run, split: str) -> Predictions:
-    try:
-        found = run.predictions(split)
-        metrics = metrics_of(run)
-        sound = np.isfinite(found.logits).all()
-        labelled = sound and found.labels.any()
-        scored = influence("f1_micro", found.labels, found.probabilities).score if labelled else np.nan
-    except (OSError, ValueError, KeyError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(
-            f"{run.folder}: its predictions/{split}.parquet cannot be read ({why}): leave this run out, or train it again"
-        ) from error
-    if not sound:
-        raise UserError(f"{run.folder}: its predictions/{split}.parquet holds logits that are no numbers: leave this run out")
+def check_record(run: Run) -> None:
+    """Read the files of a run that a leaderboard depends on. Raises UserError, which names the file."""
+    finished, config = run.status.get("state") == "finished", run.config
+    for name in ("overrides", "environment"):
+        getattr(run, name)
+    if finished:
+        records.check_finished_config(config, run / "config.yaml")
+        metrics_of(run)
+
+
+def check_evidence(run: Run) -> None:
+    """Read every file of a run that a comparison depends on. Raises UserError, which names the file."""
+    check_record(run)
+    for name in ("audit", "history"):
+        getattr(run, name)
+    if run.status.get("state") == "finished":
+        config = run.config
+        records.check_compared_config(config, run / "config.yaml")
+        test, val = read(run, "test"), read(run, "val")
+        for key, a, b in (("genres", test.genres, val.genres), ("modalities", test.modalities, val.modalities)):
+            if a != b:
+                raise Damaged(run / "predictions/val.parquet", f"its {key} are not those of test.parquet")
+        if "+".join(test.modalities) != config["modalities"]:
+            raise Damaged(run / "predictions/test.parquet", "its modalities are not those of config.yaml")
+
+
+def read(run: Run, split: str) -> Predictions:
+    """Return a run's predictions, which its metrics.json agrees with. Raises UserError, which names the file."""
+    path = run / f"predictions/{split}.parquet"
+    found, metrics = run.predictions(split), metrics_of(run)
+    if not np.isfinite(found.logits).all():
+        raise Damaged(path, "it holds logits that are no numbers")
+    if metrics.get(f"{split}/movies", len(found.ids)) != len(found.ids):
+        raise Damaged(path, f"it has {len(found.ids):,} movies, and metrics.json counts {metrics[f'{split}/movies']}")
+    labelled = found.labels.any()
+    scored = influence("f1_micro", found.labels, found.probabilities).score if labelled else np.nan
     if labelled and found.threshold == PLAIN and abs(scored - metrics[f"{split}/f1_micro"]) > AGREE:
         raise UserError(
             f"{run.folder}: metrics.json says {metrics[f'{split}/f1_micro']:.4f} of {split}/f1_micro and its predictions give "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ import numpy as np
 
 from gmu_lightning.report.gate_evidence import gate_table
 from gmu_lightning.report.robustness import BY_GENRE
-from gmu_lightning.run import Predictions, Run, read_json
+from gmu_lightning.run import Predictions, Run
+from gmu_lightning.run_files import records
+from gmu_lightning.run_files.content import Damaged
 
 SCORES = ("f1_micro", "ap_micro")
 FEWEST_GENRES = 4  # whose order says anything
@@ -63,25 +64,45 @@ def _study(run: Run) -> tuple[Path, Predictions] | None:
     With it what the run itself said of these movies.
     """
     for path in sorted((run / "evaluate").glob("*/robustness.json"), reverse=True):
-        if read_json(path)["split"] == "test":
-            predictions = path.parent / "predictions/test.parquet"
-            if not predictions.exists():
-                continue
-            test, other = run.predictions("test"), Predictions.read(predictions)
-            if other.ids == test.ids and other.data_fingerprint == test.data_fingerprint:
-                return path.parent, test
+        try:
+            read = _read(path.parent)
+        except Damaged:  # named by `damaged_studies`
+            continue
+        test = run.predictions("test")
+        if read is not None and read.ids == test.ids and read.data_fingerprint == test.data_fingerprint:
+            return path.parent, test
     return None
 
 
+def damaged_studies(run: Run) -> list[tuple[Path, str]]:
+    """(folder, why) of each of a run's studies that cannot be read; the run's own scores do not depend on it."""
+    found = []
+    for path in sorted((run / "evaluate").glob("*/robustness.json")):
+        try:
+            _read(path.parent)
+        except Damaged as error:
+            found.append((path.parent, str(error)))
+    return found
+
+
+def _read(study: Path) -> Predictions | None:
+    """The predictions of a study of test, each of its files checked; None where it is of another split, or lacks them."""
+    if records.robustness(study / "robustness.json")["split"] != "test":
+        return None
+    records.none_if_gone(records.robustness_rows, study / "robustness.csv", [])
+    records.none_if_gone(records.robustness_genres, study / BY_GENRE, [])
+    return records.none_if_gone(Predictions.read, study / "predictions/test.parquet", None)
+
+
 def _lost(study: Path, modalities: Sequence[str], score: str) -> np.ndarray:
-    at = {row["subset"]: float(row[score]) for row in _rows(study / "robustness.csv") if row["kind"] == "subset" and row[score]}
+    at = {row["subset"]: float(row[score]) for row in _rows(study) if row["kind"] == "subset" and row[score]}
     return _less(at, modalities)
 
 
 def _lost_by_genre(study: Path, p: Predictions) -> np.ndarray:
     at: dict[str, dict[str, float]] = {genre: {} for genre in p.genres}
-    for row in _rows(study / BY_GENRE):
-        if row["ap"]:
+    for row in records.none_if_gone(records.robustness_genres, study / BY_GENRE, []):
+        if row["ap"] and row["genre"] in at:
             at[row["genre"]][row["subset"]] = float(row["ap"])
     return np.stack([_less(at[genre], p.modalities) for genre in p.genres])
 
@@ -93,11 +114,8 @@ def _less(at: Mapping[str, float], modalities: Sequence[str]) -> np.ndarray:
     return np.array([whole - at.get(rest, np.nan) for rest in without])
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def _rows(study: Path) -> list[dict[str, str]]:
+    return records.none_if_gone(records.robustness_rows, study / "robustness.csv", [])
 
 
 def _correlation(said: np.ndarray, lost: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from gmu_lightning.files import write_atomically
 from gmu_lightning.metrics import scores
 from gmu_lightning.movie import MODALITIES
 from gmu_lightning.run import Predictions
+from gmu_lightning.visible import drawable, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,9 +113,10 @@ def save(figure: Figure, path: Path) -> list[Path]:
     """`<path>.png` and `<path>.svg`, atomically; the same figure gives the same SVG. Returns both."""
     import matplotlib
 
+    label = visible(str(figure.get_label()))
     about: dict[str, dict[str, Any]] = {
-        "png": {"Description": figure.get_label(), "Software": None},
-        "svg": {"Description": figure.get_label(), "Date": None, "Creator": None},
+        "png": {"Description": label, "Software": None},
+        "svg": {"Description": label, "Date": None, "Creator": None},
     }
     files = []
     engine = figure.get_layout_engine()
@@ -140,6 +142,7 @@ def _panels(names: Sequence[str], bars: int, panels: int, title: str) -> tuple[F
     height = max(0.2, BAR * bars / GROUP) * len(names) + 1.3
     width = 3.2 * panels + 2.4
     figure = Figure(figsize=(width, height))
+    names, title = [drawable(name) for name in names], drawable(title)
     figure.set_layout_engine("constrained", wspace=0.06)
     axes = list(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
     for axis in axes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,8 @@ from gmu_lightning.files import write_rows, write_text
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.settings import ALWAYS, Setting, settings_of
 from gmu_lightning.run import Run
+from gmu_lightning.run_files.shapes import is_number
+from gmu_lightning.visible import visible
 
 SCORES = tuple(
     f"{split}/{score}"
@@ -84,13 +85,13 @@ def table(rows: Sequence[Row]) -> str:
     notes: dict[str, Cell] = {"warnings": _codes} if any(row["warnings"] for row in rows) else {}
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:
-        shown.add_column(Text(name), overflow="fold", no_wrap=name in ALWAYS)
+        shown.add_column(Text(visible(name)), overflow="fold", no_wrap=name in ALWAYS)
     for name in notes:
         shown.add_column(Text(name), overflow="fold")
     for name in numbers:
         shown.add_column(Text(name.replace(" ", "\n")), justify="right", no_wrap=True)
     for row in rows:
-        shown.add_row(*(Text(cell(row)) for cell in {**names, **notes, **numbers}.values()))
+        shown.add_row(*(Text(visible(cell(row))) for cell in {**names, **notes, **numbers}.values()))
     text = io.StringIO()
     Console(file=text, width=WIDTH, color_system=None).print(shown)
     lines = [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
@@ -101,7 +102,7 @@ def metrics_of(run: Run) -> dict[str, float]:
     """A finished run's metrics.json. Raises UserError where it lacks what a leaderboard shows."""
     found = run.metrics
     scores = [key for key in SCORES if not (key.startswith("test/") and found.get("test/movies_with_genre") == 0)]
-    lacking = [key for key in (*COUNTS.values(), SECONDS, *scores) if not math.isfinite(found.get(key, math.nan))]
+    lacking = [key for key in (*COUNTS.values(), SECONDS, *scores) if not is_number(found.get(key))]
     if lacking:
         raise UserError(f"{run / 'metrics.json'} lacks {', '.join(lacking[:3])}: leave this run out, or train it again")
     return found
@@ -189,7 +190,7 @@ def _markdown(rows: Sequence[Row], others: Mapping[str, Sequence[tuple[str, str]
             reasons.setdefault(why, []).append(f"`{name}`")
         if jobs:
             lines += ["", f"## {state}", "", *(f"- {why} ({', '.join(names)})" for why, names in reasons.items())]
-    return "\n".join(lines) + "\n"
+    return visible("\n".join(lines)) + "\n"
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.evidence import said
 from gmu_lightning.report.leaderboard import escaped
 from gmu_lightning.report.verdicts import counted
+from gmu_lightning.visible import visible
 
 
 def write(comparison: Comparison, folder: Path) -> None:
@@ -66,7 +67,7 @@ def markdown(comparison: Comparison) -> str:
     ):
         if rows:
             lines += ["", f"## {title}", "", *(f"- {' '.join(row.split())}" for row in rows)]
-    return "\n".join(lines) + "\n"
+    return visible("\n".join(lines)) + "\n"
 
 
 def is_it_the_gate(comparison: Comparison) -> list[tuple[str, str | None]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from gmu_lightning.files import write_json, write_rows, write_text
 from gmu_lightning.report.figures import COLOURS, GREYS, LETTERS_PER_INCH, save
+from gmu_lightning.visible import drawable, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,7 +140,7 @@ def markdown(study: Robustness) -> str:
     lines += [_line(["left", *SCORES.values(), "movies without input"]), _line(["---", *["---:"] * (len(SCORES) + 1)])]
     for row in study.subsets:
         lines.append(_line([row["subset"], *(f"{row[score]:.4f}" for score in SCORES), str(row["movies_without_input"])]))
-    return "\n".join(lines) + "\n"
+    return visible("\n".join(lines)) + "\n"
 
 
 def figure(study: Robustness) -> Figure:
@@ -154,7 +155,7 @@ def figure(study: Robustness) -> Figure:
     _lines(lines, study, height - 1.4)
     _bars(bars, subsets, list(study.had))
     letters = int(width * LETTERS_PER_INCH)
-    title = f"{study.split} micro F1 without some modalities: {study.run}"
+    title = f"{study.split} micro F1 without some modalities: {drawable(study.run)}"
     below = f"{study.movies} movies, robustness_seed={study.seed}, {study.trained}"
     wrapped = [line for text in (title, below) for line in textwrap.wrap(text, letters, break_on_hyphens=False)]
     drawn.suptitle("\n".join(wrapped), fontsize=10)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gmu_lightning.movie import UserError
-from gmu_lightning.run import Run, read_json
+from gmu_lightning.run import Run
+from gmu_lightning.run_files import records
 
 FOLDER = "search"  # of a sweep: its trials, and search.json
 STUDIES = "studies.log"  # beside the trials
@@ -48,21 +48,13 @@ def trial_seed(run: Run) -> int | None:
     return found["seed"] if found else None
 
 
-def search_in(path: Path) -> dict[str, Any]:
-    """search.json. Raises UserError where it is none any more."""
-    found = read_json(path)
-    if not {*BUDGET, "settings"} <= set(found):
-        raise UserError(f"{path} is damaged, for it says no {' or '.join(BUDGET)}: restore it, or leave {path.parent.parent} out")
-    return found
-
-
 def _searches_of(runs: Sequence[Run]) -> list[dict[str, Any] | None]:
     return [_search_of(folder) for folder in dict.fromkeys(run.folder.absolute().parent for run in runs)]
 
 
 def _search_of(sweep: Path) -> dict[str, Any] | None:
     path = sweep / FOLDER / "search.json"
-    return search_in(path) if path.exists() else None
+    return records.none_if_gone(records.search, path, None)
 
 
 def _told(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from gmu_lightning.movie import UserError
 from gmu_lightning.report.search import searched_keys
 from gmu_lightning.run import NOT_IDENTITY, Run, disagreeing
+from gmu_lightning.run_files import records
 
 TELLING = ("test/f1_micro", "test/ap_micro", "val/ap_micro")  # scores that two equal runs have in common
 UNFINISHED = ("failed", "interrupted")  # states of runs that ended without scores
@@ -151,9 +151,9 @@ def _distinct(runs: Iterable[Run]) -> list[_Distinct]:
 
 def _checked(run: Run) -> Mapping[str, Any]:
     config = run.config
-    if not {"modalities", "seed"} <= set(config):
-        raise UserError(f"{run / 'config.yaml'} is damaged, for it says no modalities or seed: leave {run.folder} out")
-    return config
+    if run.status["state"] == "finished":
+        records.check_finished_config(config, run / "config.yaml")
+    return {"seed": "none", "modalities": "none", **config}  # a run that failed may lack them
 
 
 def _of_other_movies(runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:

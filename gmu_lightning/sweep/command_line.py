@@ -26,6 +26,7 @@ from gmu_lightning.sweep import console
 from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.plan import Plans
 from gmu_lightning.sweep.task import TYPED, Stopped, register_resolvers
+from gmu_lightning.visible import guarded_streams
 
 # Values that are paths or free text: taken as typed, never as Hydra's grammar, and never swept over.
 AS_TYPED = re.compile(
@@ -41,8 +42,16 @@ REMOVABLE = ("callbacks", "logger", "experiment", "hydra", "encoder.", "fusion."
 
 
 def call(command: Callable[[], Any]) -> None:
-    """Run a command that `hydra.main` made; the process exits with 0, 1 or 130, and the last line on stderr says why."""
+    """Run a command that `hydra.main` made; the process exits with 0, 1 or 130, and the last line on stderr says why.
+
+    Control characters in what it prints are shown, for names in files are a stranger's.
+    """
     console.settle_in()
+    with guarded_streams():
+        _call(command)
+
+
+def _call(command: Callable[[], Any]) -> None:
     full = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises instead of printing and exiting
     scratch: str | None = None

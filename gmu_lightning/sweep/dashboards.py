@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from gmu_lightning.files import write_json
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.dashboard import Dashboard
-from gmu_lightning.report.found import runs_in
+from gmu_lightning.report.found import readable_runs_in
 
 MODES = ("online", "offline")
 
@@ -24,13 +25,15 @@ def write_dashboard(folder: Path, output: Path, metric: str, mode: str, entity: 
     if mode not in MODES:
         raise UserError(f"mode={mode} is none of online and offline: choose one of them")
     wandb_library()
-    runs = runs_in([folder])
+    runs, damaged = readable_runs_in([folder])
+    for _, why in damaged:
+        print(f"left out: {why}", file=sys.stderr)
     node = wandb_of(run for run in runs if run.status.get("state") == "finished") or {}
     found = Dashboard(
         entity or node.get("entity") or "",
         project or node.get("project") or "gmu_lightning",
         folder.resolve().name,
-        compare(runs, metric),
+        compare(runs, metric, left=damaged),
     )
     path = output / "dashboard.json"
     try:

@@ -11,7 +11,9 @@ from typing import Any
 
 from gmu_lightning.files import now, write_json
 from gmu_lightning.movie import UserError
+from gmu_lightning.report.evidence import check_record
 from gmu_lightning.report.fairness import unfair
+from gmu_lightning.report.found import readable
 from gmu_lightning.report.leaderboard import Row, rows_of, table, write_leaderboard
 from gmu_lightning.report.search import FOLDER
 from gmu_lightning.report.settings import settings_of
@@ -28,11 +30,15 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: 
     Args:
         waiting: overrides of the jobs that never began.
     """
-    runs = sorted(runs_under(folder), key=lambda run: run.status["started"])
+    found, damaged = readable(runs_under(folder), check_record)
+    runs = sorted(found, key=lambda run: run.status["started"])
     for run in runs:
         if run.status["state"] == "running":
             run.end(*((INTERRUPTED, INTERRUPTED) if interrupted else ("failed", "its process ended without a word")))
     counts = Counter(run.status["state"] for run in runs)
+    counts["failed"] += len(damaged)
+    for _, why in damaged:
+        print(f"left out: {why}", file=sys.stderr)
     write_json(
         folder / "status.json",
         {
@@ -40,7 +46,7 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: 
             "why": INTERRUPTED if interrupted else f"{counted(counts['failed'], 'job')} failed" if counts["failed"] else None,
             "started": started,
             "ended": now(),
-            "jobs": [_job(run) for run in runs],
+            "jobs": [*(_job(run) for run in runs), *(_damaged(Path(path), why) for path, why in damaged)],
             "not_begun": [list(overrides) for overrides in waiting],
             **{state: counts[state] for state in ("finished", "failed", INTERRUPTED, "skipped")},
         },
@@ -57,7 +63,7 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: 
         again = f"the same command with {_word('hydra.sweep.dir', folder)} does what is missing"
         missing = "the search is not done" if (folder / FOLDER).exists() else f"{counted(len(waiting), 'job')} not begun"
         print(f"{missing}: {again}", file=sys.stderr)
-    return sum(run.status["state"] == "failed" and run.status["started"] >= started for run in runs)
+    return len(damaged) + sum(run.status["state"] == "failed" and run.status["started"] >= started for run in runs)
 
 
 def write_board(runs: Sequence[Run], folder: Path) -> tuple[list[Row], str | None]:
@@ -87,7 +93,10 @@ def _report(runs: list[Run], folder: Path, board: list[dict[str, Any]]) -> None:
         from gmu_lightning.experiment.loggers import log_comparison, wandb_of
         from gmu_lightning.sweep.reports import write_comparison
 
-        write_comparison(runs, folder)
+        sound, damaged = readable(runs)
+        for _, why in damaged:
+            print(f"left out of the report: {why}", file=sys.stderr)
+        write_comparison(sound, folder, left=damaged)
         node = wandb_of(run for run in runs if run.status["state"] == "finished")
         if node:
             log_comparison(node, folder, list(board[0]), [list(row.values()) for row in board])
@@ -101,6 +110,11 @@ def _report(runs: list[Run], folder: Path, board: list[dict[str, Any]]) -> None:
 def _word(key: str, folder: Path) -> str:
     """`key=folder`, to be typed."""
     return shlex.quote(f"{key}={folder}")
+
+
+def _damaged(folder: Path, why: str) -> dict[str, object]:
+    """The entry of a job whose files cannot be read."""
+    return {"folder": folder.name, "overrides": [], "state": "failed", "why": why}
 
 
 def _job(run: Run) -> dict[str, object]:

@@ -17,6 +17,7 @@ from gmu_lightning.files import write_text
 from gmu_lightning.movie import Senseless, UserError
 from gmu_lightning.report.search import is_trial
 from gmu_lightning.run import Run, identity
+from gmu_lightning.run_files.content import Damaged
 
 Made = TypeVar("Made")
 INTERRUPTED = "interrupted"  # the state of a run that Ctrl-C ended, and its reason
@@ -78,7 +79,12 @@ def begun(job: Job) -> Iterator[bool]:
     """Hold a job's folder and begin its run; False where an equal job did it, or is doing it."""
     run = job.run
     with run.held() as mine:
-        if not mine or done_before(job):
+        try:
+            done = not mine or done_before(job)
+        except Damaged as error:  # nothing is written over it; the sweep's end counts it as failed
+            print(f"{run.folder.name}  FAILED: {error}", file=sys.stderr, flush=True)
+            done = True
+        if done:
             yield False
             return
         run.begin(job.config, job.overrides)
@@ -121,7 +127,7 @@ def done_before(job: Job) -> bool:
     status = job.run.status
     if status.get("state") != "finished":
         return False
-    before, now = job.run.config["data"].get("root"), job.config["data"].get("root")
+    before, now = (job.run.config.get("data") or {}).get("root"), job.config["data"].get("root")
     if before != now:
         raise UserError(f"{job.folder} was made from {before}, not from {now}: give the sweep another hydra.sweep.dir")
     return status["identity"] == identity(job.config)

@@ -27,6 +27,7 @@ from gmu_lightning.sweep.console import settle_in
 from gmu_lightning.sweep.job import Job, done_before, end_unfinished, perform_in_sweep
 from gmu_lightning.sweep.plan import Plans
 from gmu_lightning.sweep.task import job_of, one_device, refuse
+from gmu_lightning.visible import guard_streams
 
 PRELOAD = ["gmu_lightning.sweep.preload"]
 INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended
@@ -172,12 +173,15 @@ def _child(job: Job, number: int) -> None:
 def end_as_ctrl_c_does() -> None:
     """From now on SIGTERM ends this process as Ctrl-C does: an interrupted sweep sends it, and which comes first is chance.
 
+    Control characters in what it prints are shown from now on, as in the process that was typed.
+
     A sweep that is killed sends nothing, so its end is waited for too: else its jobs would go on for nobody.
     """
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    guard_streams()
     signal.signal(signal.SIGTERM, interrupt)
     sweep = multiprocessing.parent_process()
     if sweep is not None:

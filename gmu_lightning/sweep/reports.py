@@ -48,4 +48,6 @@ def _shown(comparison: Comparison) -> Shown:
         return shown_of(comparison.settings[0].setting.finished[0], chosen_movies(comparison))
     except (UserError, OSError) as reason:
         print(f"the report shows no movies: {reason}", file=sys.stderr)
-        return Shown()
+    except Exception as reason:  # a stranger's configuration or data may fail in any way, and the comparison does not need them
+        print(f"the report shows no movies ({type(reason).__name__}: {reason})", file=sys.stderr)
+    return Shown()

@@ -21,8 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from gmu_lightning.files import digest, write_json
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.search import BUDGET, FOLDER, STUDIES, search_in
+from gmu_lightning.report.search import BUDGET, FOLDER, STUDIES
 from gmu_lightning.run import runs_under
+from gmu_lightning.run_files import records
 from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.composition import Composer
 from gmu_lightning.sweep.task import TYPED
@@ -111,7 +112,7 @@ class Search(Sweeper):
         path = folder / FOLDER / "search.json"
         if not path.exists() or not runs_under(folder):
             return
-        if changed := _unlike(search_in(path), self._report([])):
+        if changed := _unlike(records.search(path), self._report([])):
             raise UserError(
                 f"{folder} holds the winners of a search of other {' and '.join(changed)}, which test has judged: "
                 "give another hydra.sweep.dir"
@@ -218,7 +219,7 @@ class Search(Sweeper):
     def _write(self, settings: Sequence[Setting], folder: Path) -> None:
         """search.json; settings that an earlier start searched with the same budget stay in it."""
         path, now = folder / FOLDER / "search.json", self._report(settings)
-        before = search_in(path) if path.exists() else {"settings": []}
+        before = records.none_if_gone(records.search, path, {"settings": []})
         asked = [one["overrides"] for one in now["settings"]]
         kept = [one for one in before["settings"] if one["overrides"] not in asked] if not _unlike(before, now) else []
         write_json(path, {**now, "settings": [*kept, *now["settings"]]})

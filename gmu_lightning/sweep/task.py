@@ -116,7 +116,7 @@ def _store_of(run: Run) -> str:
 
 def compare(config: DictConfig) -> None:
     """The task of `compare`."""
-    from gmu_lightning.report.found import left_in, runs_in
+    from gmu_lightning.report.found import left_in, readable_runs_in
     from gmu_lightning.report.markdown import markdown
     from gmu_lightning.sweep.files import write_board
     from gmu_lightning.sweep.reports import write_comparison
@@ -126,9 +126,13 @@ def compare(config: DictConfig) -> None:
     if "" in folders:
         raise UserError(f"runs={typed} names no folder: give the folder of a run or a sweep, or several with commas")
     paths = [Path(folder).expanduser() for folder in folders]
-    runs, left = runs_in(paths), left_in(paths)
+    runs, damaged = readable_runs_in(paths)
+    left = left_in(paths)
     for path, why in left:
         print(f"left out, for {why}: {path}", file=sys.stderr)
+    for _, why in damaged:
+        print(f"left out: {why}", file=sys.stderr)
+    left += damaged
     if config.output and (Path(config.output) / "config.yaml").exists():
         raise UserError(f"output={config.output} is the folder of a run, which keeps its own files: give another folder")
     folder = Path(config.output or f"outputs/compare/{datetime.now(UTC).strftime('%Y-%m-%dT%H-%M-%S.%f')}")

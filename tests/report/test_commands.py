@@ -93,5 +93,5 @@ hydra:
 @pytest.mark.parametrize("text", ["a: [b", "{}", ""])
 def test_a_damaged_multirun_yaml_is_named(sweep, text):
     sweep.run("mean", 1)
-    with pytest.raises(UserError, match=r"multirun.yaml is damaged: restore it, or remove it"):
+    with pytest.raises(UserError, match=r"multirun.yaml is damaged, for .*: restore it, or remove it"):
         command(multirun(sweep, text), [1])

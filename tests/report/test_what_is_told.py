@@ -116,7 +116,7 @@ def test_logits_that_are_no_numbers_are_refused(sweep, split):
     said = first.predictions(split)
     said.logits[0, 0] = np.nan
     said.write(first / f"predictions/{split}.parquet")
-    with pytest.raises(UserError, match=f"predictions/{split}.parquet holds logits that are no numbers"):
+    with pytest.raises(UserError, match=f"predictions/{split}.parquet is damaged, for it holds logits that are no numbers"):
         compare(runs)
 
 
@@ -198,7 +198,7 @@ def test_what_cannot_be_read_is_told_and_not_dropped(sweep):
     [
         ("status.json", {"warnings": ...}, "status.json is damaged, for it lacks warnings"),
         ("status.json", {"identity": ...}, "status.json is damaged, for it lacks identity"),
-        ("metrics.json", {"test/ap_micro": float("nan")}, "metrics.json lacks test/ap_micro"),
+        ("metrics.json", {"test/ap_micro": float("nan")}, "metrics.json is damaged, for it holds NaN, which is no number"),
     ],
 )
 def test_a_file_that_lacks_something_is_named(sweep, file, change, sentence):
@@ -215,7 +215,7 @@ def test_a_damaged_history_or_configuration_is_named(sweep):
     with pytest.raises(UserError, match=r"history.csv is damaged"):
         page(compare(runs), runs, Shown())
     (first / "config.yaml").write_text("modalities: text\n")
-    with pytest.raises(UserError, match=r"config.yaml is damaged, for it says no modalities or seed"):
+    with pytest.raises(UserError, match=r"config.yaml is damaged, for it lacks seed"):
         compare(runs)
 
 

@@ -57,10 +57,12 @@ def test_trials_of_a_search_are_not_compared(tmp_path):
             runs_in([folder])
 
 
-def test_a_damaged_file_is_named(tmp_path):
+def test_a_damaged_job_counts_as_failed(tmp_path, capsys):
     run = failed(tmp_path / "1", NOW)
     for content in ("{", "[]", b"\xff"):
         (run / "status.json").write_bytes(content.encode() if isinstance(content, str) else content)
-        with pytest.raises(UserError, match=r"1/status\.json is damaged"):
-            write_sweep(tmp_path, NOW)
+        assert write_sweep(tmp_path, NOW) == 1
+        assert f"left out: {run / 'status.json'} is damaged" in capsys.readouterr().err
+        (job,) = json.loads((tmp_path / "status.json").read_text())["jobs"]
+        assert (job["folder"], job["state"]) == ("1", "failed")
     assert len(runs_under(tmp_path)) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from gmu_lightning.movie import UserError
 from gmu_lightning.report.calibration import BINS, calibration
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.evidence import Evidence, said
@@ -88,7 +86,7 @@ def by_modalities(settings: Sequence[Evidence]) -> dict[str, list[Evidence]]:
 def _curve(one: Evidence, column: str, kinds: Mapping[str, str]) -> svg.Line | None:
     by_epoch: dict[int, list[float]] = {}
     for run in one.setting.finished:
-        for row in history(run):
+        for row in run.history:
             if row.get(column):
                 by_epoch.setdefault(int(row["epoch"]), []).append(float(row[column]))
     seeds = len(by_epoch.get(0, []))
@@ -96,18 +94,6 @@ def _curve(one: Evidence, column: str, kinds: Mapping[str, str]) -> svg.Line | N
     if not epochs:
         return None
     return svg.Line(one.name, epochs, [float(np.mean(by_epoch[e])) for e in epochs], kinds[str(one.setting.values["fusion"])])
-
-
-def history(run: Run) -> list[dict[str, str]]:
-    """history.csv."""
-    path = run / "history.csv"
-    if not path.exists():
-        return []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [{**row, "epoch": str(int(row["epoch"]))} for row in csv.DictReader(file)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: leave {run.folder} out, or train it again") from error
 
 
 def genre_tables(settings: Sequence[Evidence]) -> list[Heat]:
@@ -133,7 +119,7 @@ def distribution(run: Run) -> Heat:
     totals = run.audit.get("movies") or {}
     genres = list(next(iter(counts.values()), {}))
     rows = [
-        {"name": f"{split} ({totals.get(split, 0)})", "values": [of[g] / max(1, totals.get(split, 1)) for g in genres]}
+        {"name": f"{split} ({totals.get(split, 0)})", "values": [of.get(g, 0) / max(1, totals.get(split, 1)) for g in genres]}
         for split, of in counts.items()
     ]
     return Heat("Share of each split's movies that have a genre", "split", genres, rows)

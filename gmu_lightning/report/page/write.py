@@ -23,6 +23,7 @@ from gmu_lightning.report.page.shown import Shown
 from gmu_lightning.report.search import searches
 from gmu_lightning.report.verdicts import beside, counted
 from gmu_lightning.run import Run
+from gmu_lightning.visible import visible
 
 TEMPLATE = Path(__file__).parent / "template"
 SECTIONS = {
@@ -84,7 +85,7 @@ def page(comparison: Comparison, runs: Sequence[Run], shown: Shown) -> str:
     }
     told = {name: words for name, words in SECTIONS.items() if any(context[key] for key in OPTIONAL.get(name, ["board"]))}
     css, js = ((TEMPLATE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return _template().render(**context, sections=list(told.items()), css=css, js=js)
+    return visible(_template().render(**context, sections=list(told.items()), css=css, js=js))
 
 
 def _head(comparison: Comparison, data_set: str, ended: str) -> dict[str, Any]:
