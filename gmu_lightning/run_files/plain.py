@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,24 +98,28 @@ def csv_rows(path: Path, most: int, columns: Mapping[str, Check]) -> list[dict[s
     """
     reader = csv.DictReader(io.StringIO(text(path, most), newline=""))
     try:
-        names = list(reader.fieldnames or [])
-        lacking = [name for name in columns if name not in names]
-        if lacking:
-            raise Unexpected(f"it lacks the column {lacking[0]}")
-        if len(set(names)) < len(names):
-            raise Unexpected("it names a column twice")
-        rows = []
-        for n, row in enumerate(reader):
-            if None in row or None in row.values():
-                raise Unexpected(f"row {n + 1} has not as many cells as there are columns")
-            for name, check in columns.items():
-                check(row[name], f"{name} of row {n + 1}")
-            rows.append(row)
+        _check_columns(list(reader.fieldnames or []), columns)
+        return [_checked_row(row, n + 1, columns) for n, row in enumerate(reader)]
     except Unexpected as error:
         raise Damaged(path, str(error)) from error
     except csv.Error as error:
         raise Damaged(path, f"it is no CSV ({error})") from error
-    return rows
+
+
+def _check_columns(names: Sequence[str], columns: Mapping[str, Check]) -> None:
+    lacking = [name for name in columns if name not in names]
+    if lacking:
+        raise Unexpected(f"it lacks the column {lacking[0]}")
+    if len(set(names)) < len(names):
+        raise Unexpected("it names a column twice")
+
+
+def _checked_row(row: dict[str, str], number: int, columns: Mapping[str, Check]) -> dict[str, str]:
+    if None in row or None in row.values():
+        raise Unexpected(f"row {number} has not as many cells as there are columns")
+    for name, check in columns.items():
+        check(row[name], f"{name} of row {number}")
+    return row
 
 
 def _checked(path: Path, found: Any, check: Check, otherwise: str, hint: str | None) -> dict[str, Any]:

@@ -66,11 +66,8 @@ def predictions_table(path: Path) -> Table:
             schema, rows = file.schema_arrow, file.metadata.num_rows
             about = _about(schema.metadata or {})
             names = _checked_names(schema, about)
-            if not 1 <= rows <= MOST_MOVIES or rows * len(names) * 8 > MOST_BYTES:
-                raise Unexpected(f"it has {rows:,} rows, and at least one row and at most {MOST_MOVIES:,} are expected")
             groups = range(file.metadata.num_row_groups)
-            if sum(file.metadata.row_group(n).total_byte_size for n in groups) > MOST_BYTES:
-                raise Unexpected(f"its columns take more than {MOST_BYTES:,} bytes")
+            _check_size(rows, len(names), sum(file.metadata.row_group(n).total_byte_size for n in groups))
             table = file.read(columns=names)
         columns = {name: _array(table.column(name), name) for name in names}
     except Unexpected as error:
@@ -78,6 +75,13 @@ def predictions_table(path: Path) -> Table:
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
         raise Damaged(path, "it is no parquet file that can be read") from error
     return Table(about, columns)
+
+
+def _check_size(rows: int, columns: int, written: int) -> None:
+    if not 1 <= rows <= MOST_MOVIES or rows * columns * 8 > MOST_BYTES:
+        raise Unexpected(f"it has {rows:,} rows, and at least one row and at most {MOST_MOVIES:,} are expected")
+    if written > MOST_BYTES:
+        raise Unexpected(f"its columns take more than {MOST_BYTES:,} bytes")
 
 
 def _about(metadata: dict[bytes, bytes]) -> dict[str, Any]:

@@ -1,0 +1,166 @@
+"""Hostile and damaged run folders: one sentence, an exit code, no code run, nothing that acts on a terminal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gmu_lightning import compare, dashboard, evaluate
+from gmu_lightning.files import write_json, write_text
+from gmu_lightning.sweep import command_line
+
+from ..report.made import Sweep, study
+from .hostile import CANARY, Case, cases
+
+SECONDS = 10
+MAIN = {"evaluate": evaluate.main, "compare": compare.main, "dashboard": dashboard.main}
+CASES = cases()
+EVERYDAY = CASES[::29]  # of each kind some
+SEARCHED = {
+    "trials": 1,
+    "space": {"fusion.dim": {"choices": [8, 16]}},
+    "seed": 0,
+    "monitor": "val/ap_micro",
+    "settings": [{"overrides": ["a"], "why_not": None, "trials": [{"params": {"fusion.dim": 8}, "score": 0.5}], "best": None}],
+}
+MULTIRUN = """hydra:
+  overrides:
+    hydra: [hydra/launcher=processes]
+  runtime:
+    config_sources:
+    - {path: hydra.conf, schema: pkg, provider: hydra}
+"""
+
+
+@dataclass
+class Ended:
+    """How a command ended: its exit code, None after `SECONDS`, and all that it printed."""
+
+    code: int | None
+    text: str
+
+    @property
+    def controls(self) -> list[str]:
+        return [c for c in self.text if c not in "\n\t" and (c < " " or "\x7f" <= c <= "\x9f" or c in "\u202e\u2066")]
+
+
+@pytest.fixture(scope="module")
+def sound(smoke, tmp_path_factory) -> Path:
+    """A run and a sweep, each beside a canary."""
+    folder = tmp_path_factory.mktemp("sound")
+    shutil.copytree(smoke.folder, folder / "evaluate/run", ignore=shutil.ignore_patterns("evaluate"))
+    sweep = Sweep(folder / "compare/sweep")
+    first, *_ = sweep.rivals()
+    study(first, {"text": 0.1, "image": 0.2})
+    write_json(sweep.folder / "search/search.json", SEARCHED)
+    write_text(sweep.folder / "multirun.yaml", MULTIRUN)
+    for name in ("evaluate", "compare"):
+        (folder / name / CANARY).write_text("sound")
+    return folder
+
+
+@pytest.fixture
+def ended(sound, store, tmp_path) -> Callable[[Case], Ended]:
+    """(case) -> how its command ended, in a process forked from this one."""
+
+    def run(case: Case) -> Ended:
+        folder = tmp_path / "case"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(sound / ("evaluate" if case.command == "evaluate" else "compare"), folder)
+        if case.command == "evaluate":
+            run, words = folder / "run", [f"run={folder / 'run'}", f"store.dir={store}"]
+        else:
+            run, words = (
+                min(path for path in (folder / "sweep").iterdir() if (path / "evaluate").is_dir()),
+                [f"runs={folder / 'sweep'}"],
+            )
+            words += ["mode=offline", "output=board"] if case.command == "dashboard" else ["output=board"]
+        path = run.parent / case.file[3:] if case.file.startswith("../") else run / case.file
+        case.change(path)
+        code = forked(case.command, [*words, *case.words], folder)
+        assert (folder / CANARY).read_text() == "sound", case.id
+        printed = "".join((folder / name).read_bytes().decode("utf-8", "backslashreplace") for name in ("out", "err"))
+        return Ended(code, printed)
+
+    return run
+
+
+def forked(name: str, words: list[str], folder: Path) -> int | None:
+    """The exit code of a command in a child of this process, None after `SECONDS`."""
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            os.setsid()
+            os.chdir(folder)
+            for number, file in ((1, "out"), (2, "err")):
+                os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), number)
+            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+            os.environ["HYDRA_FULL_ERROR"] = ""
+            sys.argv = [name, *words]
+            try:
+                command_line.call(MAIN[name])
+                code = 0
+            except SystemExit as error:
+                code = int(error.code or 0)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def problem(case: Case, found: Ended) -> str | None:
+    """What is wrong with how a command ended; None where nothing is."""
+    if found.code is None:
+        return "hang"
+    if "Traceback" in found.text or found.code not in (0, 1):
+        return "traceback"
+    if found.controls:
+        return "control characters"
+    return "exit code" if case.code not in (None, found.code) else None
+
+
+@pytest.mark.parametrize("case", EVERYDAY, ids=lambda case: case.id)
+def test_a_hostile_folder_ends_in_a_sentence(ended, case):
+    found = ended(case)
+    assert problem(case, found) is None, found.text
+
+
+@pytest.mark.heavy
+def test_no_hostile_folder_ends_otherwise(ended, capsys):
+    problems: dict[str, str] = {}
+    texts = {}
+    start = time.monotonic()
+    for case in CASES:
+        found = ended(case)
+        if wrong := problem(case, found):
+            problems[case.id], texts[case.id] = wrong, f"{found.code} {found.text[-600:]}"
+    counts = Counter(problems.values())
+    kinds = ("traceback", "hang", "control characters", "exit code")
+    with capsys.disabled():
+        told = ", ".join(f"{kind} {counts[kind]}" for kind in kinds)
+        print(f"\n{len(CASES)} hostile run folders in {time.monotonic() - start:.0f} s: {told}")
+        for name, wrong in problems.items():
+            print(f"  {wrong}: {name}")
+            if os.environ.get("SHOW_HOSTILE"):
+                print(texts[name])
+    assert len(CASES) >= 240
+    assert not problems
