@@ -177,7 +177,9 @@ class HuggingFaceText(Encoder):
 
         self.check()
         folder = weights.find(self.name, OPTION).fetched()
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = weights.loading(
+            f"{OPTION}={self.name}", lambda: AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        )
         if config.is_encoder_decoder or type(config) not in MODEL_MAPPING:
             raise UserError(f"{OPTION}={self.name}: {config.model_type} is no text encoder; choose one like BERT or RoBERTa")
         architecture = MODEL_MAPPING[type(config)]
@@ -195,6 +197,8 @@ class HuggingFaceText(Encoder):
                     config=config,
                     dtype=torch.float32,
                     local_files_only=True,
+                    trust_remote_code=False,
+                    weights_only=True,
                     output_loading_info=True,
                     **({"add_pooling_layer": self.pool == "pooler"} if poolable else {}),
                 ),

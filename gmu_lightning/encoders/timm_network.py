@@ -188,7 +188,7 @@ def _load_into(network: nn.Module, found: Found, recipe: Recipe, where: str) -> 
     """Every weight of the network from the file; only the classifier may be left over."""
     from timm.models import load_state_dict
 
-    state = load_state_dict(str(found.file), use_ema=True)
+    state = load_state_dict(str(found.file), use_ema=True, weights_only=True)
     own = network.state_dict()
     if found.kind == "package":
         state = _by_order(state, own)

@@ -112,7 +112,10 @@ def _loaded_tokenizer(folder: Path, max_tokens: int) -> Any:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive a fork
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = weights.loading(
+        f"the tokenizer in {folder}",
+        lambda: AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
+    )
     tokenizer("", truncation=True, max_length=max_tokens)
     return tokenizer
 
@@ -125,4 +128,8 @@ def _padding(folder: Path, max_tokens: int) -> int:
 
 @lru_cache(maxsize=8)
 def config_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    path = folder / "config.json"
+    found = weights.loading(str(path), lambda: json.loads(path.read_text(encoding="utf-8")))
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is no JSON object: give a folder as save_pretrained writes it")
+    return found

@@ -117,6 +117,8 @@ def _in_folder(name: str, option: str) -> Found | None:
                 f"{option}={name}: no such folder or file; give the folder that holds config.json and {WEIGHT_FILES[0]}"
             )
         return None
+    if odd := next((entry.name for entry in path.iterdir() if not (entry.is_file() or entry.is_dir())), None):
+        raise UserError(f"{option}={name}: its {odd} is a pipe, a device or a link to nothing; give a folder of plain files")
     if not _complete(path):
         raise UserError(
             f"{option}={name}: this folder holds {_listing(path)}; expected config.json beside {' or '.join(WEIGHT_FILES)}, "
@@ -216,6 +218,8 @@ def loading(what: str, load: Callable[[], Any]) -> Any:
 
     try:
         return load()
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError) as error:
+    except UserError:
+        raise
+    except (Exception, SafetensorError) as error:  # a stranger's file may fail in any way within a library
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{what} could not be loaded ({reason}): the file is damaged, or made for another network") from error

@@ -106,7 +106,7 @@ class HuggingFaceAudio(Encoder):
         from transformers import AutoConfig
 
         self.check()
-        config = AutoConfig.from_pretrained(_folder(self.name), local_files_only=True)
+        config = AutoConfig.from_pretrained(_folder(self.name), local_files_only=True, trust_remote_code=False)
         if hasattr(config, "apply_spec_augment"):
             config.apply_spec_augment = False  # it draws from NumPy's generator, which no run seeds
         network, report = _loaded(f"{OPTION}={self.name}", _folder(self.name), config)
@@ -167,6 +167,7 @@ def _loaded(what: str, folder: Path, config: Any) -> tuple[Any, Mapping[str, set
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     options = {"config": config, "dtype": torch.float32, "local_files_only": True, "output_loading_info": True}
+    options |= {"trust_remote_code": False, "weights_only": True}
     try:
         return weights.loading(what, lambda: AutoModel.from_pretrained(folder, **options))
     finally:
@@ -185,7 +186,7 @@ def _extractor(folder: Path) -> Any:
 def _loaded_extractor(folder: Path) -> Any:
     from transformers import AutoFeatureExtractor
 
-    return AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    return AutoFeatureExtractor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _read(folder: Path, sounds: np.ndarray) -> np.ndarray:

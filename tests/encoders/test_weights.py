@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
+import torch
 
 from gmu_lightning.encoders import weights
+from gmu_lightning.encoders.text import HuggingFaceText
 from gmu_lightning.movie import UserError
 
 OPTION = "encoder.text.name"
@@ -129,3 +133,49 @@ def test_a_changed_file_has_another_digest(tmp_path):
     path.write_bytes(b"two")
     os.utime(path, (0, 0))
     assert weights.sha256(path) != first
+
+
+class Writes:
+    """Writes a file, if anybody unpickles it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.write_text, (self.path, "touched")
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch"])
+def test_pickled_weights_are_never_run(text_folder, tmp_path, kind):
+    folder, canary = tmp_path / "bert", tmp_path / "canary"
+    shutil.copytree(text_folder(), folder)
+    (folder / "model.safetensors").unlink()
+    path = folder / "pytorch_model.bin"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps({"weights": Writes(canary)}))
+    else:
+        torch.save({"weights": Writes(canary)}, path)
+    encoder = HuggingFaceText(str(folder), max_tokens=8)
+    with pytest.raises(UserError, match="could not be loaded"):
+        encoder.build()
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("config", ['{"auto_map": {"AutoModel": "code.Model", "AutoConfig": "code.C"}}', "[1]", "[" * 100_000])
+def test_a_foreign_config_is_refused(text_folder, tmp_path, config):
+    folder, canary = tmp_path / "bert", tmp_path / "canary"
+    shutil.copytree(text_folder(), folder)
+    (folder / "config.json").write_text(config)
+    (folder / "code.py").write_text(f"open({str(canary)!r}, 'w')")
+    with pytest.raises(UserError):
+        HuggingFaceText(str(folder), max_tokens=8).build()
+    assert not canary.exists()
+
+
+def test_a_pipe_among_the_weights_is_refused_before_it_is_opened(text_folder, tmp_path):
+    folder = tmp_path / "bert"
+    shutil.copytree(text_folder(), folder)
+    (folder / "tokenizer.json").unlink()
+    os.mkfifo(folder / "tokenizer.json")
+    with pytest.raises(UserError, match=r"its tokenizer\.json is a pipe, a device or a link to nothing"):
+        weights.find(str(folder), OPTION)
