@@ -384,35 +384,35 @@ def cases() -> list[Case]:
     """Every case."""
     every = {**KINDS, **CUT}
     json_files, yaml_files = {**every, **JSON}, {**every, **YAML}
-    gone_is_left_out = 0
+    few = {name: every[name] for name in ("not utf-8", "pipe", "zeros", "loop", "oversized", "truncated")}
+    few_json = {**few, **{name: JSON[name] for name in ("list", "deep", "twice", "surrogate", "digits", "nan")}}
     found = [
         *files("evaluate", "config.yaml", yaml_files),
         *values("evaluate", "config.yaml", EVALUATED, None),
-        *files("evaluate", "status.json", json_files),
-        *values("evaluate", "status.json", STATUS, None),
+        *files("evaluate", "status.json", few_json),
+        *values("evaluate", "status.json", {"state": STATUS["state"]}, None),
         *files("evaluate", "checkpoints/best.ckpt", {**every, **checkpoints()}),
-        *files("evaluate", "predictions/val.parquet", every, 1, ("threshold=val",)),
-        *files("compare", "config.yaml", yaml_files, gone_is_left_out),
+        *files("evaluate", "predictions/val.parquet", few, 1, ("threshold=val",)),
+        *files("compare", "config.yaml", {**few, "laughs": YAML["laughs"], "deep": YAML["deep"]}, 0),
         *values("compare", "config.yaml", COMPARED, 0),
-        *files("compare", "status.json", json_files, gone_is_left_out),
+        *files("compare", "status.json", json_files, 0),
         *values("compare", "status.json", STATUS, 0),
-        *files("compare", "metrics.json", json_files, 0),
+        *files("compare", "metrics.json", few_json, 0),
         *values("compare", "metrics.json", METRICS, 0),
-        *files("compare", "environment.json", json_files, 0),
+        *files("compare", "environment.json", few_json, 0),
         *values("compare", "environment.json", ENVIRONMENT, 0),
-        *files("compare", "audit.json", json_files, 0),
+        *files("compare", "audit.json", few_json, 0),
         *values("compare", "audit.json", AUDIT, 0),
-        *files("compare", "overrides.txt", every, 0),
-        *files("compare", "history.csv", {**every, **HISTORY}, 0),
-        *files("compare", "predictions/test.parquet", {**every, **parquet()}, 0),
-        *files("compare", "../search/search.json", json_files, None),
+        *files("compare", "overrides.txt", few, 0),
+        *files("compare", "history.csv", {**few, **HISTORY}, 0),
+        *files("compare", "predictions/test.parquet", {**few, **parquet()}, 0),
+        *files("compare", "../search/search.json", few_json, None),
         *values("compare", "../search/search.json", SEARCH),
-        *files("compare", "../multirun.yaml", yaml_files, None),
-        *files("compare", "evaluate/1/robustness.json", json_files, 0),
-        *files("compare", "evaluate/1/robustness.csv", {**every, **HISTORY}, 0),
-        *files("compare", "evaluate/1/predictions/test.parquet", every, 0),
-        *files("dashboard", "metrics.json", json_files, 0),
-        *files("dashboard", "predictions/test.parquet", parquet(), 0),
+        *files("compare", "../multirun.yaml", {**few, **YAML}, None),
+        *files("compare", "evaluate/1/robustness.json", few_json, 0),
+        *files("compare", "evaluate/1/robustness.csv", few, 0),
+        *files("compare", "evaluate/1/predictions/test.parquet", few, 0),
+        *files("dashboard", "metrics.json", few, 0),
     ]
     shown = partial(key, "why")
     found += [
