@@ -109,6 +109,9 @@ def _check_content(found: Any, size: int) -> None:
     for name, value in weights.items():
         word(name, "a name in state_dict")
         check(value, name)
+    head, count = [value for name, value in weights.items() if name.startswith("head.")], len(about["genres"])
+    if head and not any(count in value.shape for value in head):
+        raise Unexpected(f"it names {count:,} genres, and its weights are of another number of genres")
 
 
 def check_agreement(about: Mapping[str, Any], config: Mapping[str, Any], run: Path) -> None:

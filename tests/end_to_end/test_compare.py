@@ -108,18 +108,23 @@ def test_a_dashboard_of_an_odd_name_or_place_is_made_or_refused_in_a_sentence(tm
         assert last_line(done.stderr).startswith(sentence)
 
 
-def test_a_run_that_cannot_be_read_is_named(sweep, tmp_path):
+def test_a_run_that_cannot_be_read_is_left_out_and_named(sweep, tmp_path):
     run = next(folder for folder in sweep.iterdir() if folder.is_dir())
     (run / "predictions/val.parquet").unlink()
-    done = typed("compare", f"runs={sweep}", folder=tmp_path, store=tmp_path)
-    assert done.returncode == 1
-    assert last_line(done.stderr).startswith(f"{run}: its predictions/val.parquet cannot be read")
+    done = typed("compare", f"runs={sweep}", "output=found", folder=tmp_path, store=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"left out: {run / 'predictions/val.parquet'} is damaged, for it is not there" in done.stderr
+    left = json.loads((tmp_path / "found/comparison.json").read_text())["left_out"]
+    assert [row["folder"] for row in left] == [str(run)]
+    alone = typed("compare", f"runs={run}", folder=tmp_path, store=tmp_path)
+    assert alone.returncode == 1
+    assert last_line(alone.stderr).startswith(f"{run / 'predictions/val.parquet'} is damaged, for it is not there")
 
 
 def test_scores_that_are_wanting_are_named(sweep, tmp_path):
     run = next(Run(folder) for folder in sweep.iterdir() if folder.is_dir())
     write_json(run / "metrics.json", {key: value for key, value in run.metrics.items() if key != "parameters/total"})
-    done = typed("compare", f"runs={sweep}", folder=tmp_path, store=tmp_path)
+    done = typed("compare", f"runs={run.folder}", folder=tmp_path, store=tmp_path)
     assert done.returncode == 1
     assert last_line(done.stderr).startswith(f"{run / 'metrics.json'} lacks parameters/total: leave this run out")
 
