@@ -5,7 +5,6 @@ READY := .venv/.ready
 
 DEMO := outputs/sweeps/$(shell date -u +%Y-%m-%dT%H-%M-%S)
 SWEEP := $(BIN)/python -m gmu_lightning.train -m hydra/launcher=stacked seed=1,2,3
-GATES := gmu_original,gmu_hier,gmu_softmax
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint bench clean
@@ -20,13 +19,11 @@ $(READY): pyproject.toml
 
 demo: $(READY)  ## gates and controls, three seeds, on generated movies whose answer is known: of two modalities, then of three
 	$(SWEEP) experiment=quickstart hydra.sweep.dir=$(DEMO)-bimodal \
-		fusion=none,mean,concat,self_gate,$(GATES) modalities=text,image,text+image
-	$(SWEEP) experiment=quickstart hydra.sweep.dir=$(DEMO)-bimodal \
-		fusion=concat fusion.head=maxout modalities=text+image
+		fusion=none,mean,concat,self_gate,gmu_original,gmu_softmax modalities=text,image,text+image
 	$(SWEEP) experiment=quickstart_trimodal hydra.sweep.dir=$(DEMO)-trimodal \
-		fusion=none,mean,concat,self_gate modalities=text,video,audio,text+video+audio
+		fusion=none,mean,concat,self_gate,gmu_original,gmu_hier,gmu_softmax modalities=text,video,audio,text+video,text+video+audio
 	$(SWEEP) experiment=quickstart_trimodal hydra.sweep.dir=$(DEMO)-trimodal \
-		fusion=$(GATES) modalities=text+video,text+video+audio
+		fusion=concat fusion.head=maxout modalities=text+video+audio
 	$(BIN)/python tests/benchmarks/known_answer.py $(DEMO)-bimodal $(DEMO)-trimodal
 
 test: $(READY)  ## the tests, on two cores

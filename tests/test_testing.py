@@ -181,9 +181,10 @@ class Twice(Films):
 
 
 class Empty(Films):
+    """Gives a movie without a plot an empty one."""
+
     def read(self, split, audit):
-        for movie in super().read(split, audit):
-            yield Movie(movie.id, {"text": ""}, movie.genres)
+        return (Movie(m.id, {"text": m.content.get("text", "")}, m.genres) for m in super().read(split, audit))
 
 
 class Silent(Films):
@@ -226,8 +227,7 @@ class Mislabelled(Films):
 @pytest.mark.parametrize(
     ("cls", "sentence"),
     [
-        (Twice, "an id stands twice"),
-        (Empty, "movie a has an empty text"),
+        (Twice, "a, b is not in the split file's val"),
         (Silent, "of train, b is neither kept nor in the audit as removed"),
         (Shuffled, "the movies of train are not in the split file's order"),
         (Undeclared, "has audio, which Undeclared does not declare"),
@@ -239,6 +239,13 @@ class Mislabelled(Films):
 def test_a_data_set_that_does_something_wrong_is_told_what(films, cls, sentence):
     with pytest.raises(AssertionError, match=sentence):
         check(cls, films)
+
+
+def test_an_empty_plot_is_an_absent_one(films):
+    check(Empty, films)
+    data = Empty(str(films))
+    data.load(("text",), Store(films.parent / "store"))
+    assert [(p.id, p.kind, p.action) for p in data.audit.problems] == [("b", "missing_plot", "kept_absent")]
 
 
 def test_an_id_from_nowhere_is_named(films):

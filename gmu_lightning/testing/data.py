@@ -62,12 +62,10 @@ def _read_elsewhere(data: MovieData, modalities: Sequence[str]) -> dict[str, str
 
 
 def _check_movies(data: MovieData) -> None:
-    ids = [movie.id for movie in data.movies]
-    assert len(set(ids)) == len(ids), "an id stands twice, and every movie is in one split, once"
     order = [SPLITS.index(split) for split in data.split_of]
     assert order == sorted(order), f"movies do not stand in the order {', '.join(SPLITS)}"
     for movie in data.movies:
-        empty = [m for m, content in movie.content.items() if content is None or (isinstance(content, str) and not content)]
+        empty = [m for m, content in movie.content.items() if content is None]
         assert not empty, f"movie {movie.id} has an empty {', '.join(empty)}: what is absent has no key"
         other = [m for m in movie.content if m not in data.modalities]
         assert not other, f"movie {movie.id} has {', '.join(other)}, which {type(data).__name__} does not declare"

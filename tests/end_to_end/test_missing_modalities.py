@@ -67,6 +67,7 @@ def test_the_command_leaves_the_study_beside_what_evaluate_leaves_and_says_the_g
     folder = Path(last_line(done.stdout)).parent
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert left == {
+        "audit.json",
         "metrics.json",
         "predictions/val.parquet",
         *(f"robustness.{kind}" for kind in ("csv", "json", "md", "png", "svg")),
