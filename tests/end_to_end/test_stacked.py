@@ -97,8 +97,10 @@ def test_each_run_is_trained_as_under_a_trainer(one_by_one, how, request):
         assert [row["epoch"] for row in stacked] == [row["epoch"] for row in alone]
         assert [row["step"] for row in stacked] == [row["step"] for row in alone]
         assert [row["lr"] for row in stacked] == [row["lr"] for row in alone]
-        for ours, theirs in zip(stacked, alone, strict=True):
-            assert float(ours["train/loss"]) == pytest.approx(float(theirs["train/loss"]), rel=1e-5)
+        for epoch, (ours, theirs) in enumerate(zip(stacked, alone, strict=True)):
+            # Another step would show at once. Rounding shows later: Adam turns a gradient near 0 into a whole step of either sign.
+            same = pytest.approx(float(theirs["train/loss"]), rel=1e-6 if epoch < 2 else 1e-4)
+            assert float(ours["train/loss"]) == same
         assert metrics(stacks.runs()[name]) == pytest.approx(metrics(run), abs=5e-3)
         stopped.add(len(alone))
     assert len(stopped) > 1  # early stopping ended some before the others
