@@ -98,7 +98,7 @@ def test_each_run_is_trained_as_under_a_trainer(one_by_one, how, request):
         assert [row["step"] for row in stacked] == [row["step"] for row in alone]
         assert [row["lr"] for row in stacked] == [row["lr"] for row in alone]
         for epoch, (ours, theirs) in enumerate(zip(stacked, alone, strict=True)):
-            # Another step would show at once. Rounding shows later: Adam turns a gradient near 0 into a whole step of either sign.
+            # Another step would show at once. Rounding shows later: Adam turns a gradient near 0 into a whole step.
             same = pytest.approx(float(theirs["train/loss"]), rel=1e-6 if epoch < 2 else 1e-4)
             assert float(ours["train/loss"]) == same
         assert metrics(stacks.runs()[name]) == pytest.approx(metrics(run), abs=5e-3)
