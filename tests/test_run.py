@@ -350,3 +350,15 @@ def test_a_run_that_is_profiled_is_the_same_run():
     stopped = {"early_stopping": {"_target_": "pytorch_lightning.callbacks.EarlyStopping", "patience": 5}}
     assert identity({**CONFIG, "callbacks": {**watched["callbacks"], **stopped}}) == identity({**CONFIG, "callbacks": stopped})
     assert identity({**CONFIG, "callbacks": stopped}) != identity({**CONFIG, "callbacks": {}})
+
+
+def test_a_file_that_may_not_be_read_is_named_in_a_sentence(tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    write_json(run / "metrics.json", {"test/f1_micro": 0.5})
+
+    def refused(path: Path, *arguments: Any, **options: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(UserError, match=r"metrics\.json is damaged, for it cannot be read \(Permission denied\)"):
+        _ = run.metrics
