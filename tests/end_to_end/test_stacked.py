@@ -58,7 +58,14 @@ def sweep(home: Path) -> Callable[..., Sweep]:
     return run
 
 
-CROSS = (*FROZEN, "fusion=gmu_original,mean", "seed=1,2,3", "callbacks.early_stopping.patience=1", "callbacks=early_stopping")
+CROSS = (
+    *FROZEN,
+    "fusion=gmu_original,mean",
+    "fusion.bias=false",
+    "seed=1,2,3",
+    "callbacks.early_stopping.patience=1",
+    "callbacks=early_stopping",
+)
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +105,8 @@ def test_each_run_is_trained_as_under_a_trainer(one_by_one, how, request):
         assert [row["step"] for row in stacked] == [row["step"] for row in alone]
         assert [row["lr"] for row in stacked] == [row["lr"] for row in alone]
         for epoch, (ours, theirs) in enumerate(zip(stacked, alone, strict=True)):
-            # Another step would show at once. Rounding shows later: Adam turns a gradient near 0 into a whole step.
-            same = pytest.approx(float(theirs["train/loss"]), rel=1e-6 if epoch < 2 else 1e-4)
+            # Another step would show at once; rounding grows later.
+            same = pytest.approx(float(theirs["train/loss"]), rel=1e-6 if epoch < 2 else 1e-5)
             assert float(ours["train/loss"]) == same
         assert metrics(stacks.runs()[name]) == pytest.approx(metrics(run), abs=5e-3)
         stopped.add(len(alone))
