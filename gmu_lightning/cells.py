@@ -1,4 +1,4 @@
-"""One cell of a table of metadata, judged by itself: a column's type is decided elsewhere, by the majority of train."""
+"""Read single cells of a metadata table. The type of a column is decided elsewhere, by the majority of train's cells."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-UNREADABLE = "unreadable"  # the key of a cell that holds something no table can hold; the value is its beginning
+UNREADABLE = "unreadable"  # the only key of an unreadable cell; the value is the beginning of the cell
 Cell = float | str | list[str] | dict[str, str] | None
 
-LARGEST = 3.4028234663852886e38  # in single precision
+LARGEST = 3.4028234663852886e38  # largest number of single precision
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-OBJECTS = re.compile(r"\[?\s*\{\s*['\"]")  # how a list of objects begins
+OBJECTS = re.compile(r"\[?\s*\{\s*['\"]")  # the beginning of an object or of a list of objects
 BAR = "|"
-NAMES = ("name", "title", "label", "value")  # the keys of an object that stand for it, the first that it has
-# Compared in lower case. The first line are pandas' markers, then those of MySQL, spreadsheets, R and people.
+NAMES = ("name", "title", "label", "value")  # keys of an object's name, in order of preference
+# Placeholders in lower case: pandas' markers in the first line, then those of MySQL, spreadsheets, R and people.
 MISSING = {
     *("", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a", "na", "null", "nan"),
     *("none", "\\n", "(null)", "nil", "nat", "n.a.", "#null!", "#div/0!", "#value!", "#ref!", "#num!", "#name?"),
     *("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", "?", "??", "???", "-", "--", "---", "–", "—", ".", "..."),
 }
-EXCERPT = 40
-MOST_DIGITS = 4_300  # as many as Python makes an integer of
+EXCERPT = 40  # characters
+MOST_DIGITS = 4_300  # Python's own limit for reading an integer
 
 
 def read(value: Any) -> Cell:
     """Read a cell as a number, text, a list of texts, or None where it is empty or a placeholder.
 
-    Text that is a list, as JSON or Python writes it, becomes that list, and so do words between `|`. Objects become their
-    names. A number stays text where text it was, since only its column knows what it is.
+    Text that contains a list, in the syntax of JSON or Python, becomes that list, and so do words separated by `|`. Objects
+    become their names. A number in text stays text, because only the column decides how to read it.
+
+    Returns:
+        The cell, or {UNREADABLE: its beginning} if a table cannot hold it.
     """
     if isinstance(value, str):
         return _of_text(value.strip())
@@ -46,12 +49,12 @@ def read(value: Any) -> Cell:
 
 
 def is_missing(text: str) -> bool:
-    """Return whether text is one of the usual placeholders for nothing."""
+    """Return whether text is one of the usual placeholders for a missing value."""
     return text.strip().casefold() in MISSING
 
 
 def number(cell: Any) -> float | None:
-    """Return a cell's number, or None where it is none that single precision holds."""
+    """Return a cell's number, or None if the cell is not a number or exceeds single precision."""
     if isinstance(cell, str) and NUMBER.fullmatch(cell.strip()):
         cell = float(cell)
     if not isinstance(cell, bool | int | float):
@@ -64,7 +67,7 @@ def number(cell: Any) -> float | None:
 
 
 def words(cell: Any) -> tuple[str, ...]:
-    """Return the words of a cell: one for text or a number, several for a list, an empty tuple otherwise."""
+    """Return the words of a cell: one for text or a number, several for a list, and an empty tuple otherwise."""
     if isinstance(cell, str):
         return (cell.strip(),)
     if isinstance(cell, list | tuple):
@@ -109,7 +112,7 @@ def _of_list(parts: Sequence[Any]) -> Cell:
 
 
 def _word(part: Any) -> str | None:
-    """Return an element of a list as text; None for a placeholder."""
+    """Return an element of a list as text, or None for a placeholder."""
     if part is None or (isinstance(part, float) and not math.isfinite(part)):
         return None
     text = str(part).strip()
@@ -117,7 +120,7 @@ def _word(part: Any) -> str | None:
 
 
 def _name_of(found: dict[Any, Any]) -> Cell:
-    """Return an object's name, or its only text; None where the name is empty."""
+    """Return an object's name, or its only text. It is None if the name is empty."""
     keys = {str(key).strip().casefold(): value for key, value in found.items()}
     named = next((keys[name] for name in NAMES if name in keys), None)
     texts = [value for value in found.values() if isinstance(value, str)]
@@ -129,7 +132,7 @@ def _name_of(found: dict[Any, Any]) -> Cell:
 
 
 def _parsed(text: str) -> Any:
-    """Return the list or object that text is, written as JSON or as Python's literals; None where it is none."""
+    """Return the list or object in text, written as JSON or as a Python literal, or None for other text."""
     try:
         found = json.loads(text, parse_int=whole)
     except (ValueError, RecursionError):
@@ -138,19 +141,19 @@ def _parsed(text: str) -> Any:
 
 
 def _literal(text: str) -> Any:
-    """Return Python's literal, evaluated as data; None where text is none."""
+    """Return the Python literal in text, evaluated as data, or None for other text."""
     if text[-1] not in "]})" or not any(quote in text for quote in "'\""):
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of backslashes
+            warnings.simplefilter("ignore")  # about backslashes
             return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
 
 
 def whole(digits: str) -> int | str:
-    """Return a JSON integer. One of thousands of digits is returned as text, since Python's reader would refuse the line."""
+    """Return a JSON integer, or its first digits as text if it has more than `MOST_DIGITS`, which Python refuses to read."""
     return int(digits) if len(digits) <= MOST_DIGITS else f"{digits[:EXCERPT]}…"
 
 

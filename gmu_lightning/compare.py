@@ -1,23 +1,18 @@
-"""python -m gmu_lightning.compare runs=FOLDER,FOLDER metric=f1_micro"""
+"""Compare the settings in folders of runs and sweeps.
 
-from __future__ import annotations
+python -m gmu_lightning.compare runs=FOLDER,FOLDER metric=f1_micro
+"""
 
-import hydra
-from omegaconf import DictConfig
-
-from gmu_lightning.experiment.conf import conf_folder
-from gmu_lightning.sweep import command_line, task
-
-
-@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="compare")
-def main(config: DictConfig) -> None:
-    """Say which settings are better, and which cannot be told apart."""
-    task.past_hydra(task.compare)(config)
+from gmu_lightning.cli import tasks
+from gmu_lightning.cli.command_line import call
 
 
 def cli() -> None:
-    """The console script."""
-    command_line.call(main)
+    """Compare the runs named on the command line.
+
+    Raises SystemExit with 1 after an error, and with 130 after Ctrl-C.
+    """
+    call(tasks.compare)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,18 @@
-"""python -m gmu_lightning.dashboard runs=SWEEP mode=online"""
+"""Write a sweep's W&B workspace and report.
 
-from __future__ import annotations
+python -m gmu_lightning.dashboard runs=SWEEP mode=online
+"""
 
-import hydra
-from omegaconf import DictConfig
-
-from gmu_lightning.experiment.conf import conf_folder
-from gmu_lightning.sweep import command_line, task
-
-
-@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="dashboard")
-def main(config: DictConfig) -> None:
-    """Write a sweep's W&B workspace and report."""
-    task.past_hydra(task.dashboard)(config)
+from gmu_lightning.cli import tasks
+from gmu_lightning.cli.command_line import call
 
 
 def cli() -> None:
-    """The console script."""
-    command_line.call(main)
+    """Write the dashboard of the sweep named on the command line.
+
+    Raises SystemExit with 1 after an error, and with 130 after Ctrl-C.
+    """
+    call(tasks.dashboard)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,18 @@
-"""python -m gmu_lightning.evaluate run=RUN split=test"""
+"""Score a finished run again.
 
-from __future__ import annotations
+python -m gmu_lightning.evaluate run=RUN split=test
+"""
 
-import hydra
-from omegaconf import DictConfig
-
-from gmu_lightning.experiment.conf import conf_folder
-from gmu_lightning.sweep import command_line, task
-
-
-@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="evaluate")
-def main(config: DictConfig) -> None:
-    """Score a finished run on a split, again or on other data."""
-    task.past_hydra(task.evaluate)(config)
+from gmu_lightning.cli import tasks
+from gmu_lightning.cli.command_line import call
 
 
 def cli() -> None:
-    """The console script."""
-    command_line.call(main)
+    """Score the run named on the command line.
+
+    Raises SystemExit with 1 after an error, and with 130 after Ctrl-C.
+    """
+    call(tasks.evaluate)
 
 
 if __name__ == "__main__":

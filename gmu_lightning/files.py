@@ -1,4 +1,7 @@
-"""How files are written, beside their name and then renamed: nobody sees half of one. And what names a content."""
+"""Write files atomically, and hash values.
+
+A file is written under a temporary name and then renamed, so readers never see half of it.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,22 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-ESCAPED = "backslashreplace"  # of lone surrogates, which UTF-8 cannot hold; in JSON this is the escape of JSON itself
+ESCAPED = "backslashreplace"  # writes lone surrogates, which UTF-8 cannot hold, as escapes; JSON has the same escapes
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any], lasting: bool = True) -> None:
-    """`write(temporary)` fills a file beside `path`, which then takes its name; a failure leaves `path` as it was.
+    """Fill a temporary file beside `path` by `write`, then rename it to `path`. An error is raised and leaves `path` unchanged.
 
     Args:
-        lasting: wait for the disk, so that not even a power cut takes the file back. False for what is written again soon, or
-            can be drawn again: a killed process costs nothing there either.
+        path: its folder is created.
+        write: writes the file at the given path.
+        lasting: whether to wait for the disk, so that the file survives a power cut. False suits files that are rewritten soon
+            or can be created again; they survive a killed process too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
@@ -30,22 +35,44 @@ def write_atomically(path: Path, write: Callable[[Path], Any], lasting: bool = T
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        add_name(error, path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def add_name(error: OSError, path: Path) -> None:
+    """Add a path to an error of the system that names no file, such as that of a write to a full disk."""
+    if error.errno is not None and error.filename is None:
+        error.filename = str(path)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8, atomically. A lone surrogate, as in the name of a file, is written as its escape sequence."""
+    """Write text as UTF-8, atomically. A lone surrogate, as in some file names, is written as its escape sequence."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors=ESCAPED))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Indented JSON, atomically. A NaN is refused: no reader but Python's accepts it."""
+    """Write indented JSON, atomically. Raises ValueError for NaN and infinity, because most readers reject them."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[str] = ()) -> list[str]:
+    """Return the lines of a Markdown table; the columns named in `numeric` are aligned to the right.
+
+    A `|` in a cell is escaped, and a line break becomes a space.
+    """
+    marks = ["---:" if name in numeric else "---" for name in head]
+    lines = ([cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in (head, marks, *rows))
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], lasting: bool = True) -> None:
-    """A CSV with a column for every key of any row, in order of first appearance; None is an empty cell."""
+    """Write rows as CSV, atomically. Each key becomes a column, in order of first appearance.
+
+    None, or a key that a row lacks, becomes an empty cell.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
 
     def write(temporary: Path) -> None:
@@ -58,7 +85,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], lasting: bool = Tr
 
 
 def sound(text: str) -> str:
-    """Join pairs of surrogates, and put U+FFFD in the place of each lone one, which UTF-8 cannot hold."""
+    """Return text that UTF-8 can hold: pairs of surrogates are joined, and each lone surrogate becomes U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -67,18 +94,33 @@ def sound(text: str) -> str:
 
 
 def now() -> str:
-    """ISO 8601, UTC."""
+    """Return the time now in UTC, in ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON: the same on any machine."""
+    """Return the SHA-256 of a value's canonical JSON as 64 hexadecimal digits, the same on every machine.
+
+    The order of keys has no influence. Raises TypeError for a value that JSON cannot hold.
+    """
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_state(path: Path) -> tuple[int, int, int, int]:
+    """Return size, inode, and times of modification and change. One of them differs after every change of the file's bytes."""
+    stat = path.stat()
+    return stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns
+
+
 def write_table(path: Path, columns: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
-    """Columns as parquet, atomically; `about` becomes the file's metadata key `gmu_lightning`, as JSON."""
+    """Write columns as parquet, atomically. `about` is stored as JSON under the file's metadata key `gmu_lightning`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -89,7 +131,7 @@ def write_table(path: Path, columns: Mapping[str, Any], about: Mapping[str, Any]
 
 
 def looks_like(data: bytes) -> str | None:
-    """Name what a file holds in place of data, judged by its first bytes: a pointer, a web page, a packed file; else None."""
+    """Return a clause if a file is a pointer, a web page, packed or empty instead of data, by its first bytes; else None."""
     start = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, and git lfs pull fetches the file"

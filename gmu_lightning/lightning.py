@@ -1,7 +1,7 @@
-"""PyTorch Lightning, imported in half the time: every room that needs it takes `pl` from here.
+"""Import PyTorch Lightning in half the time. All modules import `pl` from here.
 
-Lightning imports torchmetrics, and that imports whatever it could use for scores of pictures, sound and texts: torchvision,
-transformers, SciPy and matplotlib are half of what importing Lightning costs, and nothing here uses them.
+Lightning imports torchmetrics, which imports every installed package that its image, audio and text scores could use.
+Torchvision, transformers, SciPy and matplotlib take half of the import time, and this package uses no such score.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ EXTRAS = ("torchvision", "transformers", "scipy", "matplotlib", "librosa", "torc
 
 @contextmanager
 def hidden(packages: tuple[str, ...]) -> Iterator[None]:
-    """While inside, these packages look as if they were not installed, but for those that are imported already.
+    """Make packages look absent inside the context, except those that are imported already.
 
-    What asks for one inside may remember that it is not there (torchmetrics does: its scores that need one of `EXTRAS` say
-    so when they are made); everybody else finds and imports it as ever afterwards.
+    A module that is imported inside may remember the absence. Torchmetrics does: constructing one of its scores that needs a
+    package of `EXTRAS` raises. Modules imported afterwards find the packages again.
     """
-    from lightning_utilities.core import imports as asked
+    from lightning_utilities.core import imports as availability
 
     absent = [name for name in packages if name not in sys.modules]
     from_name = metadata.Distribution.__dict__["from_name"]
@@ -40,13 +40,13 @@ def hidden(packages: tuple[str, ...]) -> Iterator[None]:
         metadata.Distribution.from_name = from_name  # type: ignore[method-assign]
         for name in absent:
             del sys.modules[name]
-        asked.package_available.cache_clear()
-        asked.module_available.cache_clear()
+        availability.package_available.cache_clear()
+        availability.module_available.cache_clear()
 
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """What is imported stays: looking through it for garbage, again and again while it grows, is a quarter of its cost."""
+    """Import without garbage collections, which take a quarter of the import time and find no garbage in modules."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -58,7 +58,7 @@ def _without_collections() -> Iterator[None]:
 
 
 with _without_collections():
-    import torch  # noqa: F401  # before the extras are hidden: it asks for some of them itself
+    import torch  # noqa: F401  # before the extras are hidden, because torch looks for some of them
 
     with hidden(EXTRAS):
         from torchmetrics import MeanMetric

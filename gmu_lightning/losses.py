@@ -1,26 +1,29 @@
-"""What torch lacks: multilabel losses whose weights come from the train labels alone."""
+"""Multilabel losses that torch lacks. Their weights come from the train labels alone."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gmu_lightning.movie import UserError
+from gmu_lightning.config.ranges import NotNegative, Probability
 
-POLICIES = ("none", "sqrt", "inverse")
+Policy = Literal["none", "sqrt", "inverse"]
 
 
-def pos_weights(labels: np.ndarray, policy: str) -> Tensor:
-    """Weight of a genre's positives, (C,) float32, from the train labels (N, C): 1, sqrt(N / n_pos) or N / n_pos.
+def pos_weights(labels: np.ndarray, policy: Policy) -> Tensor:
+    """Return the weight of each genre's positives, (C,) float32, from the train labels (N, C) bool.
+
+    Args:
+        labels: (N, C) bool, of train.
+        policy: `none` gives 1, `sqrt` gives sqrt(N / n_pos), `inverse` gives N / n_pos.
 
     Raises:
-        UserError: the policy is unknown.
         ValueError: a genre has no positive.
     """
-    if policy not in POLICIES:
-        raise UserError(f"loss.pos_weight={policy} does not exist: choose one of {', '.join(POLICIES)}")
     positives = np.asarray(labels).sum(axis=0)
     if not positives.all():
         raise ValueError("a genre without a positive in train has no weight")
@@ -29,16 +32,19 @@ def pos_weights(labels: np.ndarray, policy: str) -> Tensor:
 
 
 class WeightedBCE(nn.Module):
-    """Binary cross-entropy, mean over movies and genres; positives weigh `pos_weight`.
+    """Binary cross-entropy, averaged over movies and genres, with weighted positives.
 
     Args:
         labels: train labels (N, C), bool.
-        pos_weight: `none`, `sqrt` or `inverse`.
+        pos_weight: the policy of `pos_weights`: `none`, `sqrt` or `inverse`.
+
+    Raises:
+        ValueError: a genre has no positive.
     """
 
     weight: Tensor
 
-    def __init__(self, labels: np.ndarray, pos_weight: str = "sqrt"):
+    def __init__(self, labels: np.ndarray, pos_weight: Policy = "sqrt"):
         super().__init__()
         self.register_buffer("weight", pos_weights(labels, pos_weight))
 
@@ -48,15 +54,17 @@ class WeightedBCE(nn.Module):
 
 
 class AsymmetricLoss(nn.Module):
-    """Asymmetric loss (Ridnik et al. 2021, arXiv 2009.14119): easy negatives count for little, very easy ones for nothing.
+    """Asymmetric loss, averaged over movies and genres (Ridnik et al. 2021, arXiv 2009.14119).
+
+    Easy negatives get small weights, and negatives with a probability below `clip` get weight 0.
 
     Args:
-        labels: train labels; not used, every loss is made alike.
-        gamma_pos, gamma_neg: focusing of positives and negatives.
-        clip: the probability that is taken off a negative.
+        labels: train labels; unused, but every loss takes them.
+        gamma_pos, gamma_neg: focusing exponents of positives and negatives.
+        clip: subtracted from the probability of each negative.
     """
 
-    def __init__(self, labels: np.ndarray, gamma_pos: float = 0.0, gamma_neg: float = 4.0, clip: float = 0.05):
+    def __init__(self, labels: np.ndarray, gamma_pos: NotNegative = 0.0, gamma_neg: NotNegative = 4.0, clip: Probability = 0.05):
         super().__init__()
         self.gamma_pos, self.gamma_neg, self.clip = gamma_pos, gamma_neg, clip
 
@@ -64,7 +72,7 @@ class AsymmetricLoss(nn.Module):
         """(B, C), (B, C) -> scalar."""
         p = torch.sigmoid(logits)
         shifted = (p - self.clip).clamp_min(0.0)
-        focus = torch.exp(self.gamma_pos * F.logsigmoid(-logits))  # (1 - p) ** gamma_pos, whose slope at p = 1 may be infinite
+        focus = torch.exp(self.gamma_pos * F.logsigmoid(-logits))  # (1 - p) ** gamma_pos, written with finite gradients
         positive = focus * F.logsigmoid(logits)
         negative = shifted**self.gamma_neg * torch.log1p(-shifted.clamp_max(1 - 1e-7))
         return -torch.where(targets > 0.5, positive, negative).mean()

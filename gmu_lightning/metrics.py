@@ -1,4 +1,4 @@
-"""Every score, by name, over a whole split. Pure NumPy, because val is scored after every epoch of every run."""
+"""All scores of a split, by name. This is plain NumPy for speed, because every epoch of every run scores val."""
 
 from __future__ import annotations
 
@@ -10,30 +10,42 @@ import numpy as np
 def scores(
     targets: np.ndarray, probabilities: np.ndarray, genres: Sequence[str], threshold: float | np.ndarray | Sequence[float] = 0.5
 ) -> dict[str, float]:
-    """Scores of a split, as scikit-learn defines them.
+    """Return the scores of a split by name, as scikit-learn defines them.
 
     Args:
         targets: (N, C) bool.
-        probabilities: (N, C).
-        threshold: one, or one per genre (C,); a genre is predicted where its probability reaches it.
+        probabilities: (N, C) floats.
+        genres: C names.
+        threshold: one number, or one per genre (C,). A genre is predicted if its probability is at least the threshold.
 
     Returns:
-        `f1_micro f1_macro f1_weighted f1_samples`, `f1/<Genre>`: a ratio without a denominator is 0, and every genre counts.
-        `ap_micro ap_macro ap_samples`, `ap/<Genre>`: over the genres that have a positive (`ap_macro_genres` of them), and the
-        movies that have a genre.
+        `f1_micro f1_macro f1_weighted f1_samples` and `f1/<Genre>` over all genres; a ratio with denominator 0 is 0.
+        `ap_macro` and `ap/<Genre>` over the genres with a positive, `ap_samples` over the movies with a genre, and `ap_micro`
+        over all pairs of a movie and a genre. They are 0 if no movie has a genre, and there is no `ap/<Genre>` then.
+        `ap_macro_genres`: the number of genres with a positive.
     """
     predicted = probabilities >= np.asarray(threshold)
     return _f1(targets, predicted, genres) | _average_precision(targets, probabilities, genres)
 
 
 def tune_threshold(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """The threshold with the highest micro F1, of all that make a difference; the one nearest to .5 of equals."""
+    """Return the probability that has the highest micro F1 as a threshold of all genres; of equals, the one nearest to .5.
+
+    Args:
+        targets: (N, C) bool. Without a positive the threshold is .5.
+        probabilities: (N, C) floats.
+    """
     return float(_best_thresholds(targets.reshape(-1, 1), probabilities.reshape(-1, 1))[0])
 
 
 def tune_per_genre(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Per genre the threshold with its highest F1, (C,); a genre without a positive keeps .5."""
+    """Return `tune_threshold` of each genre by itself, (C,); a genre without a positive keeps .5."""
     return _best_thresholds(targets, probabilities)
+
+
+def main_scores(split: str, f1_micro: float, ap_micro: float, between: str = ", ") -> str:
+    """Return the two main scores of a split as text for the console, with `between` between them."""
+    return f"{split} micro F1 {f1_micro:.4f}{between}micro AP {ap_micro:.4f}"
 
 
 def _f1(targets: np.ndarray, predicted: np.ndarray, genres: Sequence[str]) -> dict[str, float]:
@@ -66,21 +78,23 @@ def _average_precision(targets: np.ndarray, probabilities: np.ndarray, genres: S
 
 
 def average_precision(targets: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """sum_k (R_k - R_(k-1)) P_k over the distinct values of each column, (N, C) -> (C,); equal values are one step.
+    """Return sum_k (R_k - R_(k-1)) P_k over the distinct values of each column, (C,) float64; equal values are one step.
 
-    Every column has a positive.
+    Args:
+        targets: (N, C) bool; every column must have a positive.
+        values: (N, C), which rank the rows of a column.
     """
     truth, last = _sorted(targets, values)
     hits = truth.cumsum(axis=0)
     precision = hits / np.arange(1, len(truth) + 1)[:, None]
-    # At the last of equal values stand the hits of all of them; what they add to recall is counted there alone.
+    # Rows with equal values count together: the last of them adds all their hits to the recall.
     before = np.maximum.accumulate(np.where(last, hits, 0), axis=0)
     gained = np.where(last, hits - np.vstack([np.zeros_like(before[:1]), before[:-1]]), 0)
     return (gained * precision).sum(axis=0) / hits[-1]
 
 
 def _best_thresholds(targets: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Per column of (N, C): predicting all that reaches a value, which value gives the highest F1."""
+    """Return for each column of (N, C) the value with the highest F1 as a threshold, (C,); of equals, the nearest to .5."""
     order = np.argsort(-values, axis=0, kind="stable")
     ranked = np.take_along_axis(values, order, axis=0)
     truth, last = _sorted(targets, values)
@@ -92,7 +106,7 @@ def _best_thresholds(targets: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _sorted(targets: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Targets by falling value, and where the last of equal values stands; both (N, C)."""
+    """Return the targets sorted by falling value, and a mask of the last row of each group of equal values, both (N, C)."""
     order = np.argsort(-values, axis=0, kind="stable")
     ranked = np.take_along_axis(values, order, axis=0)
     last = np.ones(ranked.shape, dtype=bool)

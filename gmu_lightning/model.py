@@ -1,4 +1,4 @@
-"""The one model: encode each modality, normalise, fuse, classify. What differs between two models is in its parts."""
+"""The model: encode each modality, normalise, fuse, classify. Two models differ in their parts alone."""
 
 from __future__ import annotations
 
@@ -8,29 +8,35 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from gmu_lightning.encoders import normalise
-from gmu_lightning.encoders.base import Encoder
-from gmu_lightning.encoders.dropout import Dropout
-from gmu_lightning.encoders.inputs import moved
+from gmu_lightning.encoders.base import Encoder, moved
 from gmu_lightning.fusion.base import Fusion
 from gmu_lightning.fusion.heads import LinearHead
 from gmu_lightning.lightning import MeanMetric, pl
-from gmu_lightning.movie import Features, Fused, MovieBatch, Prediction
+from gmu_lightning.movie import Features, MovieBatch, Prediction
+from gmu_lightning.nn import normalise
+from gmu_lightning.nn.dropout import Dropout
 from gmu_lightning.optimisation import parameter_groups
 
 
 class MovieGenreClassifier(pl.LightningModule):
-    """{modality: inputs} -> genre logits.
+    """Predict genre logits from the inputs of each modality.
 
     Args:
-        encoders: one per modality, in the order of `modalities=`. One that is constant and cached is never built:
-            its features arrive in the batch.
-        fusion: over {modality: (B, d_m)}.
-        genres: how many, C.
-        loss: (logits (B, C), targets (B, C)) -> scalar.
-        optimizer: parameter groups -> optimizer; `lr` is the rate of all but the encoders that bring their own.
-        scheduler: (optimizer, total_steps=) -> one torch schedule or a list; stepped per update, a plateau's per epoch.
-        total_steps: gives the updates of the whole run, asked when the optimizer is made.
+        encoders: one per modality, in the order of `modalities=`. An encoder with cached features is never built, since its
+            features arrive in the batch.
+        fusion: fuses {modality: (B, d_m)}.
+        genres: C, the number of genres.
+        loss: takes logits (B, C) and targets (B, C), and returns a scalar.
+        optimizer: takes parameter groups as `params`, and `lr`, and returns an optimizer. None for evaluation alone.
+        scheduler: takes `optimizer` and `total_steps`, and returns one torch schedule or a list. A schedule is stepped after
+            each update, a plateau after each epoch. None keeps the rates constant.
+        lr: learning rate. An encoder may have its own, and a fusion scales it.
+        weight_decay: of weight matrices.
+        total_steps: returns the number of updates of the whole run; called when the optimizer is made.
+        monitor: the score that a plateau observes.
+
+    Attributes:
+        about: set from outside, and added to each checkpoint.
     """
 
     def __init__(
@@ -60,27 +66,27 @@ class MovieGenreClassifier(pl.LightningModule):
         self.about: dict[str, Any] = {}
 
     def forward(self, batch: MovieBatch) -> Prediction:
-        """Logits (B, C); in evaluation also the exact contributions (B, M, C) and gates (B, M, D), where there are any."""
-        present = self._after_modality_dropout(batch.present)  # (B, M)
-        if self.fusion.needs == "tokens":  # modalities meet inside the encoder, so what is dropped must not enter it
-            batch = batch._replace(present=present)
-        features = self.fusion.encode(self.encoders, batch, self._normalised)
-        inputs = features if self.fusion.needs == "sequence" else {m: feature.vector for m, feature in features.items()}
-        fused = self.fusion(inputs, present)
-        contributions = None if self.training else self._contributions(fused)
+        """Return logits (B, C). In evaluation mode, an additive model adds exact contributions (B, M, C), and its gates if any.
+
+        Logits with contributions are float64 (float32 on mps), as the contributions are.
+        """
+        kept = self._after_modality_dropout(batch.present)  # (B, M)
+        fused = self.fusion(self.fusion.read(self.encoders, batch, kept, self._normalised), kept)
+        contributions = self.head.contributions(fused) if isinstance(self.head, LinearHead) and not self.training else None
         if contributions is None:
             return Prediction(self.head(fused))
-        # The same logits, summed as they are split: so they agree to the last digit in any precision of the network.
+        # Sum the contributions, so that they and the logits agree to the last digit in any precision of the network.
         return Prediction(cast(Tensor, self.head.bias) + contributions.sum(dim=1), contributions, fused.gates)
 
     def _normalised(self, modality: str, feature: Features, there: Tensor) -> Features:
-        """What the fusion reads, scaled and dropped out: the vector, or tokens, none of them real where the modality is absent.
+        """Normalise a modality's features and apply dropout: to the tokens if the fusion reads them, otherwise to the vector.
 
-        A vector that stands beside tokens stays as it is: one scale does not learn two distributions.
+        A vector beside tokens stays unchanged, since one scale cannot fit two distributions. Tokens of absent movies are masked.
         """
         scale, dropout = self.normalisers[modality], self.dropouts[modality]
-        vector = torch.where(there[:, None], feature.vector, 0.0)  # (B, d_m); NaN would spoil a normaliser's gradient
-        if self.fusion.needs == "vector" or feature.sequence is None:
+        # NaN in an absent row would make a normaliser's gradient NaN.
+        vector = torch.where(there[:, None], feature.vector, 0.0)  # (B, d_m)
+        if feature.sequence is None or not self.fusion.reads_tokens(modality):
             return Features(dropout(scale(vector, there)))
         full = torch.ones(feature.sequence.shape[:2], dtype=torch.bool, device=vector.device)
         mask = (full if feature.mask is None else feature.mask) & there[:, None]  # (B, T)
@@ -88,11 +94,11 @@ class MovieGenreClassifier(pl.LightningModule):
         scaled = scale(tokens.flatten(0, 1), mask.flatten()).unflatten(0, mask.shape)
         return Features(vector, dropout(scaled), mask)
 
-    def _contributions(self, fused: Fused) -> Tensor | None:
-        return self.head.contributions(fused) if isinstance(self.head, LinearHead) else None
-
     def _after_modality_dropout(self, present: Tensor) -> Tensor:
-        """In training each modality is taken away with its own probability, but never a movie's last one."""
+        """Return the modalities that stay, (B, M) bool.
+
+        In training, each modality is dropped with its own probability. A movie that would lose all modalities keeps them all.
+        """
         if not self.training or not any(self.modality_dropout):
             return present
         rates = torch.tensor(self.modality_dropout, device=present.device)
@@ -100,7 +106,7 @@ class MovieGenreClassifier(pl.LightningModule):
         return torch.where(kept.any(dim=1, keepdim=True), kept, present)
 
     def transfer_batch_to_device(self, batch: MovieBatch, device: torch.device, dataloader_idx: int) -> MovieBatch:
-        """The batch on `device`. Lightning's own walks through all that a batch holds, each movie's id too, in every step."""
+        """Return the batch on `device`. Lightning's own method would also visit each movie's id in every step."""
         if batch.present.device == device:
             return batch
         inputs = {m: moved(x, device) for m, x in batch.inputs.items()}
@@ -108,44 +114,50 @@ class MovieGenreClassifier(pl.LightningModule):
         return MovieBatch(batch.ids, inputs, moved(batch.present, device), labels)
 
     def training_step(self, batch: MovieBatch, _index: int) -> Tensor:
-        """Mean loss of the batch."""
+        """Return the mean loss of the batch, and add it to `train_loss`."""
         loss = self.loss(self(batch).logits, batch.labels)
         self.train_loss.update(loss.detach(), weight=len(batch.ids))
         return loss
 
     def validation_step(self, batch: MovieBatch, _index: int) -> Prediction:  # type: ignore[override]
-        """The prediction; scores are computed over the whole split, by a callback."""
+        """Return the prediction. A callback computes scores over the whole split."""
         return self(batch)
 
     def configure_optimizers(self) -> Any:
-        """AdamW groups: no decay on biases and norms; an encoder with its own rate has its own groups."""
+        """Return the optimizer, and its schedules with the interval of their steps, as Lightning expects them.
+
+        Return the optimizer alone if there is no scheduler, and None if there is no optimizer.
+        """
         if self.optimizer is None:
             return None
-        optimizer = self.optimizer(self.parameter_groups(), lr=self.lr)
+        optimizer = self.optimizer(params=self.parameter_groups(), lr=self.lr)
         if self.scheduler is None:
             return optimizer
-        made = self.scheduler(optimizer, total_steps=self.total_steps())
+        made = self.scheduler(optimizer=optimizer, total_steps=self.total_steps())
         return [optimizer], [self._stepped(schedule) for schedule in (made if isinstance(made, list) else [made])]
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Also for a fused optimizer in bfloat16, which Lightning would not clip although nothing scaled its gradients."""
+        """Clip gradients, also for a fused optimizer in bfloat16, which Lightning refuses although its gradients are unscaled."""
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if not gradient_clip_val or scaled or gradient_clip_algorithm not in (None, "norm"):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        # On a CPU a product of all gradients with 1 is not worth a pass over them; a GPU is not asked what it found.
+        # A CPU skips the multiplication of all gradients by 1. A GPU does it, since reading the norm would wait for the GPU.
         if norm.device.type != "cpu" or norm > gradient_clip_val:
             torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimizer is given."""
+        """Return the optimizer's groups. Biases and norms have no weight decay, and encoders may have their own rate.
+
+        Constant encoders have no group. The rate of the fusion is `lr` times its `lr_scale`.
+        """
         trained = [cast(Encoder, e) for e in self.encoders.values() if not e.constant]
         rates: list[tuple[nn.Module, float]] = [(e, e.lr or self.lr) for e in trained]
-        rates += [(module, self.lr) for module in (self.normalisers, self.fusion, self.head)]
+        rates += [(self.normalisers, self.lr), (self.fusion, self.lr * self.fusion.lr_scale), (self.head, self.lr)]
         return parameter_groups(rates, self.weight_decay)
 
     def _stepped(self, schedule: Any) -> dict[str, Any]:
@@ -154,17 +166,20 @@ class MovieGenreClassifier(pl.LightningModule):
         return {"scheduler": schedule, **when}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What a reader needs to use the weights, `about`, as plain containers: genres, modality order, configuration."""
+        """Add `about` to a checkpoint as `gmu_lightning`: genres, modalities and configuration, as plain containers."""
         checkpoint["gmu_lightning"] = self.about
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """All that training changed: a frozen encoder's weights are where they were found, not in every checkpoint."""
+        """Return the state without the weights of constant encoders, which are loaded from their own files."""
         state = super().state_dict(*args, **kwargs)
         constant = tuple(f"encoders.{m}." for m, e in self.encoders.items() if e.constant)
         return {key: value for key, value in state.items() if not key.startswith(constant)} if constant else state
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """The inverse of `state_dict`: what it left out may be absent, and nothing else."""
+        """Load a state that `state_dict` returned. Return the missing and the unexpected keys.
+
+        Missing keys of constant encoders are ignored. Raises RuntimeError if there are others and `strict` is True.
+        """
         missing, unexpected = super().load_state_dict(state_dict, strict=False, assign=assign)
         constant = tuple(f"encoders.{m}." for m, e in self.encoders.items() if e.constant)
         missing = [key for key in missing if not (constant and key.startswith(constant))]

@@ -1,7 +1,7 @@
-"""The words every room shares: what a movie is, and what it turns into on its way to a prediction.
+"""The types that all packages share, from a movie's raw content to its prediction.
 
-What travels through the trainer is a `NamedTuple` of tensors (immutable, moves to a device, pins); what is
-configured or written is a frozen dataclass.
+Types that pass through the Trainer are NamedTuples of tensors, which are immutable and can be moved or pinned. Types that are
+configured or written are frozen dataclasses.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ SPLITS = ("train", "val", "test")
 
 
 class UserError(Exception):
-    """The request was wrong: its text is one sentence (what, where, what was expected, what to do), control characters shown.
+    """An error in the user's request or data. Its text is one sentence: the problem, its place, and the remedy.
+
+    Args:
+        *words: the text; control characters in it are made visible.
 
     Attributes:
-        audit: audit.json as far as the data was read, where the data is at fault; it is left in the run's folder.
+        audit: content of audit.json so far, if the data is at fault. It is written to the run's folder.
     """
 
     audit: Mapping[str, Any] | None = None
@@ -35,15 +38,17 @@ class UserError(Exception):
         super().__init__(*(visible(word) if isinstance(word, str) else word for word in words))
 
 
-class Senseless(UserError):
-    """Parts that do not go together: an error alone, a reason to skip within a sweep's cross product."""
+class IncompatibleChoices(UserError):
+    """Choices that do not go together: an error for a single run, and a reason to skip a job of a sweep."""
 
 
 class BadContent(Exception):
-    """One movie's content in one modality cannot be used; the movie stays and the modality is marked absent.
+    """One movie's content in one modality is unusable. The movie stays, and the modality counts as absent.
 
-    `kind` is the audit's word for it (`unreadable_image`, `bad_array`, ...), the text says what was wrong. It is not `lasting`
-    where the machine may be to blame, and another try may succeed.
+    Args:
+        kind: the audit's name of the problem, such as `unreadable_image` or `bad_array`.
+        detail: description of the problem.
+        lasting: False if the machine may be the cause, so that another attempt may succeed.
     """
 
     def __init__(self, kind: str, detail: str, lasting: bool = True):
@@ -53,27 +58,46 @@ class BadContent(Exception):
         self.lasting = lasting
 
 
+class Unusable(NamedTuple):
+    """A content of a data set that cannot be used, with the kind and the detail of its `BadContent`."""
+
+    row: int
+    kind: str
+    detail: str
+
+
 @dataclass(frozen=True)
 class ArrayFile:
-    """A movie's array in a file of its own, read when it is stored and not before.
+    """A movie's array in a file of its own, which is read only while it is being stored.
 
     Attributes:
-        read: the path -> the array, checked for what its layout says of it. Raises BadContent.
+        path: of the file.
+        read: returns the array of a path, checked as its layout requires. Raises BadContent.
     """
 
     path: Path
     read: Callable[[Path], np.ndarray]
 
     def load(self) -> np.ndarray:
-        """The array. Raises BadContent."""
+        """Return the array. Raises BadContent."""
         return self.read(self.path)
+
+
+def file_of(content: Any) -> Path | None:
+    """Return the file that a raw content is read from, or None if it is in memory."""
+    file = content.path if isinstance(content, ArrayFile) else content
+    return file if isinstance(file, Path) else None
 
 
 @dataclass(frozen=True)
 class Movie:
-    """One record as read; an absent modality has no key.
+    """One record as read.
 
-    `content[m]` is raw: a plot (str), a poster's or trailer's file (Path), an array, an `ArrayFile`, or a table's row (dict).
+    Attributes:
+        id: of the movie.
+        content: {modality: raw content}, without absent modalities. Raw content is a plot (str), the file of a poster or trailer
+            (Path), an array, an `ArrayFile`, or the row of a table (dict).
+        genres: as in the data.
     """
 
     id: str
@@ -83,7 +107,7 @@ class Movie:
 
 @dataclass(frozen=True)
 class GenreVocabulary:
-    """The genres of a task, in the order of every (.., C) axis."""
+    """The genres of a task, in the order of every axis C."""
 
     names: tuple[str, ...]
 
@@ -91,7 +115,7 @@ class GenreVocabulary:
         return len(self.names)
 
     def encode(self, genres: Iterable[Sequence[str]]) -> np.ndarray:
-        """Genres per movie -> bool (N, C). Names outside the vocabulary are not this function's to judge."""
+        """Return the labels of N movies, (N, C) bool. Names outside the vocabulary are ignored."""
         column = {name: c for c, name in enumerate(self.names)}
         rows = list(genres)
         labels = np.zeros((len(rows), len(self.names)), dtype=bool)
@@ -101,7 +125,7 @@ class GenreVocabulary:
 
 
 class MovieBatch(NamedTuple):
-    """B movies. Every field of `inputs[m]` has B rows; rows where `present` is False hold nothing of meaning."""
+    """B movies. Every field of `inputs[m]` has B rows; rows of absent movies have arbitrary values."""
 
     ids: tuple[str, ...]
     inputs: dict[str, Any]  # {modality: Inputs | Features}
@@ -109,24 +133,86 @@ class MovieBatch(NamedTuple):
     labels: Tensor | None  # (B, C) float32
 
 
+@dataclass(frozen=True)
+class Cached:
+    """The origin of stored features.
+
+    Attributes:
+        parameters: number of the encoder's parameters.
+        backend, precision: of the computation.
+        from_cache: whether the store had the features already.
+        bytes: size of the vectors, which stay in memory.
+    """
+
+    parameters: int
+    backend: str
+    precision: str
+    from_cache: bool
+    bytes: int
+
+
+class Column(Protocol):
+    """One modality of a data set, from which batches are made. Row n belongs to movie n."""
+
+    @property
+    def preparation(self) -> Preparation:
+        """The fitted preparation that stored the rows."""
+        ...
+
+    @property
+    def present(self) -> np.ndarray:
+        """(N,) bool, whether a movie has the modality."""
+        ...
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """(N,) int, the first axis of each movie's array, such as its number of tokens; 0 if absent. None for cached vectors."""
+        ...
+
+    @property
+    def cached(self) -> Cached | None:
+        """The origin of stored features. None if the encoder runs in every step."""
+        ...
+
+    @property
+    def resident(self) -> Tensor | None:
+        """(N, d) float32, zeros for absent movies, if the features are stored and are only vectors. None otherwise."""
+        ...
+
+    def batch(self, rows: Sequence[int], training: bool = False) -> Any:
+        """Return the encoder's Inputs, or its Features, for the movies in these rows.
+
+        Args:
+            rows: B row numbers.
+            training: whether the preparation may augment the inputs.
+        """
+        ...
+
+
 class Features(NamedTuple):
-    """One modality, encoded."""
+    """One encoded modality of B movies."""
 
     vector: Tensor  # (B, d)
     sequence: Tensor | None = None  # (B, T, d)
-    mask: Tensor | None = None  # (B, T) bool, True where real
+    mask: Tensor | None = None  # (B, T) bool, True where real; None: all tokens are real
+
+    def real_tokens(self, rows: int | slice = slice(None)) -> Tensor:
+        """Return the real tokens of one movie or of several, one after the other, (tokens, d). The features have a sequence."""
+        assert self.sequence is not None, "these features have no sequence"
+        sequence = self.sequence[rows]
+        return sequence.flatten(0, -2) if self.mask is None else sequence[self.mask[rows]]
 
 
 class Fused(NamedTuple):
-    """All modalities, fused. Where the fusion is additive, `parts` sum to `vector` over M."""
+    """All modalities, fused. In an additive fusion, `parts` sum to `vector` over M."""
 
     vector: Tensor  # (B, ..., D)
     parts: Tensor | None = None  # (B, ..., M, D)
-    gates: Tensor | None = None  # (B, ..., M, D), in [0, 1]
+    gates: Tensor | None = None  # (B, ..., M, D) or (B, ..., M, 1), in [0, 1]
 
 
 class Prediction(NamedTuple):
-    """What the model says of B movies."""
+    """The model's output for B movies. In training, and for a model that is not additive, it has only logits."""
 
     logits: Tensor  # (B, C)
     contributions: Tensor | None = None  # (B, M, C): bias + their sum over M is the logit
@@ -135,14 +221,14 @@ class Prediction(NamedTuple):
 
 @runtime_checkable
 class Preparation(Protocol):
-    """How an encoder wants one movie's raw content stored, and stored rows batched.
+    """Store one movie's raw content as an encoder needs it, and make batches of stored rows.
 
     Attributes:
-        fingerprint: all that the stored bytes depend on, apart from the content (and, where `learns`, the train split).
-        learns: whether `fit` learns anything from train.
-        costly: (False where a class does not say) whether to store a content takes seconds, so that each is kept by itself as
-            soon as it is done, for whoever begins again or adds movies.
-        close: (where a class has it) to be called once all is stored: lets go of networks and processes that storing needed.
+        fingerprint: identifies everything that the stored bytes depend on, except the content, and the train split if `learns`.
+        learns: whether `fit` learns from train.
+        costly: optional, False by default. True if storing a content takes seconds. Each content is then kept at once, so that an
+            interrupted job or a larger data set reuses it.
+        close: optional method, called after the last content is stored. It frees networks and processes.
     """
 
     @property
@@ -152,21 +238,26 @@ class Preparation(Protocol):
     def learns(self) -> bool: ...
 
     def fit(self, contents: Iterable[Any]) -> Preparation:
-        """Learn from the raw contents of train alone; itself where nothing is learned."""
+        """Return the preparation fitted on the raw contents of train, or itself if it does not learn."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """What `fit` learned, as plain containers; `{}` where nothing is learned."""
+        """Return the learned state as plain containers; {} if the preparation does not learn."""
         ...
 
     def restored(self, state: Mapping[str, Any]) -> Preparation:
-        """The fitted preparation that `state()` came from."""
+        """Return the fitted preparation whose `state()` this is."""
         ...
 
     def store(self, content: Any) -> np.ndarray:
-        """One movie's content as the array to keep on disk. Raises BadContent."""
+        """Return the array to store for one movie's content. Raises BadContent."""
         ...
 
     def batch(self, rows: Sequence[np.ndarray | None], training: bool) -> Any:
-        """Stored rows (None: absent, becomes a placeholder) -> Inputs: a tensor or a NamedTuple of tensors, of B rows."""
+        """Return the Inputs of B stored rows: a tensor or a NamedTuple of tensors with B rows.
+
+        Args:
+            rows: stored arrays; None, for an absent movie, becomes a placeholder.
+            training: whether to augment the inputs.
+        """
         ...

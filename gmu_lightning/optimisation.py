@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from gmu_lightning.movie import UserError
-
-DECAYS = ("constant", "linear", "cosine")
+from gmu_lightning.config.ranges import FromZero, Probability
 
 
 def parameter_groups(rates: Sequence[tuple[nn.Module, float]], weight_decay: float) -> list[dict[str, Any]]:
-    """Optimizer groups: each module at its rate, no weight decay on biases and norms (what has fewer than two axes)."""
+    """Return optimizer groups: each module at its own learning rate, biases and norms without weight decay.
+
+    Args:
+        rates: (module, learning rate) pairs; a parameter of several modules takes the first one's rate. Frozen parameters are
+            included.
+        weight_decay: for parameters with two axes or more; the others get 0.
+    """
     groups: list[dict[str, Any]] = []
     seen: set[int] = set()
     for module, rate in rates:
@@ -28,10 +32,10 @@ def parameter_groups(rates: Sequence[tuple[nn.Module, float]], weight_decay: flo
     return groups
 
 
-def warmup(optimizer: Optimizer, total_steps: int, share: float = 0.1, decay: str = "linear") -> LambdaLR:
-    """A linear rise over the first `share` of all steps, then `constant`, `linear` to 0 or `cosine` to 0."""
-    if decay not in DECAYS:
-        raise UserError(f"scheduler.decay={decay} does not exist: choose one of {', '.join(DECAYS)}")
+def warmup(
+    optimizer: Optimizer, total_steps: int, share: Probability = 0.1, decay: Literal["constant", "linear", "cosine"] = "linear"
+) -> LambdaLR:
+    """Return a schedule: a linear rise over the first `share` of all steps, then `constant`, `linear` to 0 or `cosine` to 0."""
     rising = _rising(share, total_steps)
 
     def factor(step: int) -> float:
@@ -43,18 +47,23 @@ def warmup(optimizer: Optimizer, total_steps: int, share: float = 0.1, decay: st
     return LambdaLR(optimizer, factor)
 
 
-def one_cycle(optimizer: Optimizer, total_steps: int, share: float = 0.3) -> OneCycleLR:
-    """Up to each group's rate over the first `share` of all steps and down again (Smith & Topin 2018, arXiv 1708.07120)."""
+def one_cycle(optimizer: Optimizer, total_steps: int, share: Probability = 0.3) -> OneCycleLR:
+    """Return a schedule: a rise to each group's rate over the first `share` of all steps, then a fall.
+
+    This is the one-cycle policy of Smith & Topin 2018 (arXiv 1708.07120), without its momentum cycle.
+    """
     peaks = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=share, cycle_momentum=False)
 
 
 def plateau(
-    optimizer: Optimizer, total_steps: int, patience: int = 2, factor: float = 0.5, share: float = 0.0
+    optimizer: Optimizer, total_steps: int, patience: FromZero = 2, factor: Probability = 0.5, share: Probability = 0.0
 ) -> list[LRScheduler]:
-    """Rates times `factor` when the monitored score has not risen for `patience` epochs.
+    """Return schedules that multiply the rates by `factor` when the monitored score has not risen for `patience` + 1 epochs.
 
-    Before that a linear rise over `share` of all steps. Both scale the rate that they find, so neither undoes the other.
+    A score has risen if it exceeds the best so far by more than 0.01 %. The schedule of the plateau is the last in the list. A
+    linear rise over the first `share` of all steps comes before it, if that is more than one step. Both scale the current rate,
+    so they combine.
     """
     rising = _rising(share, total_steps)
     rise = [LinearLR(optimizer, start_factor=1 / rising, total_iters=rising)] if rising > 1 else []
@@ -62,6 +71,4 @@ def plateau(
 
 
 def _rising(share: float, total_steps: int) -> int:
-    if not 0 <= share < 1:
-        raise UserError(f"scheduler.share={share} is no share of the run: give a number from 0 to below 1")
     return round(share * total_steps)

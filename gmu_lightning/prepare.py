@@ -1,23 +1,18 @@
-"""python -m gmu_lightning.prepare data=mmimdb data.root=PATH"""
+"""Prepare and audit a data set before any training.
 
-from __future__ import annotations
+python -m gmu_lightning.prepare data=mmimdb data.root=PATH
+"""
 
-import hydra
-from omegaconf import DictConfig
-
-from gmu_lightning.experiment.conf import conf_folder
-from gmu_lightning.sweep import command_line, task
-
-
-@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="prepare")
-def main(config: DictConfig) -> None:
-    """Read raw data once, audit it, and store what the encoders read."""
-    task.past_hydra(task.prepare)(config)
+from gmu_lightning.cli import tasks
+from gmu_lightning.cli.command_line import call
 
 
 def cli() -> None:
-    """The console script."""
-    command_line.call(main)
+    """Prepare the data set named on the command line.
+
+    Raises SystemExit with 1 after an error, and with 130 after Ctrl-C.
+    """
+    call(tasks.prepare)
 
 
 if __name__ == "__main__":

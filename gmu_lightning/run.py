@@ -1,4 +1,4 @@
-"""A run's folder: each of its files read and written in this one place, and what makes two runs the same."""
+"""Read and write the files in a run's folder."""
 
 from __future__ import annotations
 
@@ -11,59 +11,34 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gmu_lightning.files import digest, now, write_json, write_table, write_text
+from gmu_lightning.config.identity import identity, setting
+from gmu_lightning.files import file_state, now, write_json, write_table, write_text
 from gmu_lightning.movie import UserError
-from gmu_lightning.run_files import records, tables
-from gmu_lightning.run_files.content import Damaged
-
-# What may differ between two runs of one setting: where things lie, how progress is shown, how jobs are started.
-NOT_IDENTITY = (
-    "hydra",
-    "logger",
-    "store.dir",
-    "store.workers",
-    "store.max_gb",
-    "encode.backend",
-    "callbacks.profiler",
-    "check",
-    "choices",
-    "data.root",
-    "data.workers",
-    "trainer.threads",
-    "trainer.progress",
-)
-# What runs may say and older ones do not: said so, it changes nothing, and a run's identity is what it was.
-AS_BEFORE = {"store.precision": "float32", "store.blocks": True, "encode.precision": "float32"}
-
-
-def identity(config: Mapping[str, Any]) -> str:
-    """A hash of all of a resolved, pruned configuration that a result depends on (the data's content stands beside it)."""
-    return digest(_essence(config))[:12]
-
-
-def setting(config: Mapping[str, Any]) -> str:
-    """The identity with the seed taken out: runs of one setting differ by their seed alone."""
-    return digest({key: value for key, value in _essence(config).items() if key != "seed"})[:12]
-
-
-def _essence(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    kept = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if name in NOT_IDENTITY or (name in AS_BEFORE and value == AS_BEFORE[name]):
-            continue
-        essence = _essence(value, f"{name}.") if isinstance(value, Mapping) else value
-        if essence != {} or value == {} or name == "callbacks":  # a node of which nothing is left was never there
-            kept[key] = essence
-    return kept
+from gmu_lightning.run_files import records
+from gmu_lightning.run_files.arrays import predictions_table
+from gmu_lightning.run_files.plain import Damaged
 
 
 @dataclass
 class Predictions:
-    """What a model said of every movie of a split, in the split's order: predictions/<split>.parquet.
+    """A model's predictions for every movie of a split, in the split's order: predictions/<split>.parquet.
 
-    Shapes: `present` (N, M) bool, `probabilities` and `logits` (N, C) float64, `labels` (N, C) bool,
-    `gate` and `gate_open` (N, M), `gate_by_genre` and `contributions` (N, M, C); None where the model has none.
+    Attributes:
+        ids: of the N movies.
+        split: `train`, `val` or `test`.
+        genres, modalities: names of the C and M axes.
+        present: (N, M) bool, whether a movie has a modality.
+        logits: (N, C) float64.
+        probabilities: (N, C), the sigmoid of the logits. They are computed when the object is made, and are no argument.
+        labels: (N, C) bool.
+        data_fingerprint: {part of the data: hash}.
+        threshold: of the probabilities; a number from 0 to 1, or C of them.
+        open_threshold: value above which a gate counts as open. This field and those below are None if the model has none.
+        bias: (C,), of a linear head.
+        gate: (N, M), the mean gate of a modality.
+        gate_open: (N, M), the share of its gates above `open_threshold`.
+        gate_by_genre: (N, M, C), the mean gate, weighted by the head's absolute weights for the genre.
+        contributions: (N, M, C), the part of each modality in a logit; logit = bias + their sum over M.
     """
 
     ids: list[str]
@@ -74,7 +49,7 @@ class Predictions:
     logits: np.ndarray
     labels: np.ndarray
     data_fingerprint: dict[str, str]
-    threshold: Any = 0.5
+    threshold: float | list[float] = 0.5
     open_threshold: float | None = None
     bias: np.ndarray | None = None
     gate: np.ndarray | None = None
@@ -84,11 +59,15 @@ class Predictions:
     probabilities: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        with np.errstate(invalid="ignore"):  # of logits that are no numbers, which whoever trains tells in a sentence
+        with np.errstate(invalid="ignore"):  # for NaN logits, which training reports in a sentence
             self.probabilities = np.exp(-np.logaddexp(0, -self.logits))
 
     def columns(self) -> dict[str, Any]:
-        """The file's columns by name."""
+        """Return {column: its N values} of the file.
+
+        The columns are `id`, `split`, `present/M`, `prob/G`, `label/G` and `logit/G`, for each modality M and genre G. If the
+        model has them, `gate/M`, `gate_open/M`, `gate/M/G` and `contribution/M/G` follow.
+        """
         columns: dict[str, Any] = {"id": self.ids, "split": [self.split] * len(self.ids)}
         columns |= {f"present/{m}": self.present[:, i] for i, m in enumerate(self.modalities)}
         for word, values in (("prob", self.probabilities), ("label", self.labels), ("logit", self.logits)):
@@ -103,7 +82,10 @@ class Predictions:
         return columns
 
     def write(self, path: Path) -> None:
-        """As parquet, atomically, with the metadata that makes the file readable on its own."""
+        """Write the predictions to a Parquet file, atomically; its folder is created.
+
+        The metadata hold the names, thresholds, bias and data fingerprint, so that `read` needs no other file.
+        """
         about = {
             "genres": list(self.genres),
             "modalities": list(self.modalities),
@@ -116,13 +98,12 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path) -> Predictions:
-        """The inverse of `write`. Raises FileNotFoundError, or UserError where the file holds no predictions."""
-        found = tables.predictions_table(path)
-        about, columns = found.about, found.columns
+        """Return the predictions in a file. Raises FileNotFoundError, or Damaged if the file holds no predictions."""
+        about, columns = predictions_table(path)
         genres, modalities = tuple(about["genres"]), tuple(about["modalities"])
 
         def stack(names: list[str]) -> np.ndarray:
-            return tables.stacked(columns, names)
+            return np.stack([columns[name] for name in names], axis=1)
 
         def per_modality(word: str) -> np.ndarray | None:
             return stack([f"{word}/{m}" for m in modalities]) if f"{word}/{modalities[0]}" in columns else None
@@ -152,26 +133,30 @@ class Predictions:
 
 
 class Run:
-    """One run's folder.
+    """One run's folder. `run / name` is the path of a file in it.
 
-    `status` is what status.json says; it changes through `begin`, `end` and `warn` alone.
+    Each property reads its file anew, and raises UserError if the file is damaged. If the file is missing, the value is empty,
+    but `config` raises UserError. Only `begin`, `end` and `warn` change the status.
+
+    Args:
+        folder: of the run; it may not exist yet.
     """
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
-        self._predictions: dict[str, tuple[tuple[int, ...], Predictions]] = {}  # of a split, with the state of its file
+        self._predictions: dict[str, tuple[tuple[int, ...], Predictions]] = {}  # {split: state of its file, content}
 
     def __truediv__(self, name: str) -> Path:
         return self.folder / name
 
     @property
     def status(self) -> dict[str, Any]:
-        """status.json, or `{}` where there is none. This and each other file raises UserError where it is damaged."""
+        """The keys `state`, `why`, `warnings`, `started`, `ended`, `identity` and `setting` of status.json; {} before the run."""
         return records.none_if_gone(records.status, self / "status.json", {})
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.yaml as plain data: nothing in it is resolved or instantiated."""
+        """The content of config.yaml as plain data, without resolving or instantiating it. Raises UserError if missing."""
         try:
             return records.config(self / "config.yaml")
         except FileNotFoundError:
@@ -179,42 +164,47 @@ class Run:
 
     @property
     def overrides(self) -> list[str]:
-        """The overrides as typed."""
+        """The overrides as typed, or [] if the run has not begun."""
         return records.none_if_gone(records.overrides, self / "overrides.txt", [])
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """metrics.json, or `{}` where the run did not get there."""
+        """The content of metrics.json, such as {`split/score`: value}, or {} if the run has not written it."""
         return records.none_if_gone(records.metrics, self / "metrics.json", {})
 
     @property
     def data_fingerprint(self) -> dict[str, str]:
-        """What identifies the data the run saw, or `{}` where the run did not get there."""
+        """The fingerprint of the run's data, {part: hash}, or {} if the run has not written environment.json."""
         return self.environment.get("data_fingerprint", {})
 
     @property
     def environment(self) -> dict[str, Any]:
-        """environment.json, or `{}` where the run did not get there."""
+        """The content of environment.json, or {} if the run has not written it."""
         return records.none_if_gone(records.environment, self / "environment.json", {})
 
     @property
     def audit(self) -> dict[str, Any]:
-        """audit.json, or `{}` where the run did not get there."""
+        """The content of audit.json: what was read and what was wrong in the data; {} if the run has not written it."""
         return records.none_if_gone(records.audit, self / "audit.json", {})
 
     @property
     def history(self) -> list[dict[str, str]]:
-        """history.csv, or `[]` where the run did not get there."""
+        """The rows of history.csv, one per epoch, all values as text, or [] if the run has not written it."""
         return records.none_if_gone(records.history, self / "history.csv", [])
 
     def predictions(self, split: str) -> Predictions:
-        """The stored predictions of a split, read again only where the file changed. Raises UserError where they are damaged."""
+        """Return the stored predictions of a split.
+
+        The file is read again only if it changed, so do not alter the result.
+
+        Raises:
+            UserError: the file is missing or damaged, or holds another split.
+        """
         path = self / f"predictions/{split}.parquet"
         try:
-            state = path.stat()
-            stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
-            if split not in self._predictions or self._predictions[split][0] != stamp:
-                self._predictions[split] = stamp, Predictions.read(path)
+            state = file_state(path)
+            if split not in self._predictions or self._predictions[split][0] != state:
+                self._predictions[split] = state, Predictions.read(path)
         except FileNotFoundError:
             raise Damaged(path, "it is not there", f"train {self.folder} again, or leave it out") from None
         except OSError as error:
@@ -225,11 +215,21 @@ class Run:
         return found
 
     def begin(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
-        """Configuration, overrides and state `running`. Nothing finished is ever overwritten: UserError."""
+        """Begin the run: create its folder, and write config.yaml, overrides.txt and the state `running` without warnings.
+
+        The error.txt of an earlier attempt is removed. Its other files stay until they are overwritten.
+
+        Args:
+            config: the resolved mapping, as plain containers.
+            overrides: as typed.
+
+        Raises:
+            UserError: the folder holds a finished run, which is never overwritten, or its status.json is damaged.
+        """
         if self.status.get("state") == "finished":
             raise UserError(f"{self.folder} holds a finished run, which is never overwritten: choose another hydra.run.dir")
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self / "error.txt").unlink(missing_ok=True)  # of an attempt that failed
+        (self / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
         write_text(self / "config.yaml", yaml.dump(dict(config), Dumper=_Plain, sort_keys=False, allow_unicode=True))
         write_text(self / "overrides.txt", "".join(f"{o}\n" for o in overrides))
         self._write_status(
@@ -237,21 +237,39 @@ class Run:
         )
 
     def end(self, state: str, why: str | None = None) -> None:
-        """State `finished`, `failed`, `interrupted` or `skipped`, with its sentence."""
-        self._write_status(**{**self.status, "state": state, "why": why, "ended": now()})
+        """Write the end of the run. Raises UserError if the run has not begun.
+
+        Args:
+            state: `finished`, `failed`, `interrupted` or `skipped`.
+            why: the reason as one sentence; None for `finished`.
+        """
+        self._write_status(**{**self._begun(), "state": state, "why": why, "ended": now()})
 
     def warn(self, sentence: str) -> None:
-        """Add a warning, once, that stays with the run and its leaderboard row."""
-        status = self.status
+        """Add a warning to the status, unless it is there already. Raises UserError if the run has not begun.
+
+        Args:
+            sentence: begins with a code, as in `flat_loss: …`, and holds no `; `. The leaderboard shows the code.
+        """
+        status = self._begun()
         if sentence not in status["warnings"]:
             self._write_status(**{**status, "warnings": [*status["warnings"], sentence]})
+
+    def _begun(self) -> dict[str, Any]:
+        """Return the status. Raises UserError if the run has not begun."""
+        if status := self.status:
+            return status
+        raise UserError(f"{self.folder} holds no status.json, so no run has begun in it: begin one, or give another folder")
 
     def _write_status(self, **status: Any) -> None:
         write_json(self / "status.json", status)
 
     @contextmanager
     def held(self) -> Iterator[bool]:
-        """Hold the folder against other processes while inside: False where another one holds it already."""
+        """Lock the folder against other processes within the context, and yield True. The folder is created.
+
+        Yield False at once if another process holds the lock.
+        """
         from filelock import FileLock, Timeout
 
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -269,18 +287,18 @@ class Run:
 
 
 class _Plain(yaml.SafeDumper):
-    """Writes what stands in two places twice: no reader here takes an alias."""
+    """A dumper that writes repeated values again, since our readers refuse YAML aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Never make one."""
+        """Return True for every value."""
         return True
 
 
 def disagreeing(a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
-    """The keys of two data fingerprints that both have and that differ: none, and the runs saw the same data."""
+    """Return the parts whose hashes differ between two data fingerprints, in the order of `a`. Parts of only one are ignored."""
     return [key for key in a if a[key] != b.get(key, a[key])]
 
 
 def runs_under(folder: Path) -> list[Run]:
-    """The runs directly below a folder, by name."""
+    """Return the subfolders that hold a status.json as runs, sorted by name; sweeps are among them. A missing folder has none."""
     return [Run(path.parent) for path in sorted(folder.glob("*/status.json"))]

@@ -1,23 +1,18 @@
-"""python -m gmu_lightning.train [-m] data=mmimdb data.root=PATH modalities=text+image fusion=gmu_original"""
+"""Train a run, or with -m a sweep.
 
-from __future__ import annotations
+python -m gmu_lightning.train [-m] data=mmimdb data.root=PATH modalities=text+image fusion=gmu_original
+"""
 
-import hydra
-from omegaconf import DictConfig
-
-from gmu_lightning.experiment.conf import conf_folder
-from gmu_lightning.sweep import command_line, task
-
-
-@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
-def main(config: DictConfig) -> None:
-    """Train one run, or with -m every sensible one of a cross product."""
-    task.past_hydra(task.train)(config)
+from gmu_lightning.cli import tasks
+from gmu_lightning.cli.command_line import call
 
 
 def cli() -> None:
-    """The console script."""
-    command_line.call(main)
+    """Train the run or sweep typed on the command line.
+
+    Raises SystemExit with 1 after an error, and with 130 after Ctrl-C.
+    """
+    call(tasks.train)
 
 
 if __name__ == "__main__":

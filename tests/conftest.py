@@ -1,13 +1,13 @@
-"""What every test starts from."""
+"""Fixtures of all tests."""
 
 from __future__ import annotations
 
 import pytest
 
-from gmu_lightning.data.progress import QUIET
+from gmu_lightning.console import loud
 
 
 @pytest.fixture(autouse=True)
-def loud(monkeypatch) -> None:
-    """A sweep's job quiets its process for good, and a test may have been such a process."""
-    monkeypatch.delenv(QUIET, raising=False)
+def every_message() -> None:
+    """Turn messages on again, because a sweep's job turns them off for its whole process."""
+    loud()

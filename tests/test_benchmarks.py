@@ -1,4 +1,4 @@
-"""The yardsticks measure what they say: the same numbers as the framework's, and statistics and counts that are right."""
+"""The yardsticks of the benchmarks give the framework's numbers, and their statistics and counts are right."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks import harness, raw_heads, raw_loop, run, workers
+from benchmarks.raw_bert import KEEP, Attention, Shape, kept, packed, training_flops
 from gmu_lightning.encoders.base import Encoder
-from gmu_lightning.encoders.tokens import TokenInputs, masked_mean
+from gmu_lightning.encoders.text.tokens import TokenInputs
 from gmu_lightning.encoders.vector import Vector
 from gmu_lightning.fusion import GMU, Concat, Mean
 from gmu_lightning.losses import WeightedBCE
 from gmu_lightning.metrics import scores
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import Features, MovieBatch
-from tests.benchmarks import harness, raw_heads, raw_loop, run, workers
-from tests.benchmarks.raw_bert import KEEP, Attention, Shape, kept, packed, training_flops
+from gmu_lightning.nn.transformer import masked_mean
 
 SMALL = Shape(layers=2, heads=2, width=8, inner=16)
 LENGTHS = (3, 5, 5, 9)
 
 
-def test_a_spread_is_middle_ends_and_quartiles():
+def test_spread_has_median_ends_and_quartiles():
     assert harness.spread([5.0, 1.0, 3.0, 2.0, 4.0]) == (3.0, 1.0, 5.0, 2.0)
     assert harness.spread([7.0]) == (7.0, 7.0, 7.0, 0.0)
 
@@ -36,13 +37,13 @@ def test_ratios_are_taken_round_by_round():
 
 
 def test_variants_take_turns():
-    said = []
-    found = harness.alternated({name: lambda name=name: said.append(name) or len(said) for name in "AB"}, 3)
-    assert "".join(said) == "ABBAAB"
+    calls = []
+    found = harness.alternated({name: lambda name=name: calls.append(name) or len(calls) for name in "AB"}, 3)
+    assert "".join(calls) == "ABBAAB"
     assert found == {"A": [1, 4, 5], "B": [2, 3, 6]}
 
 
-def test_a_table_has_a_column_per_key_and_room_for_what_a_row_lacks():
+def test_table_has_a_column_per_key():
     text = harness.table([{"name": "a", "rate": harness.Spread(1234.5, 1.0, 2000.0, 0.25)}, {"name": "b", "MB": 3}])
     assert text.splitlines() == [
         "| name | rate | MB |",
@@ -52,14 +53,14 @@ def test_a_table_has_a_column_per_key_and_room_for_what_a_row_lacks():
     ]
 
 
-def test_the_share_of_the_peak_is_of_the_rows_own_dtype():
+def test_share_of_peak_uses_the_row_s_dtype():
     report = harness.Report("x", [{"dtype": "bfloat16", "model GFLOP/s": 50.0}, {"dtype": "float32"}])
     harness.finish(report, {"gemm_gflops": {"float32": 100.0, "bfloat16": 200.0}})
     assert report.rows[0]["share of peak"] == "25.0%"
     assert "share of peak" not in report.rows[1]
 
 
-def test_benchmarks_of_real_movies_need_them_and_unknown_names_are_refused():
+def test_chosen_benchmarks_follow_names_and_data():
     assert run.chosen([], real=False) == ["start_up", "comparison", "scaling"]
     assert run.chosen(["frozen_sweep", "start_up"], real=True) == ["start_up", "frozen_sweep"]
     with pytest.raises(SystemExit, match="trainn is no benchmark"):
@@ -67,20 +68,20 @@ def test_benchmarks_of_real_movies_need_them_and_unknown_names_are_refused():
 
 
 def test_flops_of_a_layer_by_hand():
-    # One text of one token: 2 per weight forward, 4 backward; scores and sums are a product of 1 x d by d x 1 and back.
+    # One text of one token: 2 per weight forward, 4 backward; scores and weighted sums are two products of d numbers each.
     weights = 4 * 8 * 8 + 2 * 8 * 16
     assert training_flops([1], Shape(1, 2, 8, 16)) == 6 * weights + 3 * (2 * 8 + 2 * 8)
     assert training_flops([2, 2], SMALL) == 2 * training_flops([2], SMALL)
 
 
-def test_dropout_by_bytes_drops_as_many_as_it_says():
+def test_dropout_by_bytes_has_its_rate():
     torch.manual_seed(0)
     mask = kept((1000, 333), torch.float32)
     assert set(mask.unique().tolist()) == {0.0, 1.0}
     assert float(mask.mean()) == pytest.approx(KEEP / 256, abs=0.002)
 
 
-def test_attention_by_hand_has_the_values_and_gradients_of_torchs():
+def test_attention_by_hand_equals_torch():
     torch.manual_seed(0)
     qkv = torch.randn(sum(LENGTHS), 3 * SMALL.width, dtype=torch.float64, requires_grad=True)
     groups = packed([torch.zeros(n, dtype=torch.int64) for n in LENGTHS]).groups
@@ -98,7 +99,7 @@ def test_attention_by_hand_has_the_values_and_gradients_of_torchs():
 
 
 class Bert(Encoder):
-    """A BERT with weights of its own, as the transformers library runs it."""
+    """A BERT with random weights, run by the transformers library."""
 
     dim = SMALL.width
     fingerprint = "bert"
@@ -130,7 +131,7 @@ def model() -> MovieGenreClassifier:
     return made.eval()
 
 
-def test_the_loop_by_hand_has_the_frameworks_loss_and_gradients(model):
+def test_loop_by_hand_has_our_loss_and_gradients(model):
     torch.manual_seed(1)
     mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
     ids = torch.randint(1, 50, mask.shape) * mask
@@ -160,7 +161,7 @@ def test_the_loop_by_hand_has_the_frameworks_loss_and_gradients(model):
         ("gmu_softmax", lambda sizes: GMU("softmax", sizes, 256, bias=True)),
     ],
 )
-def test_a_plain_head_is_the_frameworks_fusion(name, fusion):
+def test_plain_head_equals_our_fusion(name, fusion):
     torch.manual_seed(0)
     sizes = {"text": 5, "image": 7}
     ours, plain = fusion(sizes), raw_heads.Head(name, list(sizes.values()), 3)
@@ -172,7 +173,7 @@ def test_a_plain_head_is_the_frameworks_fusion(name, fusion):
     torch.testing.assert_close(plain(list(inputs.values())), head(ours(inputs)))
 
 
-def test_the_floors_scores_are_the_frameworks():
+def test_floor_has_our_scores():
     random = np.random.default_rng(0)
     truth, logits = random.random((40, 5)) > 0.6, random.normal(size=(40, 5))
     expected = scores(truth, 1 / (1 + np.exp(-logits)), list("abcde"))
@@ -181,20 +182,20 @@ def test_the_floors_scores_are_the_frameworks():
     assert raw_heads.f1(*given) == pytest.approx(expected["f1_micro"], abs=1e-6)
 
 
-def test_a_turn_is_whole_steps_of_one_epoch(monkeypatch):
-    """Seven steps an epoch, two movies each, turns of four: warm-up takes three, and what an epoch's end cuts off is not said."""
-    told, tell = os.pipe()
-    hear, says = os.pipe()
-    monkeypatch.setenv(workers.DESCRIPTORS, f"{told},{says}")
+def test_turns_are_whole_steps_of_one_epoch(monkeypatch):
+    """An epoch has seven steps of two movies; three steps warm up, and the last step of epoch 1 completes no turn of four."""
+    read_commands, commands = os.pipe()
+    reports, write_reports = os.pipe()
+    monkeypatch.setenv(workers.DESCRIPTORS, f"{read_commands},{write_reports}")
     turns = workers.Turns(movies=4, threads=1)
-    os.write(tell, b"go\n" * 100)
+    os.write(commands, b"go\n" * 100)
     for epoch in range(2):
         for step in range(7):
             turns.boundary(first=step == 0)
             turns.took(movies=2, tokens=10 * epoch + step)
-    turns._says.close()
-    said = [json.loads(line) for line in os.fdopen(hear).read().splitlines()]
-    assert [(turn["movies"], turn["steps"], turn["tokens"]) for turn in said] == [
+    turns._reports.close()
+    found = [json.loads(line) for line in os.fdopen(reports).read().splitlines()]
+    assert [(turn["movies"], turn["steps"], turn["tokens"]) for turn in found] == [
         (4, 2, 3 + 4),
         (4, 2, 21),
         (4, 2, 25),
@@ -202,7 +203,7 @@ def test_a_turn_is_whole_steps_of_one_epoch(monkeypatch):
     ]
 
 
-def test_a_family_is_a_process_and_all_that_came_from_it():
+def test_family_has_a_process_and_its_descendants():
     found = workers.family(os.getpid())
     assert os.getpid() in found
     assert os.getppid() not in found

@@ -1,4 +1,4 @@
-"""One cell of a table, judged by itself."""
+"""Cells of metadata tables become numbers, words, lists or missing values."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from gmu_lightning.cells import number, read, words
         "?",
     ],
 )
-def test_the_usual_placeholders_are_missing(text):
+def test_usual_placeholders_are_missing_values(text):
     assert read(text) is None and read(f" {text} ") is None
     assert read([text, "Ann"]) == ["Ann"] and read(f"Ann|{text}") == ["Ann"] and read([text]) is None
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf"), [], {}, [None, ""], [float("nan")], "[]", "{}", "||"])
-def test_other_values_that_hold_nothing_are_missing(value):
+def test_empty_values_are_missing_values(value):
     assert read(value) is None
 
 
@@ -86,7 +86,7 @@ def test_lists_of_objects_become_their_names(value):
         ([{"id": 1, "name": "a | b"}], ["a | b"]),
     ],
 )
-def test_what_names_an_object(value, cell):
+def test_objects_become_their_names(value, cell):
     assert read(value) == cell
 
 
@@ -104,20 +104,20 @@ def test_what_names_an_object(value, cell):
         b"bytes",
     ],
 )
-def test_what_no_column_can_hold_is_marked_and_stays_marked(value):
+def test_unreadable_values_stay_marked(value):
     if isinstance(value, str) and value.startswith("[[["):
-        assert read(value) == value  # no list at all, so it is text
+        assert read(value) == value  # not a list, so it is text
         return
     cell = read(value)
     assert isinstance(cell, dict) and len(cell["unreadable"]) <= 40
     assert read(cell) == cell and number(cell) is None and words(cell) == ()
 
 
-def test_an_integer_of_thousands_of_digits_costs_its_element_alone():
+def test_huge_integers_are_shortened_as_text():
     assert read('["Ann", ' + "9" * 5000 + "]") == ["Ann", "9" * 40 + "…"]
 
 
-def test_backslashes_in_a_pythonic_list_warn_of_nothing():
+def test_backslashes_in_a_list_give_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read(r"['a\d', 'b']") == [r"a\d", "b"]
@@ -141,9 +141,9 @@ def test_backslashes_in_a_pythonic_list_warn_of_nothing():
         ("٣", None),
     ],
 )
-def test_a_number_is_what_single_precision_holds(cell: Any, found: float | None):
+def test_numbers_fit_single_precision(cell: Any, found: float | None):
     assert number(cell) == found
 
 
-def test_numbers_are_words_without_needless_decimals():
+def test_whole_numbers_become_words_without_decimals():
     assert words(7.0) == ("7",) and words(7.5) == ("7.5",) and words(["a", "b"]) == ("a", "b") and words(None) == ()

@@ -1,4 +1,4 @@
-"""Sequences of a frozen encoder are kept as its vectors are, and equal those of the step."""
+"""Cached vectors and sequences of a frozen encoder equal those that training would compute."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from gmu_lightning import features
+from gmu_lightning.config.schema import EncodeConfig
+from gmu_lightning.data.inventory import remove
 from gmu_lightning.data.store import Store, content_digest, prepared
-from gmu_lightning.encoders.backends import Encoding
-from gmu_lightning.encoders.base import Encoder
-from gmu_lightning.features import FeatureColumn, encoded, feature_key, features_of
-from gmu_lightning.movie import Features, UserError
+from gmu_lightning.encoders.base import Encoder, Unlearned
+from gmu_lightning.features import columns
+from gmu_lightning.features.columns import FeatureCache, FeatureColumn, feature_key
+from gmu_lightning.features.runner import features_of
+from gmu_lightning.movie import Cached, Features
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -20,19 +22,10 @@ CONTENTS[4] = None
 
 
 @dataclass(frozen=True)
-class Padded:
-    """Rows (T, 3) padded to the longest, with the mask as a column in front."""
+class Padded(Unlearned):
+    """Pad rows (T, 3) to the longest, with the mask as the first column."""
 
-    learns, fingerprint = False, "padded"
-
-    def fit(self, contents):
-        return self
-
-    def state(self):
-        return {}
-
-    def restored(self, state):
-        return self
+    fingerprint = "padded"
 
     def store(self, content):
         return content
@@ -47,7 +40,7 @@ class Padded:
 
 
 class Frames(Encoder):
-    """A linear map of every frame, or the frames themselves; the vector is their mean."""
+    """Apply a layer to every frame; the vector is the mean of the results."""
 
     sequences = True
     dim, fingerprint = 3, "frames"
@@ -55,9 +48,6 @@ class Frames(Encoder):
     def __init__(self, layer):
         super().__init__("video", pretrained=True, freeze="all", normalise="none")
         self.layer, self.preparation = layer, Padded()
-
-    def blocks(self):
-        return [self.network]
 
     def _load(self):
         return self.layer
@@ -68,15 +58,35 @@ class Frames(Encoder):
         return Features(sequence.sum(1) / mask.sum(1, keepdim=True), sequence, mask)
 
 
+class Reading:
+    """A fusion that reads vectors or tokens."""
+
+    def __init__(self, tokens):
+        self.tokens = tokens
+
+    def reads_tokens(self, modality):
+        return self.tokens
+
+    def lets_cache(self, encoder):
+        return True
+
+
+VECTORS, TOKENS = Reading(False), Reading(True)
+
+
+def encoded(folder, encoder, column, fusion=VECTORS, **encoding):
+    return FeatureCache(Store(folder), CPU, EncodeConfig(**encoding)).column(encoder, column, fusion)
+
+
 @pytest.fixture
 def column(tmp_path):
     digests = [None if content is None else content_digest(content) for content in CONTENTS]
     return prepared(Store(tmp_path), "video", CONTENTS, digests, np.ones(len(CONTENTS), bool), Padded())
 
 
-def test_kept_sequences_equal_those_of_the_step(tmp_path, column):
+def test_cached_sequences_equal_computed_ones(tmp_path, column):
     encoder = Frames(torch.nn.Linear(3, 3))
-    kept = encoded(Store(tmp_path), column, encoder, CPU, sequences=True)
+    kept = encoded(tmp_path, encoder, column, TOKENS)
     assert isinstance(kept, FeatureColumn)
     encoder.build()
     rows = [7, 0, 69, 12]
@@ -89,86 +99,50 @@ def test_kept_sequences_equal_those_of_the_step(tmp_path, column):
     assert not kept.batch([4, 0]).mask[0].any()
 
 
-def test_vectors_alone_are_kept_where_nobody_reads_sequences(tmp_path, column):
+def test_only_vectors_are_cached_unless_tokens_are_read(tmp_path, column):
     encoder = Frames(torch.nn.Linear(3, 3))
-    kept = encoded(Store(tmp_path), column, encoder, CPU)
+    kept = encoded(tmp_path, encoder, column)
     assert kept.batch([0, 1]).sequence is None and kept.lengths is None
     assert feature_key(column.key, encoder) != feature_key(column.key, encoder, sequences=True)
 
 
-def test_features_do_not_depend_on_how_many_cores_there_are(tmp_path, column, monkeypatch):
+def test_features_are_independent_of_the_number_of_cores(tmp_path, column, monkeypatch):
     encoder, found = Frames(torch.nn.Linear(3, 3)), []
     for cores in (1, 3):
-        monkeypatch.setattr(features, "cores", lambda cores=cores: cores)
-        found.append(encoded(Store(tmp_path / str(cores)), column, encoder, CPU, sequences=True))
+        monkeypatch.setattr(columns, "cores", lambda cores=cores: cores)
+        found.append(encoded(tmp_path / str(cores), encoder, column, TOKENS))
     assert torch.equal(found[0].vectors, found[1].vectors)
-    assert np.array_equal(found[0].sequences.batch([7, 0])[0], found[1].sequences.batch([7, 0])[0])
+    assert np.array_equal(found[0].sequences.padded([7, 0])[0], found[1].sequences.padded([7, 0])[0])
 
 
-def test_features_of_another_arithmetic_are_another_column_and_say_so(tmp_path, column, capsys):
-    encoder, store = Frames(torch.nn.Linear(3, 3)), Store(tmp_path)
-    exact, near = (encoded(store, column, encoder, CPU, encoding=Encoding("torch", p)) for p in ("float32", "bfloat16"))
+def test_another_precision_gives_another_column(tmp_path, column, capsys):
+    encoder = Frames(torch.nn.Linear(3, 3))
+    exact, near = (encoded(tmp_path, encoder, column, backend="torch", precision=p) for p in ("float32", "bfloat16"))
     assert exact.key == feature_key(column.key, encoder)
     assert near.key == feature_key(column.key, encoder, computed_in="bfloat16") != exact.key
     assert not torch.equal(near.vectors, exact.vectors) and torch.allclose(near.vectors, exact.vectors, atol=0.05)
-    assert near.how == {"backend": "torch", "precision": "bfloat16", "from_cache": False}
+    assert near.cached == Cached(12, "torch", "bfloat16", False, near.vectors.nbytes)
     assert "video is encoded by torch" in capsys.readouterr().err
-    again = encoded(store, column, encoder, CPU, encoding=Encoding("openvino"))  # in float32 all backends' are the same
-    assert again.key == exact.key and again.how == {"backend": "torch", "precision": "float32", "from_cache": True}
+    again = encoded(tmp_path, encoder, column, backend="openvino")  # in float32 all backends share one column
+    assert again.key == exact.key and again.cached == Cached(12, "torch", "float32", True, again.vectors.nbytes)
     assert not capsys.readouterr().err
 
 
-def test_what_an_encoder_without_parameters_passes_through_is_not_kept_twice(tmp_path, column):
-    assert encoded(Store(tmp_path), column, Frames(torch.nn.Identity()), CPU, sequences=True) is column
+def test_encoder_without_parameters_is_not_cached(tmp_path, column):
+    assert encoded(tmp_path, Frames(torch.nn.Identity()), column, TOKENS) is column
 
 
-@pytest.mark.parametrize("sequences", [False, True])
-def test_half_precision_takes_half_the_room_and_comes_back_as_float32(tmp_path, column, sequences):
+def test_features_removed_during_a_read_are_recomputed(tmp_path, column, monkeypatch):
     encoder = Frames(torch.nn.Linear(3, 3))
-    full = encoded(Store(tmp_path), column, encoder, CPU, sequences)
-    half = encoded(Store(tmp_path, precision="float16"), column, encoder, CPU, sequences)
-    assert full.key != half.key
-    for name in ("vectors.npy", "tokens.bin")[: 1 + sequences]:
-        sizes = [np.fromfile(tmp_path / "features" / kept.key / name, np.uint8).nbytes for kept in (full, half)]
-        assert sizes[1] - 128 * (name == "vectors.npy") == (sizes[0] - 128 * (name == "vectors.npy")) / 2
-    assert "float16" in half.resident
-    for found, expected in zip(half.batch([7, 0, 4]), full.batch([7, 0, 4]), strict=True):
-        if expected is not None and expected.dtype != torch.bool:
-            assert found.dtype == torch.float32
-            assert not torch.equal(found, expected), "nothing was rounded"
-            assert torch.allclose(found, expected, rtol=2**-11, atol=2**-24)
-
-
-@pytest.mark.parametrize("sequences", [False, True])
-def test_what_half_precision_cannot_hold_is_refused_in_a_sentence_and_never_infinite(tmp_path, column, sequences):
-    layer = torch.nn.Linear(3, 3)
-    with torch.no_grad():
-        layer.bias.fill_(70_000)
-    store = Store(tmp_path, precision="float16")
-    with pytest.raises(UserError, match=r"store\.precision=float16 ends at 65504, and the video encoder reaches 7e\+04: give"):
-        encoded(store, column, Frames(layer), CPU, sequences)
-    assert not list(tmp_path.glob("features/*/meta.json"))
-    assert encoded(Store(tmp_path), column, Frames(layer), CPU, sequences).vectors.max() > 65504
-
-
-def test_a_precision_that_is_none_is_refused(tmp_path):
-    for refuse in (lambda: Store(tmp_path, precision="float64"), lambda: Store(tmp_path).keeping("float64")):
-        with pytest.raises(UserError, match=r"store\.precision=float64 is not known: give one of float32, float16"):
-            refuse()
-
-
-def test_features_that_another_jobs_bound_removes_as_they_are_asked_for_are_computed_again(tmp_path, column, monkeypatch):
-    encoder = Frames(torch.nn.Linear(3, 3))
-    first = encoded(Store(tmp_path), column, encoder, CPU)
-    bounded = Store(tmp_path, max_gb=1e-9)
+    first = encoded(tmp_path, encoder, column)
     use = Store.use
 
     def too_late(store, folder):
         if "features" in folder.parts:
             monkeypatch.undo()
-            bounded.folder("columns", "other", lambda _: {})
+            remove(tmp_path, older_than=0)
         use(store, folder)
 
     monkeypatch.setattr(Store, "use", too_late)
-    again = encoded(Store(tmp_path), column, encoder, CPU)
+    again = encoded(tmp_path, encoder, column)
     assert torch.equal(again.vectors, first.vectors)

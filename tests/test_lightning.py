@@ -1,4 +1,4 @@
-"""Lightning without what it could use for other people's scores; and everybody else finds that as ever."""
+"""Lightning is imported without the optional packages of torchmetrics, and later imports find them again."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 
 from gmu_lightning.lightning import EXTRAS, hidden
 
-STRANGER = "tabnanny"  # a module of the standard library that nothing imports
+UNUSED = "tabnanny"  # a module of the standard library that no package here imports
 PACKAGE = "hatchling"  # an installed distribution
 
 
-def said_by(code: str) -> list[str]:
+def output_of(code: str) -> list[str]:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.split("\n")
 
 
-def test_every_room_imports_no_extra_and_each_can_be_imported_afterwards():
+def test_extras_are_imported_only_on_demand():
     code = f"""
 import sys
 import gmu_lightning.experiment.train, gmu_lightning.experiment.evaluate, gmu_lightning.sweep.job
@@ -31,24 +31,24 @@ from lightning_utilities.core.imports import RequirementCache
 print(bool(RequirementCache("transformers>=4.4")), bool(RequirementCache("torchvision")))
 print(transformers.AutoModel.__name__, torchvision.models.resnet18.__name__)
 """
-    assert said_by(code)[:3] == ["", "True True", "AutoModel resnet18"]
+    assert output_of(code)[:3] == ["", "True True", "AutoModel resnet18"]
 
 
-def test_collections_go_on_after_the_import():
-    assert said_by("import gc, gmu_lightning.lightning; print(gc.isenabled())")[0] == "True"
+def test_garbage_collection_is_enabled_after_the_import():
+    assert output_of("import gc, gmu_lightning.lightning; print(gc.isenabled())")[0] == "True"
 
 
-def test_a_hidden_package_is_found_again_afterwards(monkeypatch):
-    monkeypatch.delitem(sys.modules, STRANGER, raising=False)
-    with hidden((STRANGER,)):
-        assert util.find_spec(STRANGER) is None
+def test_hidden_package_is_found_afterwards(monkeypatch):
+    monkeypatch.delitem(sys.modules, UNUSED, raising=False)
+    with hidden((UNUSED,)):
+        assert util.find_spec(UNUSED) is None
         with pytest.raises(ModuleNotFoundError):
-            importlib.import_module(STRANGER)
-        assert metadata.version("torch")  # what is not hidden is found
-    assert importlib.import_module(STRANGER).__name__ == STRANGER
+            importlib.import_module(UNUSED)
+        assert metadata.version("torch")  # other packages are found
+    assert importlib.import_module(UNUSED).__name__ == UNUSED
 
 
-def test_a_hidden_distribution_looks_as_if_it_were_not_installed():
+def test_hidden_distribution_looks_uninstalled():
     code = f"""
 from importlib import metadata
 from gmu_lightning.lightning import hidden
@@ -59,20 +59,20 @@ with hidden(({PACKAGE!r},)):
         print("not installed")
 print(metadata.version({PACKAGE!r}))
 """
-    assert said_by(code)[:2] == ["not installed", metadata.version(PACKAGE)]
+    assert output_of(code)[:2] == ["not installed", metadata.version(PACKAGE)]
 
 
-def test_what_is_imported_already_stays_visible():
+def test_imported_package_stays_visible():
     with hidden(("pytest",)):
         assert importlib.import_module("pytest") is pytest
         assert metadata.version("pytest")
     assert sys.modules["pytest"] is pytest
 
 
-def test_an_import_that_fails_hides_nothing_for_good(monkeypatch):
-    monkeypatch.delitem(sys.modules, STRANGER, raising=False)
+def test_failing_import_restores_hidden_packages(monkeypatch):
+    monkeypatch.delitem(sys.modules, UNUSED, raising=False)
     before = metadata.Distribution.__dict__["from_name"]
-    with pytest.raises(ImportError, match="broken"), hidden((STRANGER,)):
+    with pytest.raises(ImportError, match="broken"), hidden((UNUSED,)):
         raise ImportError("broken")
     assert metadata.Distribution.__dict__["from_name"] is before
-    assert util.find_spec(STRANGER) is not None
+    assert util.find_spec(UNUSED) is not None

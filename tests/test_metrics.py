@@ -1,4 +1,4 @@
-"""Every score is scikit-learn's, and a tuned threshold is the best there is."""
+"""Scores equal those of scikit-learn, and tuned thresholds have the highest F1."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FREE = st.floats(0, 1, width=32)
 
 @st.composite
 def splits(draw) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and probabilities: few movies and genres, so that empty ones, full ones and ties are common."""
+    """Draw labels and probabilities of few movies and genres, so that empty rows, full rows and ties are common."""
     shape = draw(st.tuples(st.integers(1, 9), st.integers(1, 5)))
     probabilities = draw(arrays(np.float32, shape, elements=draw(st.sampled_from([TIED, FREE, st.just(0.5)]))))
     return draw(arrays(np.bool_, shape)), probabilities
@@ -32,12 +32,12 @@ def names(targets: np.ndarray) -> list[str]:
 
 def reference(targets: np.ndarray, probabilities: np.ndarray, threshold: float | np.ndarray = 0.5) -> dict[str, float]:
     predicted, found = probabilities >= threshold, {}
-    truth, said = targets.astype(int), predicted.astype(int)
-    if targets.shape[1] == 1:  # scikit-learn would take one genre for a binary problem: a second, empty one in both
-        truth, said = (np.hstack([a, np.zeros_like(a)]) for a in (truth, said))
-    per_genre = f1_score(truth, said, average=None, zero_division=0)[: targets.shape[1]]
+    truth, positive = targets.astype(int), predicted.astype(int)
+    if targets.shape[1] == 1:  # scikit-learn treats one column as a binary problem, so a second, empty column is added
+        truth, positive = (np.hstack([a, np.zeros_like(a)]) for a in (truth, positive))
+    per_genre = f1_score(truth, positive, average=None, zero_division=0)[: targets.shape[1]]
     for average in ("micro", "weighted", "samples"):
-        found[f"f1_{average}"] = f1_score(truth, said, average=average, zero_division=0)
+        found[f"f1_{average}"] = f1_score(truth, positive, average=average, zero_division=0)
     found["f1_macro"] = per_genre.mean()
     found |= {f"f1/G{c}": value for c, value in enumerate(per_genre)}
     some = np.flatnonzero(targets.any(axis=0))
@@ -52,7 +52,7 @@ def reference(targets: np.ndarray, probabilities: np.ndarray, threshold: float |
 
 @settings(max_examples=300, deadline=None)
 @given(splits())
-def test_scores_are_those_of_scikit_learn(split):
+def test_scores_equal_scikit_learn(split):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert scores(*split, names(split[0])) == pytest.approx(reference(*split), abs=1e-6)
@@ -60,20 +60,20 @@ def test_scores_are_those_of_scikit_learn(split):
 
 @settings(max_examples=50, deadline=None)
 @given(splits(), st.integers(0, 10))
-def test_scores_are_those_of_scikit_learn_with_a_threshold_per_genre(split, seed):
+def test_scores_equal_scikit_learn_with_a_threshold_per_genre(split, seed):
     thresholds = np.random.default_rng(seed).choice([0.1, 0.25, 0.6], split[0].shape[1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert scores(*split, names(split[0]), thresholds) == pytest.approx(reference(*split, thresholds), abs=1e-6)
 
 
-def test_a_genre_is_predicted_where_its_probability_reaches_the_threshold():
+def test_probability_at_the_threshold_predicts_the_genre():
     targets, probabilities = np.array([[True], [False]]), np.array([[0.5], [0.4999]])
     assert scores(targets, probabilities, ["G"])["f1_micro"] == 1
     assert scores(targets, probabilities, ["G"], 0.51)["f1_micro"] == 0
 
 
-def test_a_genre_without_a_positive_has_f1_zero_and_no_average_precision():
+def test_genre_without_a_positive_has_f1_zero_and_no_ap():
     found = scores(np.array([[True, False]]), np.array([[0.9, 0.1]]), ["Drama", "War"])
     assert found["f1/War"] == 0
     assert found["f1_macro"] == 0.5
@@ -81,13 +81,13 @@ def test_a_genre_without_a_positive_has_f1_zero_and_no_average_precision():
     assert found["ap_macro"] == found["ap_macro_genres"] == 1
 
 
-def test_a_movie_without_a_genre_counts_for_f1_and_not_for_ap_of_samples():
+def test_movie_without_a_genre_counts_for_f1_samples_only():
     found = scores(np.array([[True, False], [False, False]]), np.array([[0.9, 0.1], [0.1, 0.1]]), ["Drama", "War"])
     assert found["f1_samples"] == 0.5
     assert found["ap_samples"] == 1
 
 
-def test_scores_are_plain_numbers_that_json_can_hold():
+def test_scores_are_python_numbers():
     found = scores(np.array([[True]]), np.array([[0.9]], dtype=np.float32), ["Drama"])
     assert {type(value) for value in found.values()} == {float, int}
 
@@ -98,14 +98,14 @@ def micro_f1(targets: np.ndarray, probabilities: np.ndarray, threshold: float) -
 
 
 def every_threshold(probabilities: np.ndarray) -> list[float]:
-    """One at every value, one between any two, one above all."""
+    """Return candidate thresholds: every value, the means of neighbours, and one above all values."""
     values = np.unique(probabilities).astype(float)
     return [*values, *(float(np.mean(pair)) for pair in pairwise(values)), 2.0]
 
 
 @settings(max_examples=200, deadline=None)
 @given(splits())
-def test_no_threshold_has_a_higher_micro_f1_than_the_tuned_one(split):
+def test_tuned_threshold_has_the_highest_micro_f1(split):
     targets, probabilities = split
     best = max(micro_f1(targets, probabilities, threshold) for threshold in every_threshold(probabilities))
     assert micro_f1(targets, probabilities, tune_threshold(targets, probabilities)) == pytest.approx(best)
@@ -113,7 +113,7 @@ def test_no_threshold_has_a_higher_micro_f1_than_the_tuned_one(split):
 
 @settings(max_examples=200, deadline=None)
 @given(splits())
-def test_no_threshold_of_a_genre_has_a_higher_f1_than_its_tuned_one(split):
+def test_tuned_genre_thresholds_have_the_highest_f1(split):
     targets, probabilities = split
     tuned = tune_per_genre(targets, probabilities)
     assert tuned.shape == (targets.shape[1],)
@@ -123,12 +123,12 @@ def test_no_threshold_of_a_genre_has_a_higher_f1_than_its_tuned_one(split):
         assert micro_f1(*column, threshold) == pytest.approx(best)
 
 
-def test_a_genre_without_a_positive_keeps_a_half():
+def test_genre_without_a_positive_keeps_threshold_half():
     targets = np.array([[True, False], [False, False]])
     assert tune_per_genre(targets, np.array([[0.2, 0.9], [0.1, 0.8]])).tolist() == [0.2, 0.5]
 
 
-def test_of_thresholds_that_are_equally_good_the_one_nearest_to_a_half_is_taken():
+def test_tie_takes_the_threshold_nearest_to_half():
     targets = np.array([[True], [False], [True]])
     assert (
         tune_threshold(np.array([[True], [False], [False], [True], [True]]), np.array([[0.9], [0.8], [0.7], [0.6], [0.1]])) == 0.1

@@ -1,4 +1,4 @@
-"""The one model: what it lets through to encoders and head, what it trains, and what its checkpoints hold."""
+"""The model: inputs of its encoders and head, trained parameters, and contents of its checkpoints."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from gmu_lightning.encoders.base import Encoder
-from gmu_lightning.encoders.normalise import Standardise
 from gmu_lightning.fusion import GMU, Concat, Fusion, Late, Max, Mean
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import Features, Fused, MovieBatch
+from gmu_lightning.nn.normalise import Standardise
 from gmu_lightning.optimisation import plateau, warmup
 
 SIZES = {"text": 3, "image": 4}
@@ -23,7 +23,7 @@ B = 6
 
 
 class Toy(Encoder):
-    """tanh(W x + b) of rows that have to be finite; counts the rows it was shown."""
+    """Return tanh(W x + b) of finite rows, and count the rows."""
 
     def __init__(self, modality: str, **common):
         super().__init__(modality, **{"pretrained": False, "normalise": "none"} | common)
@@ -63,7 +63,7 @@ def made(encoders: dict[str, Toy] | None = None, fusion: Fusion | None = None, *
 
 
 def batch(present: Tensor | None = None, absent: float = float("nan")) -> MovieBatch:
-    """Six movies; by default one without text, one without a poster, one without either."""
+    """Return six movies; by default one lacks text, one lacks a poster, one lacks both."""
     torch.manual_seed(1)
     if present is None:
         present = torch.ones(B, 2, dtype=torch.bool)
@@ -76,7 +76,7 @@ def rows(whole: MovieBatch, n: slice) -> MovieBatch:
     return MovieBatch(whole.ids[n], {m: x[n] for m, x in whole.inputs.items()}, whole.present[n], whole.labels[n])
 
 
-def test_rows_that_are_absent_reach_no_encoder_and_leave_no_trace():
+def test_absent_rows_skip_encoders_and_have_no_effect():
     encoders = toys()
     model = made(encoders).eval()
     logits = model(batch()).logits
@@ -85,7 +85,7 @@ def test_rows_that_are_absent_reach_no_encoder_and_leave_no_trace():
 
 
 @pytest.mark.parametrize("normalise", ["none", "layer", "batch"])
-def test_absent_features_that_are_nan_change_neither_loss_nor_gradient(normalise):
+def test_absent_nan_features_change_no_loss_or_gradient(normalise):
     def gradients(absent: float) -> list[Tensor]:
         model = made(toys({"normalise": normalise}, {"normalise": normalise}))
         seen = batch(absent=absent)
@@ -98,9 +98,9 @@ def test_absent_features_that_are_nan_change_neither_loss_nor_gradient(normalise
 
 
 @pytest.mark.parametrize("normalise", ["none", "layer", "batch"])
-def test_in_evaluation_a_movies_prediction_does_not_depend_on_its_batch(normalise):
+def test_evaluation_is_independent_of_the_batch(normalise):
     model = made(toys({"normalise": normalise, "dropout": 0.5, "modality_dropout": 0.5}))
-    model(batch())  # so that batch statistics are not those of a new model
+    model(batch())  # moves the running statistics from their initial values
     model.eval()
     whole = model(batch())
     for n in range(B):
@@ -108,13 +108,13 @@ def test_in_evaluation_a_movies_prediction_does_not_depend_on_its_batch(normalis
         assert torch.allclose(alone.logits[0], whole.logits[n], atol=1e-6)
 
 
-def test_a_movie_without_any_modality_has_the_bias_as_its_logits():
+def test_movie_without_any_modality_gets_the_bias():
     model = made().eval()
     assert torch.allclose(model(batch()).logits[3].float(), model.head.bias)
 
 
 @pytest.mark.parametrize("fusion", [GMU("original", SIZES), GMU("softmax", SIZES), Mean(SIZES), Concat(SIZES)])
-def test_bias_and_contributions_are_the_logit(fusion):
+def test_bias_and_contributions_sum_to_the_logit(fusion):
     model = made(fusion=fusion).eval()
     prediction = model(batch())
     assert prediction.contributions.shape == (B, 2, GENRES)
@@ -124,17 +124,17 @@ def test_bias_and_contributions_are_the_logit(fusion):
 
 
 @pytest.mark.parametrize("fusion", [Late(SIZES), Max(SIZES)])
-def test_what_is_not_additive_has_no_contributions(fusion):
+def test_non_additive_fusions_have_no_contributions(fusion):
     assert made(fusion=fusion).eval()(batch()).contributions is None
 
 
-def test_training_computes_logits_alone():
+def test_training_computes_only_logits():
     prediction = made().train()(batch())
     assert prediction.contributions is None
     assert prediction.gates is None
 
 
-def test_the_training_loss_is_of_logits_and_labels():
+def test_training_loss_compares_logits_and_labels():
     model = made()
     loss = model.training_step(batch(), 0)
     assert loss.item() == pytest.approx(
@@ -144,15 +144,15 @@ def test_the_training_loss_is_of_logits_and_labels():
 
 
 class Seen(Mean):
-    """Mean, that keeps what it was told is present."""
+    """Mean that records `present`."""
 
     def forward(self, inputs, present=None):
         self.present = present
         return super().forward(inputs, present)
 
 
-def taken_away(rates: tuple[float, float], present: Tensor, training: bool, tries: int = 200) -> Tensor:
-    """How often each modality of each movie was taken away, (B, M)."""
+def dropped_share(rates: tuple[float, float], present: Tensor, training: bool, tries: int = 200) -> Tensor:
+    """Return the share of tries in which each modality of each movie was dropped, (B, M)."""
     encoders = toys({"modality_dropout": rates[0]}, {"modality_dropout": rates[1]})
     model = made(encoders, Seen(SIZES)).train(training)
     movies, count = batch(present), torch.zeros(present.shape)
@@ -165,30 +165,30 @@ def taken_away(rates: tuple[float, float], present: Tensor, training: bool, trie
     return count / tries
 
 
-def test_modality_dropout_never_takes_a_movies_last_modality():
-    frequency = taken_away((0.9, 0.9), batch().present, training=True)
+def test_modality_dropout_keeps_a_movie_s_last_modality():
+    frequency = dropped_share((0.9, 0.9), batch().present, training=True)
     assert (frequency[1] == 0).all()  # a poster alone
     assert (frequency[2] == 0).all()  # a plot alone
     assert (frequency[[0, 4, 5]] > 0).all()
 
 
-def test_modality_dropout_takes_each_modality_with_its_own_probability():
+def test_modality_dropout_has_a_probability_per_modality():
     present = torch.ones(B, 2, dtype=torch.bool)
-    frequency = taken_away((0.3, 0.0), present, training=True).mean(dim=0)
+    frequency = dropped_share((0.3, 0.0), present, training=True).mean(dim=0)
     assert frequency[0].item() == pytest.approx(0.3, abs=0.06)
     assert frequency[1] == 0
 
 
 def test_modality_dropout_is_off_in_evaluation():
-    assert not taken_away((0.9, 0.9), torch.ones(B, 2, dtype=torch.bool), training=False, tries=5).any()
+    assert not dropped_share((0.9, 0.9), torch.ones(B, 2, dtype=torch.bool), training=False, tries=5).any()
 
 
-def test_dropout_is_of_the_modality_that_asks_for_it():
+def test_each_modality_has_its_own_dropout():
     model = made(toys({"dropout": 0.5}))
     assert [layer.p for layer in model.dropouts.values()] == [0.5, 0.0]
 
 
-def test_a_checkpoint_leaves_out_what_is_constant_and_loads_back():
+def test_checkpoint_omits_constant_encoders_and_loads():
     model = made(toys(FROZEN, {"normalise": "batch"}))
     model(batch())
     state = model.state_dict()
@@ -202,12 +202,12 @@ def test_a_checkpoint_leaves_out_what_is_constant_and_loads_back():
     assert torch.equal(other.eval()(batch()).logits, model.eval()(batch()).logits)
 
 
-def test_an_encoder_that_is_unfrozen_later_is_in_the_checkpoint():
+def test_checkpoint_holds_an_encoder_that_unfreezes_later():
     state = made(toys(FROZEN | {"unfreeze_at_epoch": 1})).state_dict()
     assert "encoders.text.network.weight" in state
 
 
-def test_a_checkpoint_of_another_model_is_refused():
+def test_checkpoint_of_another_model_is_refused():
     model = made(toys(FROZEN))
     state = model.state_dict()
     del state["head.bias"]
@@ -217,11 +217,11 @@ def test_a_checkpoint_of_another_model_is_refused():
         model.load_state_dict(model.state_dict() | {"extra": torch.zeros(1)})
 
 
-def adamw(groups: list[dict], lr: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=lr)
+def adamw(params: list[dict], lr: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(params, lr=lr)
 
 
-def test_each_parameter_is_trained_at_the_rate_of_its_encoder_or_of_the_rest():
+def test_encoders_may_have_their_own_learning_rate():
     model = made(toys(FROZEN, {"lr": 0.5, "normalise": "layer"}), optimizer=adamw, lr=0.1, weight_decay=0.2)
     groups = model.configure_optimizers().param_groups
     found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
@@ -237,7 +237,16 @@ def test_each_parameter_is_trained_at_the_rate_of_its_encoder_or_of_the_rest():
     }
 
 
-def test_a_schedule_is_stepped_per_update_over_the_whole_run():
+def test_lr_scale_affects_only_the_fusion():
+    fusion = GMU("original", SIZES, dim=8)
+    fusion.lr_scale = 0.3
+    model = made(toys(FROZEN), fusion, optimizer=adamw, lr=0.1)
+    rates = {id(p): group["lr"] for group in model.configure_optimizers().param_groups for p in group["params"]}
+    assert rates[id(model.head.weight)] == 0.1
+    assert [rates[id(p)] for p in fusion.parameters()] == pytest.approx([0.03] * len(list(fusion.parameters())))
+
+
+def test_warmup_steps_per_update():
     model = made(optimizer=adamw, scheduler=partial(warmup, share=0.5, decay="linear"), total_steps=lambda: 8)
     (optimizer,), (configured,) = model.configure_optimizers()
     assert configured["interval"] == "step"
@@ -248,13 +257,13 @@ def test_a_schedule_is_stepped_per_update_over_the_whole_run():
     assert schedule.get_last_lr()[0] == 0
 
 
-def test_a_plateau_is_stepped_per_epoch_on_the_monitored_score():
+def test_plateau_steps_per_epoch_on_the_monitored_score():
     model = made(optimizer=adamw, scheduler=plateau, monitor="val/f1_micro")
     _, (configured,) = model.configure_optimizers()
     assert (configured["interval"], configured["monitor"]) == ("epoch", "val/f1_micro")
 
 
-def test_a_modality_that_is_standardised_is_refused_until_it_was_fitted():
+def test_standardise_must_be_fitted_first():
     model = made(toys({"normalise": "standardise"})).eval()
     with pytest.raises(RuntimeError, match="not fitted on train"):
         model(batch())
@@ -264,7 +273,7 @@ def test_a_modality_that_is_standardised_is_refused_until_it_was_fitted():
     assert torch.isfinite(model(batch()).logits).all()
 
 
-def test_training_brings_the_loss_down():
+def test_training_lowers_the_loss():
     model = made(optimizer=adamw, lr=0.05)
     optimizer = model.configure_optimizers()
     losses = []
@@ -278,7 +287,7 @@ def test_training_brings_the_loss_down():
 
 
 class Together(Fusion):
-    """Reads all modalities at once in `encode`, as a transformer over the tokens of all of them would."""
+    """Read all modalities together in `encode`, like a transformer over all tokens."""
 
     needs, requires = "tokens", ("text",)
 
@@ -292,24 +301,24 @@ class Together(Fusion):
         return Fused(inputs["text"])
 
 
-def test_a_movie_without_a_plot_is_told_by_what_was_read_in_its_place():
+def test_token_fusion_predicts_movies_without_a_plot():
     model = made(fusion=Together(SIZES, dim=3)).eval()
     seen = batch()
     logits, bias = model(seen).logits, model.head.bias
-    only_a_poster, nothing = 1, 3
-    expected = model.head(Fused(seen.inputs["image"][[only_a_poster], :3]))
-    assert torch.allclose(logits[[only_a_poster]], expected)
-    assert torch.allclose(logits[nothing], bias)
+    poster_only, empty = 1, 3
+    expected = model.head(Fused(seen.inputs["image"][[poster_only], :3]))
+    assert torch.allclose(logits[[poster_only]], expected)
+    assert torch.allclose(logits[empty], bias)
 
 
-def test_a_modality_that_is_dropped_in_training_is_not_read_with_the_others():
+def test_token_fusion_does_not_read_dropped_modalities():
     model = made(toys({"modality_dropout": 0.0}, {"modality_dropout": 1 - 1e-9}), fusion=Together(SIZES, dim=3)).train()
     whole = batch(torch.ones(B, 2, dtype=torch.bool))
     without = whole._replace(present=torch.tensor([[True, False]] * B))
     assert torch.equal(model(whole).logits, model(without).logits)
 
 
-def test_what_is_read_with_the_text_is_scaled_by_the_movies_that_have_it_and_dropped_out():
+def test_token_fusion_normalises_and_drops_other_modalities():
     model = made(toys(image={"normalise": "batch", "dropout": 1 - 1e-9}), fusion=Together(SIZES, dim=3)).train()
     seen = batch()
     there = seen.inputs["image"][seen.present[:, 1]]
@@ -319,7 +328,7 @@ def test_what_is_read_with_the_text_is_scaled_by_the_movies_that_have_it_and_dro
 
 
 class Steps(Fusion):
-    """The mean of what is real."""
+    """Return the mean of the real tokens."""
 
     needs = "sequence"
 
@@ -330,7 +339,7 @@ class Steps(Fusion):
 
 
 @pytest.mark.parametrize("normalise", ["none", "layer", "batch", "standardise"])
-def test_padding_changes_no_prediction_however_tokens_are_normalised(normalise):
+def test_padding_has_no_effect_with_any_normaliser(normalise):
     model = made(toys(image={"normalise": normalise}), fusion=Steps(SIZES, dim=4)).eval()
     tokens = torch.randn(B, 3, 4)
     if normalise == "standardise":
@@ -346,17 +355,17 @@ def test_padding_changes_no_prediction_however_tokens_are_normalised(normalise):
     assert torch.allclose(logits(more, nn.functional.pad(mask, (0, 2))), logits(tokens, mask), atol=1e-6)
 
 
-def test_batch_statistics_of_tokens_are_those_of_real_ones():
+def test_batch_statistics_use_real_tokens_only():
     model = made(toys(image={"normalise": "batch"}), fusion=Steps(SIZES, dim=4)).train()
     tokens, mask = torch.randn(B, 3, 4), torch.tensor([[True, True, False]] * B)
     seen = batch(torch.ones(B, 2, dtype=torch.bool))
-    vector = torch.full((B, 4), 100.0)  # whose statistics would show
+    vector = torch.full((B, 4), 100.0)  # must not enter the statistics
     model(seen._replace(inputs={"text": Features(seen.inputs["text"]), "image": Features(vector, tokens, mask)}))
     assert torch.allclose(model.normalisers["image"].running_mean, 0.1 * tokens[:, :2].mean((0, 1)), atol=1e-6)
 
 
 class Read(NamedTuple):
-    """As an encoder's inputs may be: tensors, and a number per row."""
+    """An encoder's inputs with tensors and a number per row."""
 
     values: Tensor
     lengths: tuple[int, ...]
@@ -364,7 +373,7 @@ class Read(NamedTuple):
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_a_batch_moves_whole_to_another_device_and_is_itself_where_it_stays(labelled):
+def test_batch_moves_completely_or_is_returned_unchanged(labelled):
     whole = batch()
     whole = whole._replace(inputs={**whole.inputs, "text": Read(whole.inputs["text"], (3, 1, 2, 1, 1, 1))})
     if not labelled:
@@ -379,7 +388,7 @@ def test_a_batch_moves_whole_to_another_device_and_is_itself_where_it_stays(labe
     assert [t.shape for t in tensors] == [whole.present.shape, whole.inputs["image"].shape, whole.inputs["text"].values.shape]
 
 
-def test_gradients_are_clipped_to_their_norm_over_all_parameters():
+def test_gradients_are_clipped_by_their_total_norm():
     model = made(optimizer=adamw)
     optimizer = model.configure_optimizers()
     model.trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=None))

@@ -1,4 +1,4 @@
-"""A run's folder: what is written is whole or not there, and what makes two runs the same."""
+"""A run's folder has complete files, and identity and setting tell equal runs from different ones."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
+from gmu_lightning.config.identity import identity, setting
 from gmu_lightning.files import digest, write_atomically, write_json, write_rows, write_text
 from gmu_lightning.movie import UserError
-from gmu_lightning.run import Predictions, Run, identity, runs_under, setting
+from gmu_lightning.run import Predictions, Run, runs_under
 
 CONFIG: dict[str, Any] = {
     "modalities": "text+image",
@@ -49,7 +50,7 @@ def files_of(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("before", ["old", None])
-def test_a_writer_that_fails_leaves_what_was_there_and_no_temporary(tmp_path, before):
+def test_failing_writer_leaves_the_old_file_and_no_temporary(tmp_path, before):
     path = tmp_path / "file.txt"
     if before:
         path.write_text(before)
@@ -64,7 +65,7 @@ def test_a_writer_that_fails_leaves_what_was_there_and_no_temporary(tmp_path, be
     assert files_of(tmp_path) == ({"file.txt"} if before else set())
 
 
-def test_the_old_file_is_whole_until_the_new_one_is(tmp_path):
+def test_old_file_stays_until_the_new_one_is_complete(tmp_path):
     path = tmp_path / "below" / "file.txt"
     write_text(path, "old")
     seen = []
@@ -74,12 +75,12 @@ def test_the_old_file_is_whole_until_the_new_one_is(tmp_path):
         seen.append((temporary.parent, path.read_text()))
 
     write_atomically(path, write)
-    assert seen == [(path.parent, "old")]  # beside the target: a rename there never crosses file systems
+    assert seen == [(path.parent, "old")]  # in the target's folder, so the rename stays on one file system
     assert path.read_text() == "new"
 
 
 @pytest.mark.parametrize("lasting", [True, False])
-def test_only_what_has_to_last_waits_for_the_disk(tmp_path, lasting, monkeypatch):
+def test_only_lasting_files_wait_for_the_disk(tmp_path, lasting, monkeypatch):
     waited = []
     monkeypatch.setattr("gmu_lightning.files.os.fsync", waited.append)
     write_rows(tmp_path / "a.csv", [{"epoch": 0}], lasting)
@@ -88,7 +89,7 @@ def test_only_what_has_to_last_waits_for_the_disk(tmp_path, lasting, monkeypatch
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_json_that_only_python_reads_is_refused(tmp_path, number):
+def test_json_refuses_nan_and_infinity(tmp_path, number):
     path = tmp_path / "metrics.json"
     write_json(path, {"val/loss": 1.0})
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -101,12 +102,12 @@ def test_text_is_utf_8(tmp_path):
     assert "Épouvante".encode() in (tmp_path / "a.json").read_bytes()
 
 
-def test_rows_with_different_keys_share_one_header(tmp_path):
+def test_csv_rows_with_different_keys_share_one_header(tmp_path):
     write_rows(tmp_path / "a.csv", [{"epoch": 0, "loss": None}, {"epoch": 1, "lr": 0.1}])
     assert (tmp_path / "a.csv").read_text().split() == ["epoch,loss,lr", "0,,", "1,,0.1"]
 
 
-def test_a_digest_does_not_depend_on_the_order_of_keys():
+def test_digest_ignores_the_order_of_keys():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     assert digest([1, 2]) != digest([2, 1])
 
@@ -118,18 +119,18 @@ def test_a_digest_does_not_depend_on_the_order_of_keys():
         ("data.workers", 4),
         ("store.dir", "/elsewhere"),
         ("store.workers", 3),
-        ("store.max_gb", 2.5),
         ("store.precision", "float32"),  # as it was before one could choose
         ("encode.backend", "openvino"),
         ("encode.precision", "float32"),
         ("logger", {"wandb": {"mode": "online"}}),
         ("trainer.threads", 2),
+        ("trainer.profiler", "simple"),
         ("trainer.progress", "none"),
         ("check", True),
         ("hydra", {"job": 3}),
     ],
 )
-def test_where_things_lie_and_how_a_job_is_started_are_no_part_of_a_runs_identity(key, value):
+def test_paths_and_display_do_not_change_identity(key, value):
     assert identity(changed(key, value)) == identity(CONFIG)
     assert setting(changed(key, value)) == setting(CONFIG)
 
@@ -149,17 +150,24 @@ def test_where_things_lie_and_how_a_job_is_started_are_no_part_of_a_runs_identit
         ("encode.precision", "bfloat16"),
     ],
 )
-def test_whatever_a_result_depends_on_makes_another_run_of_another_setting(key, value):
+def test_result_affecting_values_change_identity_and_setting(key, value):
     assert identity(changed(key, value)) != identity(CONFIG)
     assert setting(changed(key, value)) != setting(CONFIG)
 
 
-def test_runs_of_one_setting_differ_by_their_seed_alone():
+def test_moved_class_keeps_the_identity():
+    moved = {**CONFIG, "fusion": {**CONFIG["fusion"], "_target_": "gmu_lightning.elsewhere.GMU"}}
+    here = {**CONFIG, "fusion": {**CONFIG["fusion"], "_target_": "gmu_lightning.fusion.GMU"}}
+    renamed = {**CONFIG, "fusion": {**CONFIG["fusion"], "_target_": "gmu_lightning.fusion.GatedUnit"}}
+    assert identity(moved) == identity(here) != identity(renamed)
+
+
+def test_seed_changes_identity_but_not_setting():
     assert identity(changed("seed", 2)) != identity(CONFIG)
     assert setting(changed("seed", 2)) == setting(CONFIG)
 
 
-def test_identity_does_not_depend_on_the_order_of_keys():
+def test_identity_ignores_the_order_of_keys():
     assert identity(dict(reversed(CONFIG.items()))) == identity(CONFIG)
 
 
@@ -192,7 +200,7 @@ def gated() -> Predictions:
 
 
 @pytest.mark.parametrize("written", [predictions(), gated()], ids=["plain", "gated"])
-def test_predictions_come_back_as_they_were_written(tmp_path, written):
+def test_predictions_survive_writing_and_reading(tmp_path, written):
     written.write(tmp_path / "predictions" / "val.parquet")
     read = Predictions.read(tmp_path / "predictions" / "val.parquet")
     assert vars(read).keys() == vars(written).keys()
@@ -204,7 +212,7 @@ def test_predictions_come_back_as_they_were_written(tmp_path, written):
             assert getattr(read, name) == value, name
 
 
-def test_a_file_of_predictions_says_by_name_what_each_number_is(tmp_path):
+def test_prediction_columns_are_named(tmp_path):
     written = gated()
     written.write(tmp_path / "val.parquet")
     table = pq.read_table(tmp_path / "val.parquet")
@@ -229,7 +237,7 @@ def test_a_file_of_predictions_says_by_name_what_each_number_is(tmp_path):
     }
 
 
-def test_a_model_without_gates_writes_no_gates(tmp_path):
+def test_predictions_without_gates_have_no_gate_columns(tmp_path):
     assert not [name for name in predictions().columns() if name.startswith(("gate", "contribution"))]
 
 
@@ -243,7 +251,13 @@ def _arguments(written: Predictions) -> dict[str, Any]:
     return {name: value for name, value in vars(written).items() if name != "probabilities"}
 
 
-def test_a_run_begins_with_its_configuration_its_overrides_and_its_identity(tmp_path):
+def test_a_run_without_overrides_has_none(tmp_path):
+    run = Run(tmp_path)
+    run.begin(CONFIG, [])
+    assert run.overrides == []
+
+
+def test_begin_writes_configuration_overrides_and_identity(tmp_path):
     run = Run(tmp_path / "run")
     run.begin(CONFIG, ["fusion.dim=256", "data.root=a (b), c"])
     assert run.config == CONFIG
@@ -253,7 +267,7 @@ def test_a_run_begins_with_its_configuration_its_overrides_and_its_identity(tmp_
     assert (status["identity"], status["setting"]) == (identity(CONFIG), setting(CONFIG))
 
 
-def test_a_finished_run_is_never_overwritten(tmp_path):
+def test_finished_run_is_never_overwritten(tmp_path):
     run = Run(tmp_path)
     run.begin(CONFIG, [])
     run.end("finished")
@@ -264,7 +278,7 @@ def test_a_finished_run_is_never_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize("state", ["failed", "skipped"])
-def test_a_run_that_did_not_finish_may_begin_again(tmp_path, state):
+def test_unfinished_run_may_begin_again(tmp_path, state):
     run = Run(tmp_path)
     run.begin(CONFIG, [])
     run.end(state, "for a reason")
@@ -274,7 +288,7 @@ def test_a_run_that_did_not_finish_may_begin_again(tmp_path, state):
     assert (run.status["state"], run.status["why"]) == ("running", None)
 
 
-def test_a_warning_is_kept_once_and_outlives_the_end(tmp_path):
+def test_warnings_are_kept_once_and_after_the_end(tmp_path):
     run = Run(tmp_path)
     run.begin(CONFIG, [])
     for sentence in ("flat_loss: it did not learn", "dropped_genre: News", "flat_loss: it did not learn"):
@@ -283,28 +297,35 @@ def test_a_warning_is_kept_once_and_outlives_the_end(tmp_path):
     assert run.status["warnings"] == ["flat_loss: it did not learn", "dropped_genre: News"]
 
 
-def test_a_folder_is_held_by_one_at_a_time(tmp_path):
+@pytest.mark.parametrize("record", [lambda run: run.end("failed", "why"), lambda run: run.warn("flat_loss: it did not learn")])
+def test_run_that_has_not_begun_takes_no_record(tmp_path, record):
+    with pytest.raises(UserError, match=r"holds no status\.json, so no run has begun in it"):
+        record(Run(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_is_locked_by_one_holder(tmp_path):
     with Run(tmp_path).held() as mine, Run(tmp_path).held() as theirs:
         assert (mine, theirs) == (True, False)
     with Run(tmp_path).held() as later:
         assert later
 
 
-def test_a_folder_is_held_against_another_process(tmp_path):
+def test_folder_is_locked_against_another_process(tmp_path):
     ask = f"from gmu_lightning.run import Run\nwith Run({str(tmp_path)!r}).held() as mine: print(mine)"
     with Run(tmp_path).held():
         found = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False"]
 
 
-def test_holding_a_folder_leaves_no_file_in_it_even_after_an_error(tmp_path):
+def test_lock_file_is_removed_after_an_error(tmp_path):
     with pytest.raises(KeyboardInterrupt), Run(tmp_path / "run").held():
         assert files_of(tmp_path / "run") == {".running"}
         raise KeyboardInterrupt
     assert files_of(tmp_path / "run") == set()
 
 
-def test_who_is_refused_does_not_take_the_holders_lock_away(tmp_path):
+def test_refused_holder_keeps_the_lock_in_place(tmp_path):
     with Run(tmp_path).held():
         with Run(tmp_path).held():
             pass
@@ -313,27 +334,27 @@ def test_who_is_refused_does_not_take_the_holders_lock_away(tmp_path):
             FileLock(tmp_path / ".running").acquire(timeout=0)
 
 
-def test_another_folder_is_no_run(tmp_path):
+def test_folder_without_a_configuration_is_no_run(tmp_path):
     with pytest.raises(UserError, match=r"is no run's folder: it holds no config\.yaml"):
         Run(tmp_path).config
     assert (Run(tmp_path).status, Run(tmp_path).metrics, Run(tmp_path).overrides) == ({}, {}, [])
 
 
 @pytest.mark.parametrize("text", ["- a list", "{half", "seed: !!python/object/apply:os.getcwd []"])
-def test_a_configuration_that_is_no_plain_mapping_is_refused_in_a_sentence(tmp_path, text):
+def test_configuration_must_be_a_plain_mapping(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(UserError, match=r"config\.yaml is damaged, for it is no (mapping|YAML) of plain data"):
         Run(tmp_path).config
 
 
-def test_the_runs_of_a_folder_are_listed_by_name(tmp_path):
+def test_runs_under_are_listed_by_name(tmp_path):
     for name in ("b", "a"):
         Run(tmp_path / name).begin(CONFIG, [])
     (tmp_path / "c").mkdir()
     assert [run.folder.name for run in runs_under(tmp_path)] == ["a", "b"]
 
 
-def test_a_run_that_begins_again_has_no_error_of_its_last_attempt(tmp_path):
+def test_begin_removes_the_error_of_the_last_attempt(tmp_path):
     run = Run(tmp_path / "run")
     run.begin(CONFIG, [])
     (run / "error.txt").write_text("Traceback")
@@ -343,16 +364,7 @@ def test_a_run_that_begins_again_has_no_error_of_its_last_attempt(tmp_path):
     assert run.status["state"] == "running"
 
 
-def test_a_run_that_is_profiled_is_the_same_run():
-    profiler = {"_target_": "gmu_lightning.callbacks.profiler.StepProfiler", "skip_steps": 3}
-    watched = {**CONFIG, "callbacks": {"profiler": profiler}}
-    assert identity(watched) == identity({**CONFIG, "callbacks": {}})
-    stopped = {"early_stopping": {"_target_": "pytorch_lightning.callbacks.EarlyStopping", "patience": 5}}
-    assert identity({**CONFIG, "callbacks": {**watched["callbacks"], **stopped}}) == identity({**CONFIG, "callbacks": stopped})
-    assert identity({**CONFIG, "callbacks": stopped}) != identity({**CONFIG, "callbacks": {}})
-
-
-def test_a_file_that_may_not_be_read_is_named_in_a_sentence(tmp_path, monkeypatch):
+def test_unreadable_file_is_named(tmp_path, monkeypatch):
     run = Run(tmp_path)
     write_json(run / "metrics.json", {"test/f1_micro": 0.5})
 

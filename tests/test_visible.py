@@ -1,4 +1,4 @@
-"""What strangers wrote is shown, and never acts on a terminal."""
+"""Control characters in foreign text are shown as escapes, so that they cannot act on a terminal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from gmu_lightning.movie import Senseless, UserError
-from gmu_lightning.visible import VisibleStream, drawable, guarded_streams, plain_streams, visible
+from gmu_lightning.movie import IncompatibleChoices, UserError
+from gmu_lightning.visible import VisibleStream, drawable, first_line, guarded_streams, plain_streams, visible
 
 
 @pytest.mark.parametrize(
@@ -22,20 +22,27 @@ from gmu_lightning.visible import VisibleStream, drawable, guarded_streams, plai
         ("two\nlines\tof Ärger, हिन्दी, 日本", "two\nlines\tof Ärger, हिन्दी, 日本"),
     ],
 )
-def test_control_characters_are_shown(text, shown):
+def test_control_characters_become_escapes(text, shown):
     assert visible(text) == shown
 
 
-@pytest.mark.parametrize("kind", [UserError, Senseless])
-def test_an_error_s_sentence_is_visible(kind):
+@pytest.mark.parametrize(
+    ("error", "line"), [(ValueError("bad\nmore"), "bad"), (ValueError("\n bad"), "bad"), (KeyError(), "KeyError")]
+)
+def test_an_error_is_quoted_by_its_first_line_or_its_class(error, line):
+    assert first_line(error) == line
+
+
+@pytest.mark.parametrize("kind", [UserError, IncompatibleChoices])
+def test_error_sentences_have_visible_characters(kind):
     assert str(kind("genre \x1b[2J")) == r"genre \x1b[2J"
 
 
-def test_a_dollar_begins_no_formula():
+def test_dollar_signs_are_escaped_for_matplotlib():
     assert drawable("$\\frac$\x1b") == "\\$\\frac\\$\\x1b"
 
 
-def test_streams_are_guarded_inside_only(capsys):
+def test_streams_are_guarded_only_inside_the_context(capsys):
     before = sys.stdout
     with guarded_streams():
         print("\x1b[31m")
@@ -46,7 +53,7 @@ def test_streams_are_guarded_inside_only(capsys):
     assert capsys.readouterr() == ("\\x1b[31m\n", "\\x1b[32m\n")
 
 
-def test_a_stream_of_few_letters_shows_the_others():
+def test_ascii_stream_shows_other_characters_as_escapes():
     raw = io.BytesIO()
     stream = VisibleStream(io.TextIOWrapper(raw, "ascii"))
     stream.write("0.5 ± 0.1")
@@ -54,7 +61,7 @@ def test_a_stream_of_few_letters_shows_the_others():
     assert raw.getvalue() == rb"0.5 \xb1 0.1"
 
 
-def test_rich_draws_on_the_stream_itself():
+def test_rich_colours_pass_a_visible_stream():
     from rich.console import Console
 
     raw = io.StringIO()

@@ -1,10 +1,9 @@
-"""What a run records while it trains."""
+"""Callbacks of a run: checkpoints, seeds per batch, history.csv, predictions and progress lines."""
 
 from gmu_lightning.callbacks.checkpoints import AtomicCheckpointIO, best_and_last
 from gmu_lightning.callbacks.determinism import Determinism
-from gmu_lightning.callbacks.history import Epochs, History, train_share_scores, val_scores
+from gmu_lightning.callbacks.history import EpochLines, Epochs, History, loss_of, train_share_scores, val_scores
 from gmu_lightning.callbacks.predictions import SplitPredictions
-from gmu_lightning.callbacks.progress import EpochLines
 
 __all__ = [
     "AtomicCheckpointIO",
@@ -14,6 +13,7 @@ __all__ = [
     "History",
     "SplitPredictions",
     "best_and_last",
+    "loss_of",
     "train_share_scores",
     "val_scores",
 ]

@@ -1,9 +1,10 @@
-"""history.csv: a row per epoch, written as it ends; and warnings about a run that has not learned."""
+"""Record each epoch as it ends: a row of history.csv, a line on stderr, and warnings if the run does not learn."""
 
 from __future__ import annotations
 
 import difflib
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,17 +19,20 @@ from gmu_lightning.metrics import scores
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import Predictions, Run
 
-FLAT = 0.97  # a run whose last epoch's train loss exceeds this share of the first's has not trained
+FLAT = 0.97  # `flat_loss` warns if the last train loss exceeds this share of the first
 FEWEST_EPOCHS = 3
 SHOWN = ("loss", "f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro", "ap_samples")
 
 
 class Epochs:
-    """The rows of history.csv.
+    """Collect the rows of history.csv.
+
+    Args:
+        run: the run whose history.csv `write` writes.
 
     Attributes:
-        rows: one per epoch.
-        scores: of each epoch, every score of the val split, by name.
+        rows: for each epoch, {column of history.csv: value}.
+        scores: for each epoch, `val/loss` and every score of val, as `val_scores` returns them.
     """
 
     def __init__(self, run: Run):
@@ -37,7 +41,19 @@ class Epochs:
         self.scores: list[dict[str, float]] = []
 
     def add(self, epoch: int, step: int, seconds: float, lr: float, loss: float, found: dict[str, float]) -> None:
-        """An epoch that has ended. Raises UserError where its mean training loss, or the loss on val after it, is no number."""
+        """Add the row of an epoch that has ended.
+
+        Args:
+            epoch: counted from 0.
+            step: updates since the beginning of the run.
+            seconds: duration of the epoch.
+            lr: learning rate of the last update.
+            loss: mean loss over the epoch's train movies.
+            found: as `val_scores` returns it.
+
+        Raises:
+            UserError: the epoch's mean training loss or its val loss is not finite.
+        """
         for name, value in (("training", loss), ("val", found["val/loss"])):
             if not math.isfinite(value):
                 raise UserError(
@@ -49,16 +65,16 @@ class Epochs:
         self.scores.append(found)
 
     def write(self, lasting: bool = True) -> None:
-        """history.csv; `lasting`: also through a loss of power."""
+        """Write history.csv atomically, or nothing before the first epoch. `lasting` also flushes it to disk, for a power cut."""
         if self.rows:
             write_rows(self.run / "history.csv", self.rows, lasting=lasting)
 
     def warnings(self, monitor: str, at_train_shares: Mapping[str, float]) -> list[str]:
-        """Return a warning for every sign that the run has not learned; none where there were too few epochs to tell.
+        """Return a warning for every sign that the run has not learned; none before `FEWEST_EPOCHS` epochs.
 
         Args:
-            monitor: the score that chooses the best epoch.
-            at_train_shares: the scores on val of the same prediction for every movie, `train_share_scores`.
+            monitor: the score that chooses the best epoch, such as `val/ap_micro`.
+            at_train_shares: the val scores of predicting each genre's train share for every movie, from `train_share_scores`.
         """
         if len(self.rows) < FEWEST_EPOCHS:
             return []
@@ -83,17 +99,34 @@ class Epochs:
 
 
 def train_share_scores(train: np.ndarray, val: np.ndarray, genres: Sequence[str]) -> dict[str, float]:
-    """Return the `val/` scores of predicting each genre's share of train for every movie of val; labels are bool (N, C)."""
+    """Return {`val/score`: value} of predicting each genre's share of train for every movie of val.
+
+    Args:
+        train, val: labels, (N, C) bool.
+        genres: C names.
+    """
     shares = np.broadcast_to(train.mean(axis=0), val.shape)
     return {f"val/{name}": value for name, value in scores(val, shares, genres).items()}
 
 
-def val_scores(model: Any, split: Predictions) -> dict[str, float]:
-    """`val/loss` and every score of the val split. Raises UserError where the monitored one is not among them."""
+@torch.no_grad()
+def loss_of(model: Any, split: Predictions) -> float:
+    """Return the model's own loss over all movies of a split at once."""
     logits, labels = (torch.from_numpy(array).float().to(model.device) for array in (split.logits, split.labels))
-    with torch.no_grad():
-        loss = float(model.loss(logits, labels))
-    found = {"val/loss": loss}
+    return float(model.loss(logits, labels))
+
+
+def val_scores(model: Any, split: Predictions) -> dict[str, float]:
+    """Return `val/loss` by the model's own loss, and {`val/score`: value} for every score of `metrics.scores`.
+
+    Args:
+        model: supplies `loss`, `monitor` and `device`.
+        split: predictions of val.
+
+    Raises:
+        UserError: the monitored score is not among them.
+    """
+    found = {"val/loss": loss_of(model, split)}
     found |= {f"val/{name}": value for name, value in scores(split.labels, split.probabilities, split.genres).items()}
     if model.monitor not in found:
         close = difflib.get_close_matches(model.monitor, found, n=3)
@@ -104,7 +137,7 @@ def val_scores(model: Any, split: Predictions) -> dict[str, float]:
 
 
 class History(pl.Callback):
-    """Scores the validation split after each epoch, hands the scores to whoever monitors them, and keeps them.
+    """Score the validation split after each epoch, log the scores for the callbacks that monitor them, and record them.
 
     Must stand after `predictions` and before checkpoints and early stopping in the trainer's list.
     """
@@ -118,26 +151,26 @@ class History(pl.Callback):
         self._scores: dict[str, float] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, model: Any) -> None:
-        """Only what happens within the fit is history."""
+        """Start recording: only validation passes within the fit are epochs."""
         self.fitting = True
 
     def on_fit_end(self, trainer: pl.Trainer, model: Any) -> None:
-        """Later passes over a split are not epochs."""
+        """Stop recording and write history.csv durably."""
         self.fitting = False
         if trainer.is_global_zero:
             self.epochs.write()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, model: Any) -> None:
-        """The epoch's clock, and its mean loss from zero."""
+        """Start the epoch's clock and reset its mean loss."""
         self._started = time.perf_counter()
         model.train_loss.reset()
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, model: Any, optimizer: torch.optim.Optimizer) -> None:
-        """The rate of this update; at the epoch's end the optimizer already holds the next one's."""
+        """Keep the learning rate of this update; at the epoch's end the optimizer already holds the next one."""
         self._rate = optimizer.param_groups[-1]["lr"]
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, model: Any) -> None:
-        """The whole split's scores."""
+        """Compute and log the scores of the whole split."""
         if not self.fitting or self.predictions.latest is None:
             return
         self._scores = val_scores(model, self.predictions.latest)
@@ -146,14 +179,27 @@ class History(pl.Callback):
         others = {name: value for name, value in self._scores.items() if name not in on_bar}
         if trainer.loggers:
             model.log_dict(others)
-        else:  # for callbacks that monitor one of them; `log_dict` takes longer than a small epoch's steps to say the same
+        else:  # enough for callbacks that monitor a score; `log_dict` would take longer than the steps of a small epoch
             trainer.callback_metrics.update({name: torch.tensor(value) for name, value in others.items()})
 
     def on_train_epoch_end(self, trainer: pl.Trainer, model: Any) -> None:
-        """The epoch's row."""
+        """Add the epoch's row and rewrite history.csv."""
         loss = float(model.train_loss.compute())
         seconds = time.perf_counter() - self._started
         self.epochs.add(trainer.current_epoch, trainer.global_step, seconds, self._rate, loss, self._scores)
         model.log("train/loss", loss, prog_bar=True)
         if trainer.is_global_zero:
             self.epochs.write(lasting=False)
+
+
+class EpochLines(pl.Callback):
+    """Print one plain line per epoch to stderr, with the losses and the monitored score. Epochs count from 1."""
+
+    def __init__(self, monitor: str):
+        self.monitor = monitor
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, model: Any) -> None:
+        """Print the epoch's line."""
+        seen = trainer.callback_metrics
+        words = [f"{name} {float(seen[name]):.4f}" for name in ("train/loss", "val/loss", self.monitor) if name in seen]
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  " + "  ".join(words), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Predictions of a whole split, gathered as its batches pass; scores are computed over all of it, never per batch."""
+"""Gather the predictions of a whole split over its batches, because scores need the whole split."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gmu_lightning.data.dataset import MovieTable
 from gmu_lightning.lightning import pl
 from gmu_lightning.movie import MovieBatch, Prediction
 from gmu_lightning.run import Predictions
 
 
 class _Rows(NamedTuple):
-    """Some movies' predictions, on the CPU."""
+    """Predictions of some movies, as arrays on the CPU."""
 
     ids: tuple[str, ...]
     present: np.ndarray  # (B, M)
@@ -28,35 +29,38 @@ class _Rows(NamedTuple):
 
 
 class SplitPredictions(pl.Callback):
-    """Collects what `validation_step` says of each movie of a split.
+    """Collect the results of `validation_step` for every movie of a split.
 
     Args:
-        genres, modalities: names of the C and M axes.
-        ids: {split: movie ids in the split's order}; the rows come back in it, each movie once, whoever predicted it.
-        data_fingerprint: goes into the file.
+        table: of the movies. Predictions have its genres and fingerprint, and the rows of a split in its order, each movie once,
+            from all processes.
+        modalities: names of the M axis.
 
-    `split` is the one that is run through (val, unless told); `latest` holds its Predictions after the pass.
+    Attributes:
+        split: name of the split that the next pass reads; `val` at first. The caller sets it.
+        latest: Predictions of the last pass; None before it.
     """
 
-    def __init__(
-        self, genres: tuple[str, ...], modalities: tuple[str, ...], ids: dict[str, list[str]], data_fingerprint: dict[str, str]
-    ):
-        self.genres, self.modalities, self.ids, self.data_fingerprint = genres, modalities, ids, data_fingerprint
+    def __init__(self, table: MovieTable, modalities: tuple[str, ...]):
+        self.table, self.ids, self.modalities = table, table.ids, modalities
         self.split = "val"
         self.rows: list[_Rows] = []
         self.latest: Predictions | None = None
 
     def on_validation_batch_end(self, trainer: pl.Trainer, model: Any, outputs: Any, batch: Any, *_: Any) -> None:
-        """Keep the batch's rows."""
+        """Keep the predictions of the batch."""
         self.rows.append(_rows(model, outputs, batch))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, model: Any) -> None:
-        """The whole split's Predictions."""
+        """Join the kept batches to the Predictions of the whole split."""
         self.latest = self._whole(self.split, model)
 
     @torch.no_grad()
     def collect(self, model: Any, batches: Iterable[MovieBatch]) -> None:
-        """The same without a trainer: `latest` becomes what the model says of these batches of `split`."""
+        """Predict `batches`, which hold every movie of `split`, without a trainer. Set `latest`.
+
+        The model stays in evaluation mode.
+        """
         model.eval()
         for index, batch in enumerate(batches):
             moved = model.transfer_batch_to_device(batch, model.device, 0)
@@ -77,9 +81,9 @@ class SplitPredictions(pl.Callback):
         return Predictions(
             ids=self.ids[split],
             split=split,
-            genres=self.genres,
+            genres=self.table.vocabulary.names,
             modalities=self.modalities,
-            data_fingerprint=self.data_fingerprint,
+            data_fingerprint=self.table.fingerprint,
             open_threshold=model.fusion.open_threshold if columns["gate"] is not None else None,
             bias=model.head.bias.detach().cpu().double().numpy() if exact else None,
             **columns,  # type: ignore[arg-type]

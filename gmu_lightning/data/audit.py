@@ -1,9 +1,10 @@
-"""What was wrong with a data set: every problem met while reading it, by name, with what was done about it."""
+"""The audit of a data set: each problem that was found while reading it, and the action that was taken."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,21 +32,24 @@ KINDS = {
     "replaced_text": "text that UTF-8 cannot hold",
 }
 ACTIONS = {"kept": "kept", "kept_absent": "kept without it", "removed": "removed"}
-NAMED = 3  # ids in a line of the summary; audit.json has all of them
+NAMED = 3  # number of ids in a line of the summary
+SHARE = 10  # more than one movie in ten is many
+PARTICULARS = re.compile(r"\(.*?\)|'[^']*'|\"[^\"]*\"|: .*|; .*|\d+")  # parts of a detail that differ from movie to movie
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One movie, one thing that was wrong with it.
+    """One problem of one movie.
 
     Attributes:
-        file: where it was found, relative to the data's root, with `:line` where there are lines.
+        id: of the movie.
+        file: relative to the data's root, followed by `:line` in a file of lines.
         split: train, val or test.
         kind: a key of `KINDS`.
-        action: a key of `ACTIONS`; `kept_absent` keeps the movie and marks the modality absent.
-        detail: what exactly was wrong.
-        by_policy: follows from a label policy the user chose, so it is no fault of the data.
-        modality: of the content at fault, where the reader names it; audit.json leaves it out.
+        action: a key of `ACTIONS`. With `kept_absent` the movie is kept without the modality.
+        detail: describes the problem.
+        by_policy: whether a choice of the user is the cause, such as a label policy, and the data are sound.
+        modality: of the content at fault, if the reader names it. It is omitted from audit.json.
     """
 
     id: str
@@ -66,7 +70,7 @@ class Problem:
 
 @dataclass
 class Audit:
-    """The problems of one reading of a data set, in the order they were met."""
+    """The problems of one reading of a data set, in the order in which they were found."""
 
     problems: list[Problem] = field(default_factory=list)
 
@@ -82,22 +86,30 @@ class Audit:
         by_policy: bool = False,
         modality: str = "",
     ) -> None:
-        """Record a problem; ValueError for a kind or an action outside the closed lists."""
+        """Record a problem, given as the attributes of `Problem`. Raises ValueError for an unknown kind or action."""
         self.problems.append(Problem(sound(id), sound(file), split, kind, action, sound(detail), by_policy, modality))
+
+    def copy(self) -> Audit:
+        """Return a new audit of the same problems."""
+        return Audit(list(self.problems))
+
+    def removed(self, split: str) -> list[Problem]:
+        """Return the problems for which movies of a split were left out."""
+        return [problem for problem in self.problems if problem.split == split and problem.action == "removed"]
 
     @property
     def counts(self) -> dict[str, int]:
-        """Problems of each kind that occurred, in the order of `KINDS`."""
+        """Number of problems of each kind that occurred, in the order of `KINDS`."""
         found = Counter(problem.kind for problem in self.problems)
         return {kind: found[kind] for kind in KINDS if found[kind]}
 
     def as_dict(self, layout: str, movies: Mapping[str, int], genres: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-        """What audit.json holds.
+        """Return the content of audit.json: `layout`, `movies`, `genres`, `problems` and `counts`.
 
         Args:
-            layout: the data's layout on disk (`raw`, `hdf5`, `jsonl`, ...).
-            movies: kept movies per split.
-            genres: per split, kept movies that have each genre.
+            layout: name of the data's layout, such as raw, hdf5 or jsonl.
+            movies: {split: number of kept movies}.
+            genres: {split: {genre: number of kept movies that have it}}.
         """
         columns = ("id", "file", "split", "kind", "action", "detail")
         return {
@@ -109,7 +121,7 @@ class Audit:
         }
 
     def summary(self) -> list[str]:
-        """A line for each thing that happened, such as `3 movies kept without it: no poster (0085407, 0085811, ...)`."""
+        """Return a line per action and kind, such as `3 movies kept without it: no poster (0085407, 0085811, ...)`."""
         groups: dict[tuple[str, str], list[str]] = {}
         for problem in self.problems:
             groups.setdefault((problem.action, problem.kind), []).append(problem.id)
@@ -120,7 +132,7 @@ class Audit:
         ]
 
     def raise_if_strict(self) -> None:
-        """For `data.strict=true`: UserError if anything was wrong with the data, label policies aside."""
+        """Raise UserError if the data have a problem that is not `by_policy`, as `data.strict=true` requires."""
         faults = [problem for problem in self.problems if not problem.by_policy]
         if not faults:
             return
@@ -134,10 +146,90 @@ class Audit:
 
 
 def kind_of_missing(modality: str) -> str:
-    """What the audit calls a movie's lack of a modality."""
+    """Return the kind of problem of a movie that lacks a modality."""
     return "missing_plot" if modality == "text" else f"missing_{modality}"
 
 
-def kind_of_unreadable(modality: str) -> str:
-    """Return the audit's word for a file of a modality that the system refuses to read."""
-    return "unreadable_image" if modality == "image" else "bad_array"
+def columns_summary(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a line per way of reading columns, such as `columns read as numbers: year, budget`."""
+    ways: dict[str, list[str]] = {}
+    for name, column in cells.items():
+        known = column["why"] if column["words"] is None else f"{column['words']} word{'s' * (column['words'] != 1)}"
+        ways.setdefault(column["read_as"], []).append(f"{name} ({known})" if known else name)
+    return [f"columns {'' if way == 'left out' else 'read as '}{way}: {', '.join(names)}" for way, names in ways.items()]
+
+
+def reason(problems: Sequence[Problem]) -> str:
+    """Return the most frequent reason among problems, with its first movie and file; "" without problems."""
+    alike: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        shared = " ".join(PARTICULARS.sub("", problem.detail).split())
+        alike.setdefault((problem.kind, shared), []).append(problem)
+    if not alike:
+        return ""
+    most = max(alike.values(), key=len)
+    first = most[0]
+    where = f"{first.file}, movie {first.id}" if first.id != first.file else first.file
+    return f" ({len(most)} of {len(problems)} as in {where}: {first.detail or first.kind})"
+
+
+def of_modality(problems: Iterable[Problem], modality: str, split: str) -> list[Problem]:
+    """Return the problems that explain why movies of a split lack a modality."""
+    kind = kind_of_missing(modality)
+    return [p for p in problems if p.split == split and (p.modality == modality or p.kind == kind) and p.action != "kept"]
+
+
+def nothing_left(root: str | None, split: str, removed: Sequence[Problem]) -> str:
+    """Return the sentence for a split without a movie."""
+    if not removed:
+        return f"{root}: {split} lists no movie: expected at least one in each of train, val and test."
+    return (
+        f"{root}: no movie is left in {split}, for all were removed{reason(removed)}: "
+        "mend what audit.json names, or check the split file, data.limit and data.absent."
+    )
+
+
+def no_genre(root: str | None, problems: Sequence[Problem]) -> str:
+    """Return the sentence for a train split without a label."""
+    found = [problem for problem in problems if problem.split == "train" and problem.kind in ("no_genre", "dropped_genre")]
+    return f"{root}: no movie of train has a genre, so there is nothing to learn{reason(found)}: check its labels and data.limit."
+
+
+def nobody_has(root: str | None, modality: str, split: str, problems: Iterable[Problem]) -> str:
+    """Return the sentence for a modality that no movie of a split has."""
+    why = reason(of_modality(problems, modality, split))
+    return (
+        f"data.root={root}: no movie of {split} has its {modality}{why}: mend what audit.json names, or choose other modalities."
+    )
+
+
+def many_removed(split: str, listed: int, removed: Sequence[Problem]) -> str | None:
+    """Return the warning for a split that lost more than a tenth of its movies, else None.
+
+    Args:
+        split: its name.
+        listed: number of movies of the split, removed ones included.
+        removed: a problem for each removed movie. Those with `by_policy` are ignored.
+    """
+    lost = [problem for problem in removed if not problem.by_policy]
+    if SHARE * len(lost) <= listed:
+        return None
+    return f"lost_movies: {len(lost)} of {listed} movies of {split} are left out{reason(lost)}, and audit.json names them"
+
+
+def many_without(modality: str, split: str, movies: int, without: int, problems: Iterable[Problem]) -> str | None:
+    """Return the warning for a split in which more than a tenth of the movies lack a modality, else None.
+
+    Args:
+        modality: its name.
+        split: its name.
+        movies: number of movies of the split.
+        without: number of them that lack the modality. Those with `by_policy` are ignored.
+        problems: of the data set.
+    """
+    found = of_modality(problems, modality, split)
+    missing = without - len({problem.id for problem in found if problem.by_policy})
+    if SHARE * missing <= movies:
+        return None
+    why = reason([problem for problem in found if not problem.by_policy])
+    return f"missing_{modality}: {missing} of {movies} movies of {split} lack {modality}{why}, and audit.json names them"

@@ -1,4 +1,4 @@
-"""Which movies stand in which batch: a function of (seed, epoch), and of nothing that has to be stored."""
+"""Assign movies to batches, as a function of seed and epoch alone, so that a resumed run needs no stored state."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-# Batches that are sorted by length together: many waste little padding, but an epoch of few such buckets is no shuffle.
+# Number of batches that are sorted by length together: a larger bucket saves padding, and an epoch needs several to be shuffled.
 BUCKET, FEWEST_BUCKETS = 50, 4
 
 
 class Batches(Sampler[list[int]]):
-    """Lists of row numbers, one a batch.
+    """Sampler of batches, each a list of row numbers.
 
     Args:
-        rows: the rows of the split, in its order.
-        size: movies in a batch.
-        lengths: tokens per row of the whole data set (N,), where batches of like length save padding.
-        tokens: instead of `size`, the most tokens a padded batch may hold (a longer movie stands alone).
-        mixed: padding costs nothing, so training batches are drawn whatever the lengths, and `tokens` counts real ones.
-        seed: None keeps evaluation's fixed order, shortest first where there are lengths.
-        rank, world: this process's share. Batches are repeated rather than leave a process without one; in
-            training every process has as many.
+        rows: (n,) int, rows of the split, in its order.
+        size: number of movies in a batch.
+        lengths: (N,) int, number of tokens of each row of the data set, for batches of similar length; None for random batches.
+        tokens: instead of `size`, largest number of tokens in a padded batch; a longer movie is a batch of its own. It is ignored
+            without `lengths`.
+        seed: of the random order; None for the fixed order of evaluation, which is the shortest first if there are `lengths`.
+        rank: number of this process, from 0.
+        world: number of processes. Some batches are repeated so that each process has a batch and, in training, all have the
+            same number of batches.
+        mixed: whether batches mix lengths and `tokens` counts real tokens only, because padding is free.
     """
 
     def __init__(
@@ -41,11 +43,11 @@ class Batches(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
+        """Choose the epoch to iterate over."""
         self.epoch = epoch
 
     def batches(self, epoch: int) -> list[list[int]]:
-        """All batches of an epoch that fall to this process."""
+        """Return the batches of an epoch for this process."""
         if self.seed is None:
             rows = self.rows if self.lengths is None else self.rows[np.argsort(self.lengths[self.rows], kind="stable")]
             batches = self._cut(rows)
@@ -72,7 +74,7 @@ class Batches(Sampler[list[int]]):
         held = 0
         for row in rows:
             length = int(self.lengths[row])
-            # Padded, whoever comes is the longest of its batch: they come shortest first.
+            # With padding, each row is the longest so far of its batch, because the shortest come first.
             held = held + length if self.mixed else (len(batches[-1]) + 1 if batches else 1) * length
             if not batches or held > self.tokens:
                 batches.append([])

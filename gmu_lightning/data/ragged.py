@@ -1,47 +1,111 @@
-"""Arrays of different shapes in one file, a row per movie."""
+"""Store arrays of different shapes in one file, one per movie. Prepared rows and token features have this format."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from gmu_lightning.movie import BadContent
 
+@dataclass(frozen=True)
+class Ragged:
+    """Arrays of one dtype, memory-mapped.
 
-def write_ragged(folder: Path, rows: Iterable[np.ndarray | BadContent | None]) -> dict[str, Any]:
-    """values.bin, all rows one after the other, and index.npz, where each begins and its shape; what meta.json says of them.
-
-    Raises:
-        TypeError: two rows are of different dtypes.
+    Attributes:
+        values: (numbers,), all arrays flattened, one after the other.
+        bounds: (N, 2) int, where each movie's numbers begin and end in `values`.
+        shapes: (N, axes) int, zeros where a movie has no array.
+        present: (N,) bool, whether a movie has an array.
     """
-    bad: list[tuple[int, str, str]] = []
-    sizes: list[int] = []
-    shapes: list[tuple[int, ...]] = []
-    dtype = None
-    with (folder / "values.bin").open("wb") as file:
-        for n, row in enumerate(rows):
-            if isinstance(row, BadContent):
-                bad.append((n, row.kind, row.detail))
-            if isinstance(row, np.ndarray):
-                if dtype not in (None, row.dtype):
-                    raise TypeError(f"a preparation stored rows of {dtype} and of {row.dtype}: all have to be of one dtype")
-                dtype = row.dtype
-                file.write(np.ascontiguousarray(row).tobytes())
-                sizes.append(row.size)
-                shapes.append(row.shape)
-            else:
-                sizes.append(0)
-                shapes.append(())
-        file.flush()
-        os.fsync(file.fileno())
-    present = np.array([shape != () for shape in shapes], dtype=bool)
-    axes = max((len(shape) for shape in shapes), default=1) or 1
-    filled = np.array([shape or (0,) * axes for shape in shapes], dtype=np.int64).reshape(len(shapes), axes)
-    np.savez(
-        folder / "index.npz", offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), shapes=filled, present=present
-    )
-    return {"dtype": np.dtype(dtype or np.float32).name, "bad": bad}
+
+    values: np.ndarray
+    bounds: np.ndarray
+    shapes: np.ndarray
+    present: np.ndarray
+
+    @classmethod
+    def read(cls, folder: Path, dtype: str) -> Ragged:
+        """Return the arrays that a `RaggedWriter` left in a folder; `dtype` is their dtype's name."""
+        with np.load(folder / "index.npz") as index:
+            offsets, shapes, present = (index[name] for name in ("offsets", "shapes", "present"))
+        empty = not (folder / "values.bin").stat().st_size
+        values = np.zeros(0, dtype) if empty else np.memmap(folder / "values.bin", dtype, mode="r")
+        starts = offsets[: len(shapes)]
+        return cls(values, np.stack([starts, starts + shapes.prod(axis=1)], axis=1), shapes, present)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) int, the size of each array's first axis; 0 where absent."""
+        return self.shapes[:, 0]
+
+    def row(self, n: int) -> np.ndarray:
+        """Return the array of movie n, which must have one."""
+        start, end = self.bounds[n]
+        return self.values[start:end].reshape(self.shapes[n])
+
+    def padded(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return sequences (T_n, d) as one batch.
+
+        Args:
+            rows: B row numbers.
+
+        Returns:
+            (B, T, d) float32, padded with zeros to the longest sequence; and (B, T) bool, True for real tokens. A movie without
+            a sequence has no real token. T is at least 1.
+        """
+        longest = max(1, int(self.lengths[list(rows)].max(initial=0)))
+        batch = np.zeros((len(rows), longest, self.shapes[:, 1].max(initial=0)), dtype=np.float32)
+        mask = np.zeros((len(rows), longest), dtype=bool)
+        for i, n in enumerate(rows):
+            length = self.lengths[n]
+            if length:
+                batch[i, :length], mask[i, :length] = self.row(n), True
+        return torch.from_numpy(batch), torch.from_numpy(mask)
+
+
+class RaggedWriter:
+    """Context manager that writes the arrays of N movies, in any order, to values.bin and index.npz.
+
+    Both files are on the disk when the context ends.
+
+    Args:
+        folder: receives the files.
+        movies: N.
+
+    Attributes:
+        dtype: name of the arrays' dtype; "" until one is written, and `float32` if none was when the context ends.
+    """
+
+    def __init__(self, folder: Path, movies: int):
+        self.folder, self.dtype = folder, ""
+        self._offsets, self._shapes = np.zeros(movies, dtype=np.int64), [()] * movies
+        self._written = 0
+
+    def __enter__(self) -> Self:
+        self._file = (self.folder / "values.bin").open("wb")
+        return self
+
+    def write(self, n: int, array: np.ndarray) -> None:
+        """Write the array of movie n. Raises TypeError if its dtype differs from that of earlier arrays."""
+        if self.dtype not in ("", array.dtype.name):
+            raise TypeError(f"a preparation stored rows of {self.dtype} and of {array.dtype}: all have to be of one dtype")
+        self.dtype = array.dtype.name
+        self._file.write(np.ascontiguousarray(array).tobytes())
+        self._offsets[n], self._shapes[n] = self._written, array.shape
+        self._written += array.size
+
+    def __exit__(self, *_: Any) -> None:
+        with self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        axes = max((len(shape) for shape in self._shapes), default=1) or 1
+        shapes = np.array([shape or (0,) * axes for shape in self._shapes], dtype=np.int64).reshape(len(self._shapes), axes)
+        present = np.array([shape != () for shape in self._shapes], dtype=bool)
+        np.savez(self.folder / "index.npz", offsets=self._offsets, shapes=shapes, present=present)
+        self.dtype = self.dtype or "float32"

@@ -1,145 +1,144 @@
-"""The store: what is computed once and read ever after, each thing in a folder named by all that its bytes depend on.
+"""The store: folders of results that are computed once, such as the prepared contents of a modality.
 
-A folder is filled under another name, by one process at a time, and renamed when it is complete: a crash leaves
-nothing that looks finished, and two processes that start together build it once.
+A folder's name is a hash of everything that determines its bytes. One process at a time fills a folder under a temporary name
+and renames it when it is complete, so a crash leaves no half-filled folder, and two processes at once build it once.
 """
 
 from __future__ import annotations
 
-import copy
 import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from gmu_lightning.data import bound
-from gmu_lightning.data.media import unreadable
-from gmu_lightning.data.parts import Parts
-from gmu_lightning.data.progress import track
-from gmu_lightning.data.ragged import write_ragged
-from gmu_lightning.data.threads import cores, in_threads, nothing
-from gmu_lightning.files import digest, looks_like, write_json
-from gmu_lightning.movie import ArrayFile, BadContent, Preparation, UserError
+from gmu_lightning.data import inventory
+from gmu_lightning.data.ragged import Ragged, RaggedWriter
+from gmu_lightning.data.readers.media import unreadable
+from gmu_lightning.files import add_name, digest, file_digest, file_state, looks_like, write_atomically, write_json
+from gmu_lightning.movie import ArrayFile, BadContent, Preparation, Unusable, UserError, file_of
+from gmu_lightning.parallel import cores, in_threads, nothing, track
 
-PRECISIONS = ("float32", "float16")
+if TYPE_CHECKING:
+    from gmu_lightning.config.schema import StoreConfig
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+MACHINE = (*FULL, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # errors that are no file's fault
 
 
 class NoneUsable(UserError):
-    """No content of train can be used; `bad` is as in `Column`."""
+    """No content of train can be used.
 
-    def __init__(self, modality: str, bad: Sequence[tuple[int, str, str]]):
-        super().__init__(f"no {modality} of train can be used ({bad[0][2]}): restore the files, or choose other modalities")
+    Args:
+        modality: of the contents.
+        bad: contents of train, at least one.
+    """
+
+    def __init__(self, modality: str, bad: Sequence[Unusable]):
+        super().__init__(f"no {modality} of train can be used ({bad[0].detail}): restore the files, or choose other modalities")
         self.bad = bad
 
 
 class Store:
-    """A folder of finished things; `read_only` looks, and writes nothing.
+    """A folder of finished results.
 
-    What was asked for through a Store is in use for as long as that Store lives: no other job's bound removes it.
+    As long as a Store lives, the entries that it looked for are in use, and `gmu-store` keeps them.
 
     Args:
-        workers: how many contents are prepared at once; None for as many as there are cores.
-        precision: in which features of frozen encoders are kept, `float32` or `float16`.
-        max_gb: gigabytes (10^9 bytes) that columns, features, parts and unpacked archives may hold together. After something
-            new is stored, what no job uses goes, the least recently used first. None for no bound.
-        blocks: whether what the frozen first blocks of a network give is kept, where the others are trained.
-
-    Raises:
-        UserError: `workers` or `max_gb` is no such number, `blocks` no truth value, or there is no such `precision`.
+        folder: of the store; it is created when the first entry is looked for, unless `read_only`.
+        read_only: whether to look up entries without writing files. Entries are not kept from being removed then.
+        workers: number of contents that are prepared at once; None for the number of cores.
     """
 
-    def __init__(
-        self,
-        folder: Path | str,
-        read_only: bool = False,
-        workers: int | None = None,
-        precision: str = "float32",
-        max_gb: float | None = None,
-        blocks: bool = True,
-    ):
-        if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
-            raise UserError(f"store.workers={workers} is no such number: give a whole number from 1 on, or null for all cores")
+    def __init__(self, folder: Path | str, read_only: bool = False, workers: int | None = None):
         self.root = Path(folder).expanduser()
         self.read_only = read_only
         self.workers = workers or cores()
-        self.bound = bound.checked_bound(max_gb)
-        self._keep(precision, blocks)
         self._used: dict[Path, IO[bytes] | None] = {}
 
     @classmethod
-    def of(cls, node: Mapping[str, Any], read_only: bool = False) -> Store:
-        """The store that a configuration's `store:` describes. Raises UserError."""
-        options = {key: node[key] for key in ("workers", "precision", "max_gb", "blocks") if key in node}
-        return cls(node["dir"], read_only, **options)
-
-    def keeping(self, precision: str = "float32", blocks: bool = True) -> Store:
-        """The same store, in which features are kept otherwise. Raises UserError."""
-        other = copy.copy(self)
-        other._keep(precision, blocks)
-        return other
-
-    def _keep(self, precision: str, blocks: bool) -> None:
-        if precision not in PRECISIONS:
-            raise UserError(f"store.precision={precision} is not known: give one of {', '.join(PRECISIONS)}")
-        if not isinstance(blocks, bool):
-            raise UserError(f"store.blocks={blocks} is neither true nor false: give one of them")
-        self.precision, self.blocks = precision, blocks
+    def of(cls, config: StoreConfig, read_only: bool = False) -> Store:
+        """Return the store that a run's configuration describes."""
+        return cls(config.dir, read_only, config.workers)
 
     def has(self, kind: str, key: str) -> bool:
-        """Whether `folder` would return at once."""
+        """Return whether an entry is finished.
+
+        Args:
+            kind: a name in `inventory.KINDS`.
+            key: name of the entry's folder.
+        """
         return (self.root / kind / key / "meta.json").exists()
 
     def holds(self, kind: str, key: str) -> bool:
-        """The same, and what is there stays for as long as this Store lives."""
+        """Return whether an entry is finished, and keep it from being removed for as long as this Store lives."""
         self.use(self.root / kind / key)
         return self.has(kind, key)
 
     def use(self, folder: Path) -> None:
-        """Keep a folder of the store, there or not yet, from being removed for as long as this Store lives."""
+        """Keep a folder of the store, which need not exist yet, from being removed for as long as this Store lives."""
         if not self.read_only and folder not in self._used:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            self._used[folder] = bound.in_use(folder)
+            self._used[folder] = inventory.in_use(folder)
 
     def folder(self, kind: str, key: str, build: Callable[[Path], dict[str, Any]]) -> Path:
-        """The finished folder of that key; `build(folder)` fills it the first time and returns its meta.json."""
-        final = self.root / kind / key
-        if not self.holds(kind, key):
-            self._fill(final, build)
-            if self.bound is not None:
-                bound.keep_within(self.root, self.bound)
-        return final
+        """Return the finished folder of a key, after filling it if the store has none.
 
-    def _fill(self, final: Path, build: Callable[[Path], dict[str, Any]]) -> None:
+        Args:
+            kind: a name in `inventory.KINDS`.
+            key: name of the folder.
+            build: fills the folder at the given path, and returns the content of its meta.json. Its errors are passed on.
+
+        Raises:
+            UserError: the disk is full.
+            OSError: another error of the disk; it names a file or the folder.
+        """
         from filelock import FileLock
 
+        final = self.root / kind / key
+        if self.holds(kind, key):
+            return final
         with FileLock(final.with_name(f".{final.name}.lock")):
-            if (final / "meta.json").exists():
-                return
-            unfinished = final.with_name(f".{final.name}{bound.UNFINISHED}")
-            shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
+            if self.has(kind, key):
+                return final
+            unfinished = final.with_name(f".{final.name}{inventory.UNFINISHED}")
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process
             unfinished.mkdir()
             try:
                 write_json(unfinished / "meta.json", build(unfinished))
                 shutil.rmtree(final, ignore_errors=True)
                 unfinished.rename(final)
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                if error.errno in FULL:
                     raise UserError(f"the disk of store.dir={self.root} is full: make room, or choose another") from error
+                add_name(error, unfinished)
                 raise
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
+        return final
 
     def digests(self, contents: Sequence[Any], files_of: str) -> list[str | OSError | None]:
-        """SHA-256 of each raw content: None where absent, the error where the system refuses to read its file.
+        """Return the SHA-256 of each raw content, in hexadecimal digits.
 
-        A file is read again only if its size, inode or one of its times changed since it was last read here.
+        A file is read again only if its size, inode or one of its times has changed. The store keeps the list of known files,
+        unless it is `read_only`.
+
+        Args:
+            contents: raw contents as in `Movie`, None where absent.
+            files_of: the data set's root, which names the list of known files.
+
+        Returns:
+            One entry per content: None where absent, and the error where the system refuses to read the file.
+
+        Raises:
+            OSError: the machine is at fault, such as with too many open files.
         """
         path = self.root / "digests" / f"{digest(files_of)[:16]}.json"
         known = json.loads(path.read_text()) if path.exists() else {}
@@ -147,22 +146,16 @@ class Store:
 
         def of(content: Any) -> str | OSError | None:
             file = file_of(content)
+            if file is None:
+                return None if content is None else content_digest(content)
             try:
-                return known_digest(content, file)
+                state = [*file_state(file)]
+                entry = known.get(str(file))
+                fresh[str(file)] = entry if entry and entry[:-1] == state else [*state, content_digest(file)]
             except OSError as error:
-                if not about(error, file):
+                if not _is_about(error, file):
                     raise
                 return error
-
-        def known_digest(content: Any, file: Path | None) -> str | None:
-            if content is None:
-                return None
-            if file is None:
-                return content_digest(content)
-            stat = file.stat()
-            state = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
-            entry = known.get(str(file))
-            fresh[str(file)] = entry if entry and entry[:-1] == state else [*state, content_digest(file)]
             return fresh[str(file)][-1]
 
         digests = list(in_threads(self.workers, of, zip(contents)))
@@ -171,23 +164,13 @@ class Store:
         return digests
 
 
-def file_of(content: Any) -> Path | None:
-    """Return the file that a raw content is read from; None where it is in memory."""
-    file = content.path if isinstance(content, ArrayFile) else content
-    return file if isinstance(file, Path) else None
-
-
-def about(error: OSError, file: Path | None) -> bool:
-    """Whether the system refuses this file, and not the store or the machine's resources."""
-    machine = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-    return file is not None and error.errno not in machine and error.filename in (None, file, str(file))
-
-
 def content_digest(content: Any) -> str:
-    """SHA-256 of a file's bytes, a text, an array or a table's row."""
+    """Return the SHA-256 of a file's bytes (Path), a text, an array or a table's row (dict), in hexadecimal digits.
+
+    Raises OSError if a file cannot be read.
+    """
     if isinstance(content, Path):
-        with content.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(content)
     if isinstance(content, np.ndarray):
         return hashlib.sha256(f"{content.dtype}{content.shape}".encode() + np.ascontiguousarray(content).tobytes()).hexdigest()
     if isinstance(content, dict):
@@ -196,43 +179,56 @@ def content_digest(content: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Column:
-    """One modality of one data set as its encoder wants it, memory-mapped; row n belongs to movie n.
+class PreparedColumn:
+    """One modality of one data set as its encoder needs it, memory-mapped; row n belongs to movie n.
 
     Attributes:
-        key: names the folder, and whatever is computed from this column.
-        present: (N,) bool; False where the content was absent or could not be used.
-        bad: (row, kind, detail) of each content that could not be used.
+        key: name of the folder, and part of the name of everything that is computed from this column.
+        preparation: the fitted preparation that stored the rows.
+        ragged: the stored rows.
+        bad: contents that could not be used.
     """
 
     key: str
     preparation: Preparation
-    values: np.ndarray
-    offsets: np.ndarray
-    shapes: np.ndarray
-    present: np.ndarray
-    bad: tuple[tuple[int, str, str], ...]
+    ragged: Ragged
+    bad: tuple[Unusable, ...]
+    cached = resident = None
+
+    @property
+    def present(self) -> np.ndarray:
+        """(N,) bool; False where the content was absent or could not be used."""
+        return self.ragged.present
 
     @property
     def lengths(self) -> np.ndarray:
-        """Size of each row's first axis, (N,); 0 where absent."""
-        return self.shapes[:, 0]
+        """(N,) int, the size of each row's first axis; 0 where absent."""
+        return self.ragged.lengths
 
     def row(self, n: int) -> np.ndarray | None:
-        """One movie's stored array, None where absent."""
-        if not self.present[n]:
-            return None
-        return self.values[self.offsets[n] : self.offsets[n + 1]].reshape(self.shapes[n])
+        """Return the stored array of movie n, or None where it is absent."""
+        return self.ragged.row(n) if self.present[n] else None
 
     def batch(self, rows: Sequence[int], training: bool = False) -> Any:
-        """Inputs of the encoder, with len(rows) rows."""
+        """Return the encoder's Inputs for the movies in these rows; `training` allows augmentation."""
         return self.preparation.batch([self.row(n) for n in rows], training)
 
 
 def column_key(
     modality: str, digests: Sequence[str | None], in_train: np.ndarray, preparation: Preparation, fitted: bool = False
 ) -> str:
-    """All that a column's bytes depend on: content, preparation, and what that learned or the train split it will learn from."""
+    """Return the modality and a hash of everything that determines a column's bytes.
+
+    These are the contents and the preparation. A preparation that learns adds its state if it is fitted, and the rows of train
+    otherwise.
+
+    Args:
+        modality: of the contents.
+        digests: SHA-256 of each content, None where absent.
+        in_train: (N,) bool.
+        preparation: fingerprinted with what it has learned or will learn from.
+        fitted: whether the preparation has learned already.
+    """
     learned: Any = None
     if preparation.learns:
         learned = preparation.state() if fitted else np.flatnonzero(in_train).tolist()
@@ -247,16 +243,23 @@ def prepared(
     in_train: np.ndarray,
     preparation: Preparation,
     fitted: bool = False,
-) -> Column:
-    """The column of one modality, built if the store has none.
+    source: str = "",
+) -> PreparedColumn:
+    """Return the column of one modality, after building it if the store has none.
 
     Args:
-        contents: raw content per movie, None where absent.
-        in_train: (N,) bool; `Preparation.fit` sees these alone.
-        fitted: the preparation has learned already.
+        store: holds the column.
+        modality: of the contents.
+        contents: raw content of each movie, None where absent.
+        digests: SHA-256 of each content, None where absent or unreadable.
+        in_train: (N,) bool; only these contents are given to `Preparation.fit`.
+        preparation: fits itself to train unless `fitted`, and stores each content.
+        fitted: whether the preparation has learned already.
+        source: the folder that the contents were read from; the list of the store shows it.
 
     Raises:
-        NoneUsable: no content of train can be read, and the preparation has to learn from them.
+        NoneUsable: the preparation learns from train, and train has contents of which none can be read.
+        UserError: the disk is full.
     """
     key = column_key(modality, digests, in_train, preparation, fitted)
 
@@ -264,22 +267,25 @@ def prepared(
         ready = preparation
         if not fitted:
             ready = preparation.fit(_usable(modality, contents, np.flatnonzero(in_train).tolist()))
-        with closing(_stored(store, ready, contents, digests, modality)) as rows:
-            written = write_ragged(folder, rows)
-        return {**written, "state": ready.state()}
+        bad: list[Unusable] = []
+        with closing(_rows(store, ready, contents, digests, modality)) as rows, RaggedWriter(folder, len(contents)) as file:
+            for n, row in enumerate(rows):
+                if isinstance(row, BadContent):
+                    bad.append(Unusable(n, row.kind, row.detail))
+                elif row is not None:
+                    file.write(n, row)
+        return {"dtype": file.dtype, "bad": bad, "state": ready.state(), "data": source}
 
     folder = store.folder("columns", key, build)
     meta = json.loads((folder / "meta.json").read_text())
-    index = np.load(folder / "index.npz")
-    size = int(index["offsets"][-1])
-    values = np.memmap(folder / "values.bin", meta["dtype"], mode="r", shape=(size,)) if size else np.zeros(0, meta["dtype"])
-    bad = tuple((n, kind, detail) for n, kind, detail in meta["bad"])
-    return Column(key, preparation.restored(meta["state"]), values, index["offsets"], index["shapes"], index["present"], bad)
+    bad = tuple(Unusable(*one) for one in meta["bad"])
+    return PreparedColumn(key, preparation.restored(meta["state"]), Ragged.read(folder, meta["dtype"]), bad)
 
 
-def _stored(
+def _rows(
     store: Store, preparation: Preparation, contents: Sequence[Any], digests: Sequence[str | None], modality: str
 ) -> Generator[np.ndarray | BadContent | None, None, None]:
+    """Yield the row to store for each content, None where absent, or the reason why there is none."""
     parts = Parts.of(store.root, modality, preparation)
     if parts is not None:
         store.use(parts.folder)
@@ -289,9 +295,9 @@ def _stored(
         try:
             return preparation.store(_opened(content))
         except BadContent as problem:
-            return _named(problem, file)
+            return _described(problem, file)
         except OSError as error:
-            if not about(error, file):
+            if not _is_about(error, file):
                 raise
             return unreadable(modality, error)
 
@@ -308,8 +314,13 @@ def _stored(
             yield row
 
 
-def _named(problem: BadContent, file: Path | None) -> BadContent:
-    """The problem, with what the file is in truth where that is known by its first bytes."""
+def _is_about(error: OSError, file: Path | None) -> bool:
+    """Return whether the system refuses this file; False for an error of the store or of the machine's resources."""
+    return file is not None and error.errno not in MACHINE and error.filename in (None, file, str(file))
+
+
+def _described(problem: BadContent, file: Path | None) -> BadContent:
+    """Return the problem, described by the file's first bytes if they show another kind of file."""
     if file is None:
         return problem
     with suppress(OSError), file.open("rb") as raw:
@@ -324,17 +335,66 @@ def _opened(content: Any) -> Any:
 
 
 def _usable(modality: str, contents: Sequence[Any], rows: Sequence[int]) -> Iterator[Any]:
-    """Yield what a preparation may learn from, leaving out contents that cannot be read. Raises NoneUsable."""
-    bad: list[tuple[int, str, str]] = []
-    for n in rows:
-        if contents[n] is None:
-            continue
+    """Yield the readable contents of these rows, from which a preparation may learn. Raises NoneUsable."""
+    bad: list[Unusable] = []
+    there = [n for n in rows if contents[n] is not None]
+    for n in there:
         try:
             content = _opened(contents[n])
         except BadContent as problem:
-            problem = _named(problem, file_of(contents[n]))
-            bad.append((n, problem.kind, problem.detail))
+            problem = _described(problem, file_of(contents[n]))
+            bad.append(Unusable(n, problem.kind, problem.detail))
         else:
             yield content
-    if bad and len(bad) == sum(contents[n] is not None for n in rows):
+    if bad and len(bad) == len(there):
         raise NoneUsable(modality, bad)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Rows of a costly preparation, with one file per content, named by the content's SHA-256.
+
+    A killed run loses only the rows in progress, and additional movies cost only themselves.
+
+    Attributes:
+        folder: holds the files.
+    """
+
+    folder: Path
+
+    @classmethod
+    def of(cls, root: Path, modality: str, preparation: Preparation) -> Parts | None:
+        """Return the parts of a costly preparation in the store at `root`, or None if the preparation is cheap."""
+        if not getattr(preparation, "costly", False):
+            return None
+        folder = root / "parts" / f"{modality}-{digest([preparation.fingerprint, preparation.state()])[:20]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(folder)
+
+    def get(self, sha: str, make: Callable[[], np.ndarray | BadContent]) -> np.ndarray | BadContent:
+        """Return the row of a content. If it is not stored, make it and store it.
+
+        Args:
+            sha: SHA-256 of the content.
+            make: returns the row, or the reason why there is none. A reason is stored only if it is lasting.
+        """
+        path = self.folder / f"{sha}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                if "bad" in kept:
+                    kind, detail = kept["bad"].tolist()
+                    return BadContent(kind, detail)
+                return kept["row"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent or damaged: make it again
+            pass
+        made = make()
+        if isinstance(made, BadContent) and not made.lasting:
+            return made
+        content = {"bad": np.array([made.kind, made.detail])} if isinstance(made, BadContent) else {"row": made}
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                np.savez(file, **content)  # type: ignore[arg-type]
+
+        write_atomically(path, write)
+        return made

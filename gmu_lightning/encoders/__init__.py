@@ -1,1 +1,1 @@
-"""Encoders: one modality's stored inputs -> `Features`. Importing this room loads no network library."""
+"""Encoders turn one modality's stored inputs into `Features`. Importing this package loads neither transformers nor timm."""

@@ -1,65 +1,68 @@
-"""An encoder turns one modality's inputs into `Features`; how its inputs are stored and batched is its `Preparation`."""
+"""The base class of encoders, and helpers for their inputs.
+
+An encoder turns one modality's inputs into `Features`. Its `Preparation` stores and batches these inputs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from gmu_lightning.encoders.inputs import Partial
-from gmu_lightning.encoders.normalise import KINDS
+from gmu_lightning.config.ranges import FromZero, Positive, Probability
 from gmu_lightning.movie import Features, Preparation, UserError
 
 
 class Encoder(nn.Module):
-    """One modality -> `Features` with `vector` (B, dim).
+    """Turn one modality's inputs into `Features`, whose `vector` has the shape (B, dim).
 
-    Constructing one is cheap: the network is loaded, or created, by `build()`. A subclass says how in `_load()`,
-    names its `blocks()`, `dim`, `fingerprint` and `preparation`, and computes features in `forward`.
+    Constructing an encoder is cheap, because only `build()` loads or creates the network. A subclass implements `_load()`,
+    `fingerprint` and `forward`, and sets `preparation`. It sets `_dim` if vectors differ in size from stored rows, and implements
+    `blocks()` if a part of its network can be frozen. The configuration checks arguments against the ranges in their annotations.
 
     Args:
-        modality: the name it has in `modalities=`.
-        pretrained: whether the network comes with what it learned elsewhere. From scratch it is initialised from torch's
+        modality: the encoder's name in `modalities=`.
+        pretrained: whether the network starts from pretrained weights. A network from scratch is initialised from torch's
             global generator, and cannot be frozen.
-        freeze: `all`, `none`, or n: the embeddings (or stem) and the first n blocks. What is frozen gets no gradient and
-            stays in evaluation mode: no dropout, fixed batch statistics.
-        unfreeze_at_epoch: from this epoch on (counted from 0) everything is trained.
-        lr: a learning rate of its own; None takes the optimizer's.
+        freeze: `all`, `none`, or n for the embeddings (or stem) and the first n blocks. Frozen parts get no gradient and
+            stay in evaluation mode: no dropout, fixed batch statistics.
+        unfreeze_at_epoch: from this epoch on (counted from 0) everything is trained; None keeps `freeze` for the whole run.
+        lr: learning rate of this encoder; None takes the optimizer's.
         normalise: how the model normalises the vector before fusion: `none`, `layer`, `batch`, `standardise`.
         dropout: probability, applied by the model to the normalised vector.
-        modality_dropout: probability with which the model takes the modality away from a movie in training.
+        modality_dropout: probability with which the model removes the modality from a movie in training.
 
     Attributes:
-        preparation: may be replaced by the fitted one before `build()`.
+        preparation: of the encoder's inputs; `adopt` replaces it by the fitted one.
         network: an nn.Module; None until `build()`.
 
     Raises:
-        UserError: an argument is out of its range.
+        UserError: a network from scratch is frozen, or `unfreeze_at_epoch` is given for a network that is not frozen.
     """
 
     sequences: ClassVar[bool] = False  # whether Features.sequence is filled
-    takes_prefix: ClassVar[bool] = False  # whether other modalities' tokens may stand before its own
+    takes_prefix: ClassVar[bool] = False  # whether `forward` accepts tokens of other modalities before its own
     rowwise: ClassVar[bool] = False  # whether a row's features depend on that row alone, in training too
-    splits: ClassVar[bool] = False  # whether there is a `stem`, and `forward` takes what it gives
 
     def __init__(
         self,
         modality: str,
         *,
         pretrained: bool,
-        freeze: str | int = "none",
-        unfreeze_at_epoch: int | None = None,
-        lr: float | None = None,
-        normalise: str = "layer",
-        dropout: float = 0.0,
-        modality_dropout: float = 0.0,
+        freeze: Literal["all", "none"] | FromZero = "none",
+        unfreeze_at_epoch: FromZero | None = None,
+        lr: Positive | None = None,
+        normalise: Literal["none", "layer", "batch", "standardise"] = "layer",
+        dropout: Probability = 0.0,
+        modality_dropout: Probability = 0.0,
     ):
         super().__init__()
         self.modality = modality
         self.pretrained = pretrained
-        self.freeze = self._checked_freeze(freeze)
+        self.freeze = freeze
         self.unfreeze_at_epoch = unfreeze_at_epoch
         self.lr = lr
         self.normalise = normalise
@@ -68,54 +71,60 @@ class Encoder(nn.Module):
         self.augment = False
         self.preparation: Preparation
         self.network: Any = None
+        self._dim: int | None = None
         self._unfrozen = False
-        self._check_arguments()
+        where = f"encoder.{modality}"
+        if not pretrained and freeze != "none":
+            raise UserError(f"{where}.freeze={freeze}: an encoder that starts from scratch would never learn; use none")
+        if unfreeze_at_epoch is not None and freeze == "none":
+            raise UserError(
+                f"{where}.unfreeze_at_epoch={unfreeze_at_epoch} with {where}.freeze={freeze}: "
+                "give an epoch from 0 on, and freeze=all or a number of blocks to be unfrozen then"
+            )
+
+    @property
+    def input_size(self) -> int:
+        """Return the size of the last axis of stored rows, if they are arrays of features."""
+        return self.preparation.size  # type: ignore[attr-defined]
 
     @property
     def dim(self) -> int:
-        """Size of `Features.vector`, known before `build()`."""
-        raise NotImplementedError
+        """Return the size of `Features.vector`. It is known before `build()`, at the latest once `adopt` was called."""
+        return self._dim or self.input_size
 
     @property
     def fingerprint(self) -> str:
-        """All that the features depend on besides the inputs: weights, pooling, scaling."""
+        """Return an identifier of everything besides the inputs that determines the features: weights, pooling, scaling."""
         raise NotImplementedError
 
     def blocks(self) -> list[nn.Module]:
-        """Embeddings or stem, then the blocks in the order the inputs pass them."""
-        raise NotImplementedError
+        """Return the embeddings or stem, then the blocks in the order in which the inputs pass through them."""
+        return [self.network]
 
     def _load(self) -> nn.Module:
-        """The network: pretrained weights in float32, or a new one."""
+        """Return the network, with pretrained weights in float32 or newly initialised."""
         raise NotImplementedError
 
     def forward(self, inputs: Any) -> Features:
-        """Inputs of `preparation.batch`, all rows present -> Features of as many rows."""
-        raise NotImplementedError
-
-    def stem(self, inputs: Any) -> Partial:
-        """What the frozen first blocks make of inputs, where `splits`; given that, `forward` goes on from there.
-
-        Errors of any kind where a network cannot be cut there.
-        """
+        """Return the `Features` of inputs from `preparation.batch`, one row per movie. Every movie has the modality."""
         raise NotImplementedError
 
     def check(self) -> None:
-        """Whether `build()` will find what it needs, without loading it. Raises UserError where it will not."""
+        """Check without loading anything that `build()` will find its files. Raises UserError if a file is missing."""
 
     @property
     def wastes_padding(self) -> bool:
-        """Whether, once built, it computes something for what only fills a batch, so that batches of like length save time."""
+        """Return whether the built network spends time on padding, so that batches of similar lengths run faster."""
         return True
 
     @property
     def constant(self) -> bool:
-        """Whether the same inputs give the same features in every epoch, so that they may be computed once and kept."""
+        """Return whether the same inputs give the same features in every epoch, so that they may be computed once and cached."""
         return self.freeze == "all" and self.why_not_constant is None
 
     @property
     def why_not_constant(self) -> str | None:
-        """For an encoder that is frozen whole: the sentence that says why its features change all the same, or None."""
+        """Return the reason why a fully frozen encoder's features still change between epochs, in a sentence, or None."""
         if self.freeze != "all":
             return None
         if self.augment:
@@ -124,19 +133,15 @@ class Encoder(nn.Module):
             return f"encoder.{self.modality}.unfreeze_at_epoch={self.unfreeze_at_epoch} trains it from that epoch on"
         return None
 
-    @property
-    def constant_in_part(self) -> bool:
-        """Whether its first blocks, but not all of it, give the same in every epoch, and what they give may be kept.
-
-        Embeddings alone (`freeze: 0`) are not worth it: to look them up costs no more than to read what they gave.
-        """
-        some = isinstance(self.freeze, int) and self.freeze > 0
-        return self.splits and some and not self.augment and self.unfreeze_at_epoch is None
+    def adopt(self, preparation: Preparation) -> None:
+        """Replace the preparation by a fitted one. Call it before `build`."""
+        self.preparation = preparation
 
     def build(self) -> None:
-        """Load or create the network and freeze what is to be frozen; nothing the second time.
+        """Load or create the network and apply `freeze`. A second call does no work.
 
-        Loading leaves torch's generator as it was: a run is the same whether its features came from the store or not.
+        Loading pretrained weights leaves torch's generator unchanged, so a run is the same whether its features came from the
+        store or not. Raises UserError if weights are missing or damaged, or the network has fewer blocks than `freeze`.
         """
         if self.network is not None:
             return
@@ -145,19 +150,17 @@ class Encoder(nn.Module):
         self._apply_freeze()
 
     def train(self, mode: bool = True) -> Encoder:
-        """Training or evaluation mode; what is frozen stays in evaluation mode."""
+        """Set training or evaluation mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         for module in self._frozen():
             module.eval()
         return self
 
-    def set_epoch(self, epoch: int) -> bool:
-        """To be told each epoch before it starts; True if this changed what is trained."""
-        if self._unfrozen or self.unfreeze_at_epoch is None or epoch < self.unfreeze_at_epoch:
-            return False
-        self._unfrozen = True
-        self._apply_freeze()
-        return True
+    def set_epoch(self, epoch: int) -> None:
+        """Unfreeze the network from epoch `unfreeze_at_epoch` on. `callbacks.Determinism` calls it before each epoch."""
+        if not self._unfrozen and self.unfreeze_at_epoch is not None and epoch >= self.unfreeze_at_epoch:
+            self._unfrozen = True
+            self._apply_freeze()
 
     def _apply_freeze(self) -> None:
         if self.network is None:
@@ -180,26 +183,46 @@ class Encoder(nn.Module):
             )
         return blocks[: int(self.freeze) + 1]
 
-    def _checked_freeze(self, freeze: str | int) -> str | int:
-        if freeze in ("all", "none"):
-            return freeze
-        if not isinstance(freeze, bool) and str(freeze).isdecimal():
-            return int(freeze)
-        raise UserError(f"encoder.{self.modality}.freeze={freeze}: give all, none, or how many of the first blocks")
 
-    def _check_arguments(self) -> None:
-        where = f"encoder.{self.modality}"
-        if not self.pretrained and self.freeze != "none":
-            raise UserError(f"{where}.freeze={self.freeze}: an encoder that starts from scratch would never learn; use none")
-        if self.unfreeze_at_epoch is not None and (self.freeze == "none" or self.unfreeze_at_epoch < 0):
-            raise UserError(
-                f"{where}.unfreeze_at_epoch={self.unfreeze_at_epoch} with {where}.freeze={self.freeze}: "
-                "give an epoch from 0 on, and freeze=all or a number of blocks to be unfrozen then"
-            )
-        if self.normalise not in KINDS:
-            raise UserError(f"{where}.normalise={self.normalise}: give one of {', '.join(KINDS)}")
-        for name in ("dropout", "modality_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{where}.{name}={getattr(self, name)}: give a probability from 0 up to, but not including, 1")
-        if self.lr is not None and self.lr <= 0:
-            raise UserError(f"{where}.lr={self.lr}: give a positive learning rate, or null for the optimizer's")
+class Unlearned:
+    """Base class of preparations without learned state."""
+
+    learns = False
+
+    def fit(self, contents: Iterable[Any]) -> Self:
+        """Return itself."""
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """Return an empty state."""
+        return {}
+
+    def restored(self, state: Mapping[str, Any]) -> Self:
+        """Return itself."""
+        return self
+
+
+def moved(inputs: Any, device: torch.device) -> Any:
+    """Return the inputs on a device, without waiting for the copy. Numbers stay as they are.
+
+    Args:
+        inputs: a tensor, or a NamedTuple of tensors and tuples of numbers.
+    """
+    return _mapped(inputs, lambda tensor: tensor.to(device, non_blocking=True), lambda numbers: numbers)
+
+
+def selected(inputs: Any, rows: Tensor) -> Any:
+    """Return some rows of a batch of inputs.
+
+    Args:
+        inputs: B rows, in a tensor or a NamedTuple of tensors and tuples of numbers.
+        rows: (n,) int64, the rows to keep.
+    """
+    chosen = rows.tolist()
+    return _mapped(inputs, lambda tensor: tensor[rows], lambda numbers: tuple(numbers[n] for n in chosen))
+
+
+def _mapped(inputs: Any, tensors: Callable[[Tensor], Tensor], numbers: Callable[[tuple], tuple]) -> Any:
+    if isinstance(inputs, Tensor):
+        return tensors(inputs)
+    return type(inputs)(*(tensors(p) if isinstance(p, Tensor) else p if p is None else numbers(p) for p in inputs))

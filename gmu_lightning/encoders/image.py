@@ -1,32 +1,51 @@
-"""Posters through a pretrained image network: pixels in, the vector before its classifier (and a few tokens of its map) out."""
+"""Encoders of posters: pretrained networks of the timm library, and a small network that starts from scratch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Le, Len
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gmu_lightning.config.ranges import Count, Size
 from gmu_lightning.encoders.base import Encoder
-from gmu_lightning.encoders.inputs import Partial
-from gmu_lightning.encoders.splitting import entered_with, entering
+from gmu_lightning.encoders.posters import PosterPreparation
 from gmu_lightning.encoders.timm_network import TimmNetwork, scaled
 from gmu_lightning.files import digest
 from gmu_lightning.movie import Features, Preparation, UserError
 
 SMALLEST_ZOOM = 0.8
+MEAN, DEVIATION = 0.5, 0.25  # of the network from scratch
 
 
-class TimmImage(Encoder):
-    """Any image network of the timm library, preprocessing as its weights were trained with.
+class PosterEncoder(Encoder):
+    """Base class of encoders of posters. With `augment`, posters are augmented in training."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def _scale_by(self, mean: Tensor, deviation: Tensor) -> None:
+        """Keep mean and deviation of each channel, (3,), for values from 0 to 1."""
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("deviation", deviation, persistent=False)
+
+    def _pixels(self, posters: Tensor) -> Tensor:
+        """Return the network's inputs, float32 (B, 3, H, W), for posters, uint8 (B, 3, H, W)."""
+        x = scaled(posters, self.mean, self.deviation)
+        return augmented(x) if self.augment and self.training else x
+
+
+class TimmImage(PosterEncoder):
+    """Encode posters with any image network of the timm library, preprocessed as in the training of its weights.
 
     Args:
         name: timm's name with the tag of the weights (`resnet50.a1_in1k`), or a local folder in the layout of timm's repositories
             on the Hugging Face hub (config.json, model.safetensors).
-        weights: a local file or folder, or a hub repository, to take the weights from instead of the name's own.
-        num_tokens: so many tokens pooled from the feature map become `Features.sequence`; None gives no sequence.
+        weights: a local file or folder, or a hub repository, that replaces the weights of `name`.
+        num_tokens: number of tokens pooled from the feature map for `Features.sequence`; None gives no sequence.
         augment: in training, mirror, zoom and shift each poster at random.
         common: `freeze`, `unfreeze_at_epoch`, `lr`, `normalise`, `dropout`, `modality_dropout` of `Encoder`.
 
@@ -34,25 +53,21 @@ class TimmImage(Encoder):
         UserError: the name has no tag and no weights; in `check` and `build`, weights are missing or do not fit.
     """
 
-    splits = True
-    mean: Tensor
-    deviation: Tensor
-
     def __init__(
-        self, name: str, weights: str | None = None, num_tokens: int | None = None, augment: bool = False, **common: Any
+        self, name: str, weights: str | None = None, num_tokens: Count | None = None, augment: bool = False, **common: Any
     ):
         super().__init__("image", pretrained=True, **common)
-        if num_tokens is not None and num_tokens < 1:
-            raise UserError(f"encoder.image.num_tokens={num_tokens}: give at least 1, or null for no sequence")
         self.source = TimmNetwork(name, weights, "encoder.image")
         self.num_tokens = num_tokens
         self.augment = augment
-        self._entrance: str | None = None  # the name of the module that what frozen blocks gave enters
         self._preparation: Preparation | None = None
 
     @property
     def preparation(self) -> Preparation:
-        """Size, crop and interpolation of the weights, asked for when they are first needed."""
+        """Return the fitted preparation, or the one that the weights were trained with. The weights are found on first use.
+
+        Raises UserError if they are missing.
+        """
         return self._preparation or self.source.recipe.preparation
 
     @preparation.setter
@@ -69,70 +84,33 @@ class TimmImage(Encoder):
 
     @property
     def sequences(self) -> bool:  # type: ignore[override]
-        """Whether tokens were asked for."""
+        """Return whether `Features.sequence` is filled."""
         return self.num_tokens is not None
 
     def check(self) -> None:
-        """Whether the weights are found."""
+        """Check that the weights are found. Raises UserError."""
         self.source.found()
 
     def blocks(self) -> list[nn.Module]:
-        """Stem, then blocks, as timm groups the layers for layer-wise learning rates."""
-        blocks: list[nn.Module] = []
-        for names in self._groups():
-            loose = nn.ParameterList(self.network.get_parameter(name) for name in names if "." not in name)
-            blocks.append(nn.ModuleList([*(self.network.get_submodule(owner) for owner in _owners(names)), loose]))
-        return blocks
-
-    def _groups(self) -> list[list[str]]:
-        """The names of each block's parameters."""
+        """Return the stem, then the blocks, as timm groups the layers for layer-wise learning rates."""
         from timm.models import group_parameters
 
         grouped = group_parameters(self.network, self.network.group_matcher(coarse=False))
-        return [names for _, names in sorted(grouped.items())]
+        blocks: list[nn.Module] = []
+        for _, names in sorted(grouped.items()):
+            loose = nn.ParameterList(self.network.get_parameter(name) for name in names if "." not in name)
+            owners = sorted({name.rpartition(".")[0] for name in names} - {""})
+            blocks.append(nn.ModuleList([*map(self.network.get_submodule, owners), loose]))
+        return blocks
 
-    def forward(self, inputs: Tensor | Partial) -> Features:
-        """uint8 (B, 3, H, W) -> `Features`."""
-        if isinstance(inputs, Partial):
-            maps = self._rest(inputs.hidden)
-        else:
-            pixels = network_inputs(inputs, self.mean, self.deviation, self.augment and self.training)
-            maps = self.network.forward_features(pixels)
+    def forward(self, inputs: Tensor) -> Features:
+        """Return the `Features` of posters, uint8 (B, 3, H, W)."""
+        maps = self.network.forward_features(self._pixels(inputs))
         vector = self.network.forward_head(maps, pre_logits=True)  # (B, d)
         return Features(vector, self._tokens(maps, vector) if self.num_tokens else None)
 
-    def stem(self, inputs: Tensor) -> Partial:
-        """What stem and frozen blocks give."""
-        pixels = network_inputs(inputs, self.mean, self.deviation, augment=False)
-        return Partial(entering(self._first_trained(), lambda: self.network.forward_features(pixels)))
-
-    def _rest(self, hidden: Tensor) -> Tensor:
-        """The feature map that the blocks make which are trained."""
-        layout = torch.channels_last if hidden.ndim == 4 else torch.contiguous_format
-        # A black poster goes the same way up to the first of them, where what is known of the B takes its place: whatever
-        # else a network does on its way (flatten, add positions) is done as ever, at the price of one poster.
-        size = self.source.recipe.preparation.size
-        black = torch.zeros(1, 3, *size, device=hidden.device).contiguous(memory_format=torch.channels_last)
-        with entered_with(self._first_trained(), hidden.contiguous(memory_format=layout)):
-            return self.network.forward_features(black)
-
-    def _first_trained(self) -> nn.Module:
-        """The largest module that holds the first of what is trained, and nothing of what is frozen."""
-        network = self.network
-        if self._entrance is None:
-            trained = set(self._groups()[int(self.freeze) + 1])
-            known = [name for name, _ in network.named_modules()]
-            place = min(_owners(trained), key=known.index).split(".")
-            for depth in range(1, len(place) + 1):
-                self._entrance = ".".join(place[:depth])
-                module = network.get_submodule(self._entrance)
-                names = {f"{self._entrance}.{name}" for name, _ in module.named_parameters()}
-                if names <= trained and not isinstance(module, nn.ModuleList):
-                    break
-        return network.get_submodule(self._entrance or "")
-
     def _tokens(self, maps: Tensor, vector: Tensor) -> Tensor:
-        """The feature map -> (B, num_tokens, d)."""
+        """Return the pooled tokens of a feature map, (B, num_tokens, d)."""
         network = self.network
         if maps.ndim == 3:  # a vision transformer's (B, 1 + h w, d)
             grid = network.patch_embed.grid_size
@@ -147,25 +125,62 @@ class TimmImage(Encoder):
         return F.adaptive_avg_pool2d(maps, _grid(self.num_tokens or 1)).flatten(2).transpose(1, 2)
 
     def _load(self) -> nn.Module:
-        mean, deviation = self.source.colours
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("deviation", deviation, persistent=False)
+        self._scale_by(*self.source.colours)
         return self.source.load()
 
 
-def _owners(names: Iterable[str]) -> list[str]:
-    """The modules that hold these parameters, but not the network itself, by name."""
-    return sorted({name.rpartition(".")[0] for name in names} - {""})
+class TinyConv(PosterEncoder):
+    """Encode posters with three convolutions of strides 4, 2 and 1 without batch statistics, then the mean over the map.
 
+    Args:
+        size: edge of the square posters, in pixels. Posters are squeezed into the square, not cropped.
+        channels: of the first two convolutions.
+        dim: channels of the third convolution, and size of the vector.
+        augment: in training, mirror, zoom and shift each poster at random.
+        common: `lr`, `normalise`, `dropout`, `modality_dropout` of `Encoder`. `freeze` stays `none`.
+    """
 
-def network_inputs(pixels: Tensor, mean: Tensor, deviation: Tensor, augment: bool) -> Tensor:
-    """uint8 (B, 3, H, W) -> what the network sees: scaled and, if asked for, augmented."""
-    x = scaled(pixels, mean, deviation)
-    return augmented(x) if augment else x
+    def __init__(
+        self,
+        size: Annotated[int, Ge(8), Le(1024)] = 64,
+        channels: Annotated[Sequence[Size], Len(2, 2), "a list of two numbers, such as [16,32]"] = (16, 32),
+        dim: Size = 64,
+        augment: bool = False,
+        **common: Any,
+    ):
+        super().__init__("image", pretrained=False, **common)
+        self.size, self.channels, self._dim = size, tuple(channels), dim
+        self.augment = augment
+        self.preparation = PosterPreparation((size, size), interpolation="bicubic", mode="squash")
+        self._scale_by(torch.full((3,), MEAN), torch.full((3,), DEVIATION))
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(["tiny", self.size, self.channels, self._dim])
+
+    def forward(self, inputs: Tensor) -> Features:
+        """Return the `Features` of posters, uint8 (B, 3, size, size)."""
+        return Features(self.network(self._pixels(inputs)))
+
+    def _load(self) -> nn.Module:
+        a, b = self.channels
+        network = nn.Sequential(
+            *(nn.Conv2d(3, a, 4, stride=4), nn.ReLU()),
+            *(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.ReLU()),
+            *(nn.Conv2d(b, self.dim, 3, padding=1), nn.ReLU()),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        )
+        return network.to(memory_format=torch.channels_last)
 
 
 def augmented(pixels: Tensor) -> Tensor:
-    """Each image mirrored with probability 1/2, and a random part of at least 80 % of its edges zoomed to full size."""
+    """Mirror each image with probability 1/2, and zoom a random part with at least 80 % of its edges to full size.
+
+    Random numbers come from torch's global generator of the device.
+
+    Args:
+        pixels: float32 (B, 3, H, W), as is the result.
+    """
     count = len(pixels)
     zoom = 1 - (1 - SMALLEST_ZOOM) * torch.rand(count, device=pixels.device)
     mirror = torch.where(torch.rand(count, device=pixels.device) < 0.5, -1.0, 1.0)
@@ -177,6 +192,6 @@ def augmented(pixels: Tensor) -> Tensor:
 
 
 def _grid(tokens: int) -> tuple[int, int]:
-    """Rows and columns, rows >= columns, as near to a square as their product allows (Kiela et al. 2019, arXiv 1909.02950)."""
+    """Return (rows, columns) of a grid of so many cells, as square as possible with rows >= columns (Kiela et al. 2019)."""
     columns = next(c for c in range(int(tokens**0.5), 0, -1) if tokens % c == 0)
     return tokens // columns, columns

@@ -1,4 +1,4 @@
-"""A pretrained network of the timm library and what its weights say of themselves: the vector before its classifier."""
+"""Load a pretrained network of the timm library without its classifier, with the preprocessing of its weights."""
 
 from __future__ import annotations
 
@@ -14,36 +14,43 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gmu_lightning.encoders.memory import remembered
 from gmu_lightning.encoders.posters import PosterPreparation
-from gmu_lightning.encoders.weights import Found, find, loading, sha256
+from gmu_lightning.encoders.weights import Found, find, loading, remembered, sha256
 from gmu_lightning.movie import UserError
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a network's weights say of themselves."""
+    """The architecture and preprocessing that belong to a network's weights.
+
+    Attributes:
+        architecture: timm's name of the network.
+        arguments: further arguments of its constructor.
+        classifier: prefixes of the classifier's weights, which are not loaded.
+        mean, std: of each channel, for values from 0 to 1.
+        preparation: of posters.
+    """
 
     architecture: str
     arguments: dict[str, Any]
-    classifier: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    classifier: list[str]
+    mean: list[float]
+    std: list[float]
     preparation: PosterPreparation
 
 
 @dataclass(frozen=True)
 class TimmNetwork:
-    """Which network, with which weights.
+    """A network of timm and its weights. Files are read only when a property or method needs them.
 
     Attributes:
         name: timm's name with the tag of the weights (`resnet50.a1_in1k`), or a local folder in the layout of timm's repositories
             on the Hugging Face hub (config.json, model.safetensors).
-        weights: a local file or folder, or a hub repository, to take the weights from instead of the name's own.
-        option: the setting that holds both, for an error's sentence (`encoder.image`).
+        weights: a local file or folder, or a hub repository, that replaces the weights of `name`.
+        option: the setting that holds both, for error sentences (`encoder.image`).
 
     Raises:
-        UserError: the name has no tag and no weights; in all that is asked of it, weights are missing or do not fit.
+        UserError: the name has no tag and no weights; in properties and methods, weights are missing or do not fit.
     """
 
     name: str
@@ -60,36 +67,35 @@ class TimmNetwork:
 
     @property
     def recipe(self) -> Recipe:
-        """What its weights say of themselves."""
+        """Return the architecture and preprocessing of the weights."""
         return _recipe(self.found().fetched(), None if self._name_is_path else self.name, self.option)
 
     @property
     def width(self) -> int:
-        """Size of the vector before the classifier."""
+        """Return the size of the vector before the classifier."""
         return _width(self.recipe.architecture, json.dumps(self.recipe.arguments), self.option)
 
     @property
     def identity(self) -> list[Any]:
-        """Architecture, weights and colours: all that its vectors depend on."""
+        """Return everything besides the pixels that determines the vectors: architecture, hash of the weights, mean, std."""
         recipe = self.recipe
-        network = [recipe.architecture, recipe.arguments, sha256(self.found().file)]
-        return [network, recipe.mean, recipe.std]
+        return [[recipe.architecture, recipe.arguments, sha256(self.found().file)], recipe.mean, recipe.std]
 
     @property
     def colours(self) -> tuple[Tensor, Tensor]:
-        """(3,), (3,) float32: mean and deviation of each channel, of values from 0 to 1."""
+        """Return mean and deviation of each channel for values from 0 to 1, float32 (3,) each."""
         return torch.tensor(self.recipe.mean), torch.tensor(self.recipe.std)
 
     def found(self) -> Found:
-        """Where its weights are, without loading them."""
+        """Return the place of the weights, without downloading or loading them."""
         if self.weights:
             return find(self.weights, f"{self.option}.weights")
         return find(self.name if self._name_is_path else f"timm/{self.name}", f"{self.option}.name")
 
     def load(self) -> Any:
-        """The network without its classifier, float32, in channels-last memory."""
+        """Return a new network without its classifier, in float32, channels-last memory and training mode."""
         recipe, found = self.recipe, self.found()
-        network: Any = _created(recipe.architecture, recipe.arguments, self.option)
+        network = _created(recipe.architecture, recipe.arguments, self.option)
         where = f"{self.option}.{'weights' if self.weights else 'name'}={self.weights or self.name}"
         loading(where, lambda: _load_into(network, found, recipe, where))
         return network.float().to(memory_format=torch.channels_last)
@@ -100,7 +106,12 @@ class TimmNetwork:
 
 
 def scaled(pixels: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """uint8 (B, 3, H, W) -> float32, (x / 255 - mean) / deviation per channel, channels last."""
+    """Return (pixels / 255 - mean) / deviation per channel, float32 in channels-last memory.
+
+    Args:
+        pixels: uint8 (B, 3, H, W).
+        mean, deviation: (3,), for values from 0 to 1.
+    """
     scale, shift = 1 / (255 * deviation), -mean / deviation
     x = pixels.to(torch.float32, memory_format=torch.channels_last)
     return x * scale[:, None, None] + shift[:, None, None]
@@ -108,22 +119,15 @@ def scaled(pixels: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _recipe(path: Path, name: str | None, option: str) -> Recipe:
-    """What the weights at `path` say of themselves or, where they say nothing, what timm says of `name`."""
+    """Return the recipe in the config.json beside the weights, completed by timm's recipe for `name`."""
     config = json.loads((path / "config.json").read_text(encoding="utf-8")) if path.is_dir() else {}
-    said = remembered(["recipe", metadata.version("timm"), name, config], lambda: _said(path, name, config, option))
-    posters = said["preparation"]
-    return Recipe(
-        architecture=said["architecture"],
-        arguments=said["arguments"],
-        classifier=tuple(said["classifier"]),
-        mean=tuple(said["mean"]),
-        std=tuple(said["std"]),
-        preparation=PosterPreparation(tuple(posters["size"]), posters["crop"], posters["interpolation"], posters["mode"]),
-    )
+    fields = remembered(["recipe", metadata.version("timm"), name, config], lambda: _recipe_fields(path, name, config, option))
+    posters = fields["preparation"]
+    return Recipe(**fields | {"preparation": PosterPreparation(**posters | {"size": tuple(posters["size"])})})
 
 
-def _said(path: Path, name: str | None, config: dict[str, Any], option: str) -> dict[str, Any]:
-    """A recipe as plain JSON. To ask timm takes as long as importing it does, a second or two."""
+def _recipe_fields(path: Path, name: str | None, config: dict[str, Any], option: str) -> dict[str, Any]:
+    """Return a recipe as plain JSON. It imports timm, which takes a second or two."""
     from timm import get_pretrained_cfg
     from timm.data import resolve_data_config
 
@@ -138,18 +142,14 @@ def _said(path: Path, name: str | None, config: dict[str, Any], option: str) -> 
     known = config.get("pretrained_cfg") or _known(get_pretrained_cfg(name or architecture), name or architecture, option)
     data = resolve_data_config(pretrained_cfg=known)
     classifier = known.get("classifier") or ()
+    posters = {"size": list(data["input_size"][1:]), "crop": data["crop_pct"], "mode": data["crop_mode"]}
     return {
         "architecture": architecture,
         "arguments": config.get("model_args") or {},
         "classifier": [classifier] if isinstance(classifier, str) else list(classifier),
         "mean": list(data["mean"]),
         "std": list(data["std"]),
-        "preparation": {
-            "size": list(data["input_size"][1:]),
-            "crop": data["crop_pct"],
-            "interpolation": data["interpolation"],
-            "mode": data["crop_mode"],
-        },
+        "preparation": posters | {"interpolation": data["interpolation"]},
     }
 
 
@@ -163,7 +163,7 @@ def _known(config: Any, name: str, option: str) -> dict[str, Any]:
     return config.to_dict()
 
 
-def _created(architecture: str, arguments: dict[str, Any], option: str) -> nn.Module:
+def _created(architecture: str, arguments: dict[str, Any], option: str) -> Any:
     import timm
 
     try:
@@ -174,18 +174,17 @@ def _created(architecture: str, arguments: dict[str, Any], option: str) -> nn.Mo
 
 @lru_cache(maxsize=32)
 def _width(architecture: str, arguments: str, option: str) -> int:
-    """Size of the vector before the classifier; the network is made without memory for its weights."""
+    """Return the size of the vector before the classifier. The network is created without memory for its weights."""
 
     def made() -> int:
         with torch.device("meta"):
-            network: Any = _created(architecture, json.loads(arguments), option)
-        return int(network.head_hidden_size)
+            return int(_created(architecture, json.loads(arguments), option).head_hidden_size)
 
-    return int(remembered(["width", metadata.version("timm"), architecture, arguments], made))
+    return remembered(["width", metadata.version("timm"), architecture, arguments], made)
 
 
 def _load_into(network: nn.Module, found: Found, recipe: Recipe, where: str) -> None:
-    """Every weight of the network from the file; only the classifier may be left over."""
+    """Load every weight of the network from the file. Only the classifier's weights may stay unused. Raises UserError."""
     from timm.models import load_state_dict
 
     state = load_state_dict(str(found.file), use_ema=True, weights_only=True)
@@ -195,7 +194,7 @@ def _load_into(network: nn.Module, found: Found, recipe: Recipe, where: str) -> 
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     state = convert(state, network) if convert else state
     missing, surplus = network.load_state_dict(state, strict=False)
-    surplus = [key for key in surplus if not key.startswith(recipe.classifier)]
+    surplus = [key for key in surplus if not key.startswith(tuple(recipe.classifier))]
     if missing or surplus:
         some = ", ".join([*missing, *surplus][:3])
         raise UserError(
@@ -205,7 +204,7 @@ def _load_into(network: nn.Module, found: Found, recipe: Recipe, where: str) -> 
 
 
 def _by_order(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A package's tensors, named by another library, under the network's own names: same order, the classifier's last."""
+    """Rename a package's tensors to the network's names, by their order. The names are another library's."""
     values = list(state.values())[: len(own)]
     shapes = [tuple(value.shape) for value in values]
     if shapes != [tuple(value.shape) for value in own.values()]:

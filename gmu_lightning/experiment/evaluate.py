@@ -1,8 +1,8 @@
-"""A finished run scored again: on any split, at any threshold, on the data it saw or on other data."""
+"""Score a finished run again: on any split, at any threshold, on its own data or on other data."""
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,26 +11,30 @@ from typing import Any
 import numpy as np
 
 from gmu_lightning import callbacks
-from gmu_lightning.data.module import MovieData
+from gmu_lightning.config.schema import RunConfig
+from gmu_lightning.data.datamodule import MovieDataModule
 from gmu_lightning.data.store import Store
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.experiment import build, robustness
-from gmu_lightning.experiment.allocator import keep_pages
-from gmu_lightning.experiment.conf import checked_as_data
+from gmu_lightning.experiment.choices import check_kinds
+from gmu_lightning.experiment.environment import device_of, has_accelerator, own_environment, prepare_process
 from gmu_lightning.experiment.results import predict, scores_in_words, split_scores
-from gmu_lightning.experiment.train import device_of, own_environment, quiet_libraries, say_audit
+from gmu_lightning.experiment.train import lightning_trainer, log_audit
+from gmu_lightning.features.columns import FeatureCache
 from gmu_lightning.files import write_json
 from gmu_lightning.lightning import pl
 from gmu_lightning.metrics import tune_per_genre, tune_threshold
 from gmu_lightning.model import MovieGenreClassifier
-from gmu_lightning.movie import SPLITS, GenreVocabulary, UserError
+from gmu_lightning.movie import UserError
 from gmu_lightning.report.robustness import summary
 from gmu_lightning.report.robustness import write as write_robustness
 from gmu_lightning.run import Run
 from gmu_lightning.run_files import records
-from gmu_lightning.run_files.checkpoint import check_agreement, check_weights
-from gmu_lightning.run_files.checkpoint import checkpoint as read_checkpoint
-from gmu_lightning.run_files.content import Damaged
+from gmu_lightning.run_files.arrays import check_agreement, check_weights
+from gmu_lightning.run_files.arrays import checkpoint as read_checkpoint
+from gmu_lightning.run_files.plain import Damaged
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -41,114 +45,112 @@ def evaluate(
     store: Store,
     robustness_seed: int | None = None,
     backend: str | None = None,
+    config_dir: str | None = None,
 ) -> Path:
-    """Predictions and scores of one split into RUN/evaluate/<time>/; the run's own files stay as they are.
+    """Write predictions and scores of one split to RUN/evaluate/<time>/. The run's own files stay unchanged.
 
     Args:
-        root: other raw data than the run's; None for the same.
-        threshold: a number, `val` or `val_per_genre` (tuned on the run's own val predictions).
-        robustness_seed: also what the scores become without some modalities, the movies that lose one being drawn with this seed.
-        backend: what runs frozen networks; None for what the run's configuration says.
+        run: a run with a best checkpoint.
+        split: `train`, `val` or `test`.
+        root: folder of other raw data, or None for the run's own.
+        threshold: a number, or `val` or `val_per_genre`, which are tuned on the run's own val predictions.
+        store: of prepared and encoded contents.
+        robustness_seed: if not None, also score the split without some modalities. The seed draws the movies that lose one.
+        backend: runs frozen networks. None takes the backend of the run's configuration.
+        config_dir: a folder whose classes the run may name; None accepts the package's classes alone.
 
     Returns:
-        The folder.
+        The new folder.
+
+    Raises:
+        UserError: an argument is wrong, a file of the run is damaged or missing, or the data cannot be read.
     """
-    if split not in SPLITS:
-        raise UserError(f"split={split} does not exist: choose one of {', '.join(SPLITS)}")
     if run.status.get("state") not in (None, "finished"):
-        print(f"{run.folder} did not finish: what is scored is its best checkpoint so far", file=sys.stderr)
+        logger.warning("%s did not finish: what is scored is its best checkpoint so far", run.folder)
     rules = _rules(threshold, run)
-    config = {**run.config}
-    checked_as_data(config, run / "config.yaml")
-    records.check_evaluated_config(config, run / "config.yaml")
-    if root is not None:
-        config["data"] = {**config["data"], "root": root}
-    if backend is not None:
-        config["encode"] = {**(config.get("encode") or {}), "backend": backend}
-    keep_pages()
-    quiet_libraries()
+    recorded = run.config
+    records.check_config(recorded, run / "config.yaml", records.EVALUATED)
+    config = RunConfig.recorded(recorded, run / "config.yaml", root, backend, config_dir)
+    check_kinds(config)
+    prepare_process()
     weights = run / "checkpoints/best.ckpt"
     try:
         checkpoint = read_checkpoint(weights)
     except FileNotFoundError:
         raise UserError(f"{weights} does not exist: give the folder of a run that finished") from None
-    check_agreement(checkpoint["gmu_lightning"], config, run.folder)
+    check_agreement(checkpoint["gmu_lightning"], recorded, run.folder)
     _check_genres(checkpoint["gmu_lightning"]["genres"], run, rules)
     data, model = restored(config, checkpoint, store, weights)
-    for sentence in data.warnings:
-        print(f"warning: {sentence}", file=sys.stderr)
-    say_audit(data)
-    about = checkpoint["gmu_lightning"]
-    collector = callbacks.SplitPredictions(tuple(about["genres"]), tuple(about["modalities"]), data.ids, data.fingerprint)
-    if robustness_seed is not None and not data.labels[data.rows(split)].any():
+    table = data.table
+    log_audit(table, table.warnings)
+    collector = callbacks.SplitPredictions(table, config.modalities)
+    if robustness_seed is not None and not table.labels[table.rows(split)].any():
         raise UserError(f"robustness=true compares scores, and no movie of {split} has a label: leave it out, or add the labels")
-    deprived = None if robustness_seed is None else robustness.deprived(model, data, split, robustness_seed)
-    predictions = predict(_trainer(config, collector), collector, data, deprived or model, split)
+    ablation = None if robustness_seed is None else robustness.ablation(model, data, split, robustness_seed)
+    predictions = predict(_trainer(config, collector), collector, data, ablation or model, split)
     predictions.threshold = next(iter(rules.values()), 0.5)
     folder = run / "evaluate" / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
     predictions.write(folder / f"predictions/{split}.parquet")
     scores = split_scores(predictions, model, rules)
     write_json(folder / "metrics.json", {f"{split}/{name}": value for name, value in scores.items()})
-    write_json(folder / "audit.json", data.audit_report())
+    write_json(folder / "audit.json", table.report())
     print(f"{scores_in_words(scores, split)}, {scores['movies']} movies, in {folder}")
-    if deprived is not None:
-        study = deprived.study(run.folder.resolve().name, predictions)
+    if ablation is not None:
+        study = ablation.study(run.folder.resolve().name, predictions)
         write_robustness(study, folder)
         print(f"{summary(study)}\n{folder / 'robustness.png'}\n{folder / 'robustness.md'}")
     return folder
 
 
 def restored(
-    config: Mapping[str, Any], checkpoint: Mapping[str, Any], store: Store, path: Path = Path("checkpoint")
-) -> tuple[MovieData, MovieGenreClassifier]:
-    """The data under the checkpoint's genres, and the model with the checkpoint's weights.
+    config: RunConfig, checkpoint: Mapping[str, Any], store: Store, path: Path = Path("checkpoint")
+) -> tuple[MovieDataModule, MovieGenreClassifier]:
+    """Return the data with the checkpoint's genres, and the model with the checkpoint's weights in evaluation mode.
 
     Args:
+        config: of the run.
+        checkpoint: its content.
+        store: of prepared and encoded contents.
         path: of the checkpoint, for errors.
+
+    Raises:
+        UserError: the data cannot be read, or the checkpoint does not fit the model.
     """
     about = checkpoint["gmu_lightning"]
-    said = config.get("store") or {}
-    store = store.keeping(**{key: said[key] for key in ("precision", "blocks") if key in said})  # older runs say nothing of it
-    encoders = build.build_encoders(config)
+    encoders = build.build_encoders(config.encoder)
     for modality, encoder in encoders.items():
-        encoder.preparation = _restored_preparation(encoder, about["preparations"][modality], path)
-    data = build.build_data(config, store, fitted=True)
-    data.vocabulary = GenreVocabulary(tuple(about["genres"]))
-    data.labels = data.vocabulary.encode(movie.genres for movie in data.movies)
-    build.build_columns(data, encoders, build.needs_of(config), store, device_of(config), build.encoding_of(config), fitted=True)
+        encoder.adopt(_restored_preparation(encoder, about["preparations"][modality], path))
+    table = build.load_table(config, store, fitted=True).labelled(about["genres"])
+    cache = FeatureCache(store, device_of(config.trainer), config.encode)
+    table, columns, _ = build.build_columns(table, encoders, config.fusion.target, cache, fitted=True)
     _same_sizes(encoders, about["sizes"])
-    model = build.build_model(config, data, encoders, fitted=True)
+    model, data = build.build_model(config, table, columns, encoders, fitted=True)
     check_weights(checkpoint["state_dict"], model.state_dict(), path)
     model.load_state_dict(checkpoint["state_dict"])
     return data, model.eval()
 
 
-def _trainer(config: Mapping[str, Any], collector: callbacks.SplitPredictions) -> pl.Trainer:
-    """On one device, at the run's precision. Raises UserError where this machine or Lightning has none such."""
-    accelerator, precision = str(config["trainer"]["accelerator"]), config["trainer"]["precision"]
-    if not build.has_accelerator(accelerator):
-        print(
-            f"the run was trained with trainer.accelerator={accelerator}, which this machine lacks: evaluated on the CPU",
-            file=sys.stderr,
+def _trainer(config: RunConfig, collector: callbacks.SplitPredictions) -> pl.Trainer:
+    """Return a Trainer on one device at the run's precision. Raises UserError if this machine or Lightning lacks one of them."""
+    accelerator: str
+    accelerator, precision = config.trainer.accelerator, config.trainer.precision
+    if not has_accelerator(accelerator):
+        logger.warning(
+            "the run was trained with trainer.accelerator=%s, which this machine lacks: evaluated on the CPU", accelerator
         )
         accelerator = "cpu"
-    try:
-        return pl.Trainer(
-            accelerator=accelerator,
-            devices=1,
-            precision=precision,
-            callbacks=[collector],
-            plugins=own_environment(1),
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-    except (TypeError, ValueError, pl.utilities.exceptions.MisconfigurationException) as error:
-        raise UserError(
-            f"the run's trainer.accelerator={accelerator} and trainer.precision={precision} are not possible here "
-            f"({str(error).splitlines()[0]}): mend them in its config.yaml"
-        ) from error
+    chosen = f"trainer.accelerator={accelerator} and trainer.precision={precision}"
+    return lightning_trainer(
+        f"the run's {chosen} are not possible here ({{}}): mend them in its config.yaml",
+        accelerator=accelerator,
+        devices=1,
+        precision=precision,
+        callbacks=[collector],
+        plugins=own_environment(),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
 
 
 def _restored_preparation(encoder: Encoder, state: Mapping[str, Any], path: Path) -> Any:
@@ -161,7 +163,7 @@ def _restored_preparation(encoder: Encoder, state: Mapping[str, Any], path: Path
 
 
 def _check_genres(genres: Sequence[str], run: Run, rules: Mapping[str, Any]) -> None:
-    """Thresholds per genre are those of the checkpoint's genres. Raises Damaged."""
+    """Check that tuned thresholds belong to the checkpoint's genres. Raises Damaged."""
     if rules.keys() & {"val", "val_per_genre"} and run.predictions("val").genres != tuple(genres):
         raise Damaged(run / "predictions/val.parquet", "its genres are not those of best.ckpt")
 

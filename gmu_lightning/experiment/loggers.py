@@ -1,4 +1,4 @@
-"""Loggers, opened for a run and closed with its outcome. history.csv and metrics.json are written whatever is chosen here."""
+"""Open the loggers of a run, and close them with its outcome. Every run also writes history.csv and metrics.json."""
 
 from __future__ import annotations
 
@@ -7,20 +7,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
-
+from gmu_lightning.config.hydra_versions import instantiate
+from gmu_lightning.config.schema import RunConfig
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.search import is_trial
 from gmu_lightning.run import Run
+from gmu_lightning.visible import first_line
 
 
-def open_loggers(config: Mapping[str, Any], run: Run, group: str | None) -> list[Any]:
-    """One Lightning logger per choice of `logger=`; where one cannot be opened, those before it are closed as failed."""
+def open_loggers(config: RunConfig, run: Run, group: str | None) -> list[Any]:
+    """Return one Lightning logger per choice of `logger=`. If one cannot be opened, those before it are closed as failed.
+
+    Args:
+        config: its `logger` nodes name the functions that make the loggers.
+        run: receives the loggers' files.
+        group: name of the sweep, or None.
+
+    Raises:
+        UserError: a package, an account or a valid mode is missing.
+    """
     opened: list[Any] = []
     try:
-        for node in (config.get("logger") or {}).values():
-            if node:
-                opened.append(instantiate(dict(node), _convert_="all")(config=dict(config), run=run, group=group))
+        for part in config.logger.values():
+            opened.append(instantiate(part.node, _convert_="all")(config=config, run=run, group=group))
     except BaseException:
         close_loggers(opened, None, [])
         raise
@@ -28,9 +37,21 @@ def open_loggers(config: Mapping[str, Any], run: Run, group: str | None) -> list
 
 
 def wandb_logger(
-    config: dict[str, Any], run: Run, group: str | None, project: str, entity: str | None, mode: str, tags: Sequence[str]
+    config: RunConfig, run: Run, group: str | None, project: str, entity: str | None, mode: str, tags: Sequence[str]
 ) -> Any:
-    """A W&B run of its own for this job: named as its folder, grouped by its sweep, tagged by what it is made of."""
+    """Return a W&B logger for one job: named like its folder, grouped by its sweep, tagged with its modalities and choices.
+
+    Args:
+        config: of the run; W&B records its mapping.
+        run: receives W&B's files.
+        group: name of the sweep, or None.
+        project, entity: where W&B keeps the run.
+        mode: `online`, `offline` or `disabled`.
+        tags: further tags.
+
+    Raises:
+        UserError: the mode does not exist, or W&B cannot start.
+    """
     wandb = wandb_library()
     from pytorch_lightning.loggers import WandbLogger
 
@@ -38,34 +59,34 @@ def wandb_logger(
         raise UserError(
             f"logger.wandb.mode={mode} is none of online, offline and disabled: choose one of them, or change WANDB_MODE"
         )
-    made_of = [
-        str(config["modalities"]),
-        *(v for k, v in config["choices"].items() if k in ("data", "fusion") or k.startswith("encoder/")),
-    ]
+    chosen = [choice for group, choice in config.choices.items() if group in ("data", "fusion") or group.startswith("encoder/")]
     logger = WandbLogger(
         name=run.folder.name,
         project=project,
         entity=entity,
         group=group,
         job_type="trial" if is_trial(run) else None,
-        tags=list(dict.fromkeys([*tags, *made_of])),
-        config=config,
+        tags=list(dict.fromkeys([*tags, "+".join(config.modalities), *chosen])),
+        config=config.mapping,
         save_dir=str(run.folder),
         mode=mode,
         settings=wandb.Settings(silent=True, console="off"),
     )
     try:
-        logger.experiment  # noqa: B018  opens it now, so that a missing account is said before training
+        logger.experiment  # noqa: B018  opens it now, so that a missing account is reported before training
     except wandb.errors.Error as error:
         raise UserError(
-            f"W&B could not start ({str(error).splitlines()[0]}): "
-            "run `wandb login`, or choose logger.wandb.mode=offline, or logger=csv"
+            f"W&B could not start ({first_line(error)}): run `wandb login`, or choose logger.wandb.mode=offline, or logger=csv"
         ) from error
     return logger
 
 
 def wandb_library() -> Any:
-    """Import wandb with its reports of errors and usage off, for these need a name look-up in every mode, offline too."""
+    """Return the module wandb, imported without its reports of errors and usage. Raises ImportError if it is not installed.
+
+    The reports look up a host name in every mode, even offline. `WANDB_ERROR_REPORTING` stays false in this process, unless the
+    environment sets it.
+    """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
@@ -73,21 +94,25 @@ def wandb_library() -> Any:
 
 
 def wandb_of(runs: Iterable[Run]) -> dict[str, Any] | None:
-    """What `logger.wandb` says in the first of these runs that has it; None where none has."""
+    """Return the node `logger.wandb` of the first run that has one whose mode is not `disabled`, or None.
+
+    Raises:
+        UserError: the config.yaml of a run is missing or damaged.
+    """
     nodes = ((run.config.get("logger") or {}).get("wandb") for run in runs)
     return next((node for node in nodes if node and node.get("mode") != "disabled"), None)
 
 
 def log_comparison(node: Mapping[str, Any], folder: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A W&B run of the sweep itself: its leaderboard as a table, and its files as an artifact.
+    """Record a sweep as a W&B run of its own: the leaderboard as a table, and the report's files as an artifact.
 
     Args:
-        node: `logger.wandb` of its jobs, which are of one group with it.
-        folder: the sweep's.
-        columns, rows: the leaderboard.
+        node: `logger.wandb` of its jobs, which join the same W&B group.
+        folder: of the sweep.
+        columns, rows: of the leaderboard.
     """
     wandb = wandb_library()
-    if node["mode"] == "offline":  # what waits for `wandb sync` waits beside the sweep, not in this user's home
+    if node["mode"] == "offline":  # artifacts wait for `wandb sync` beside the sweep, not in the user's home
         os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb").absolute()))
     run = wandb.init(
         project=node["project"],
@@ -110,8 +135,8 @@ def log_comparison(node: Mapping[str, Any], folder: Path, columns: Sequence[str]
         run.finish()
 
 
-def tensorboard_logger(config: dict[str, Any], run: Run, group: str | None) -> Any:
-    """TensorBoard event files in the run's folder."""
+def tensorboard_logger(config: RunConfig, run: Run, group: str | None) -> Any:
+    """Return a logger that writes TensorBoard event files to the run's folder. Raises UserError without tensorboard."""
     try:
         import tensorboard  # noqa: F401
     except ImportError:
@@ -122,9 +147,12 @@ def tensorboard_logger(config: dict[str, Any], run: Run, group: str | None) -> A
 
 
 def close_loggers(loggers: Sequence[Any], metrics: Mapping[str, Any] | None, figures: Sequence[Path]) -> None:
-    """metrics.json into the summary, each key under its own name, and the figures as images; then closed.
+    """Log the final scores and the figures, then close every logger.
 
-    `metrics` is None for a run that failed, and its loggers are told so.
+    Args:
+        loggers: of one run.
+        metrics: content of metrics.json, or None for a failed run, which is closed as failed.
+        figures: PNG files, logged as images by W&B.
     """
     for logger in loggers:
         kind = type(logger).__name__

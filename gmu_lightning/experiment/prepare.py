@@ -1,43 +1,83 @@
-"""Raw data -> columns, once; no weights are loaded but of networks that look at trailers as they are decoded."""
+"""Read the data of a run without training: prepare its columns for later runs, or read example movies for a report."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from gmu_lightning.config.resolve import modalities_of
+from gmu_lightning.config.schema import DataConfig, RunConfig
 from gmu_lightning.data.store import Store
 from gmu_lightning.experiment import build
-from gmu_lightning.experiment.allocator import keep_pages
-from gmu_lightning.experiment.settle import modalities_of
-from gmu_lightning.experiment.train import audit_left, quiet_libraries, say_audit
+from gmu_lightning.experiment.environment import prepare_process
+from gmu_lightning.experiment.train import keep_audit, log_audit
 from gmu_lightning.files import write_json
+from gmu_lightning.movie import Movie, UserError
 from gmu_lightning.report.figures import genre_distribution, save
+from gmu_lightning.report.gates import Truth
+from gmu_lightning.report.page.movies import ExampleMovie, ExampleMovies, thumbnail
+from gmu_lightning.run import Run, disagreeing
 
 
-def prepare(config: Mapping[str, Any], folder: Path) -> None:
-    """Prepare every chosen modality; leaves audit.json and the genre distribution, as PNG and SVG, in `folder`."""
-    keep_pages()
-    quiet_libraries()
-    store = Store.of(config["store"])
+def prepare(config: RunConfig, folder: Path) -> None:
+    """Store the prepared column of every chosen modality, and write audit.json and the genre distribution to `folder`.
+
+    Weights are loaded only for networks that read trailers while they are decoded.
+
+    Args:
+        config: names the data, the encoders and the store.
+        folder: receives audit.json, genres.png and genres.svg.
+
+    Raises:
+        UserError: the data cannot be read, or `data.strict=true` and the audit found a problem.
+    """
+    prepare_process()
+    store = Store.of(config.store)
     present = {}
-    with audit_left(folder):
-        data = build.build_data(config, store)
-        for modality in modalities_of(config["modalities"]):
-            encoder = build.make(config["encoder"][modality])
-            column = build.prepare_column(data, modality, encoder, store)
+    with keep_audit(folder):
+        table = build.load_table(config, store)
+        for modality in config.modalities:
+            encoder = config.encoder[modality].make()
+            table, column = build.prepare_column(table, encoder, store)
             present[modality] = column.present
             where = store.root / "columns" / column.key
-            print(f"{modality}: {int(column.present.sum())} of {len(data.movies)} movies, in {where}")
-        data.leave_out_unusable()
-    data.warn_of_losses(present)
-    for sentence in data.warnings:
-        print(f"warning: {sentence}", file=sys.stderr)
-    report = data.audit_report()
+            print(f"{modality}: {int(column.present.sum())} of {len(table.movies)} movies, in {where}")
+        table = table.stored(present)
+    report = table.report()
     write_json(folder / "audit.json", report)
     save(genre_distribution(report["genres"]), folder / "genres")
-    say_audit(data)
+    log_audit(table, table.warnings)
     sizes = ", ".join(f"{n} {split}" for split, n in report["movies"].items())
-    print(f"{data.layout}: {sizes} movies, {len(data.vocabulary)} genres; see {folder}")
-    data.raise_if_strict()
+    print(f"{table.layout.name}: {sizes} movies, {len(table.vocabulary)} genres; see {folder}")
+    table.raise_if_strict()
+
+
+def read_examples(run: Run, movies: Iterable[str], config_dir: str | None = None) -> ExampleMovies:
+    """Return plots and small posters of some movies of a run, and the planted truth if the data was generated.
+
+    Args:
+        run: names the data in its config.yaml.
+        movies: ids.
+        config_dir: a folder whose data sets the run may name; None accepts the package's alone.
+
+    Raises:
+        UserError: the run names another data set, or the data is no longer where the run found it, or has changed.
+    """
+    recorded = run.config
+    config = DataConfig.recorded(recorded, run / "config.yaml", config_dir)
+    data_set = config.make().data_set
+    store = Store(recorded["store"]["dir"], read_only=True)
+    pending = data_set.pending(store)
+    if pending:
+        raise UserError(f"the data of {run.folder} are not there any more ({pending})")
+    table = data_set.load(modalities_of(recorded["modalities"]), store)
+    if disagreeing(table.fingerprint, run.data_fingerprint):
+        raise UserError(f"{table.layout.root} holds other data now than {run.folder} was tested on")
+    wanted = set(movies)
+    found = {movie.id: _example(movie) for movie in table.movies if movie.id in wanted}
+    return ExampleMovies(found, Truth.read(table.layout.root))
+
+
+def _example(movie: Movie) -> ExampleMovie:
+    plot, poster = movie.content.get("text"), movie.content.get("image")
+    return ExampleMovie(plot if isinstance(plot, str) else None, thumbnail(poster) if isinstance(poster, Path) else None)

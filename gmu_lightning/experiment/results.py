@@ -1,4 +1,4 @@
-"""What a fitted model says of val and test, and the scores of it."""
+"""Predict val and test with a fitted model, score the predictions, and draw a run's figures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from gmu_lightning.callbacks import SplitPredictions
-from gmu_lightning.data.module import MovieData
+from gmu_lightning.callbacks import SplitPredictions, loss_of
+from gmu_lightning.data.datamodule import MovieDataModule
 from gmu_lightning.files import write_table
 from gmu_lightning.lightning import pl
-from gmu_lightning.metrics import scores, tune_per_genre, tune_threshold
+from gmu_lightning.metrics import main_scores, scores, tune_per_genre, tune_threshold
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.report.figures import gate_figure, genre_bars, save
 from gmu_lightning.report.gates import by_genre
@@ -22,8 +22,16 @@ from gmu_lightning.run import Predictions, Run
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What is left of a fit, the best epoch's weights being in the model; `trainer` is None where there was none."""
+class FitResult:
+    """The outcome of a fit, whose model has the weights of the best epoch.
+
+    Attributes:
+        trainer: Lightning's, or None after the fast loop.
+        predictions: the callback that collects predictions.
+        device: that the model was trained on.
+        best_epoch, epochs: number of the best one, counted from 0, and how many there were.
+        seconds: duration of the fit.
+    """
 
     trainer: pl.Trainer | None
     predictions: SplitPredictions
@@ -34,9 +42,17 @@ class Fitted:
 
 
 def predict(
-    trainer: pl.Trainer | None, collector: SplitPredictions, data: MovieData, model: pl.LightningModule, split: str
+    trainer: pl.Trainer | None, collector: SplitPredictions, data: MovieDataModule, model: pl.LightningModule, split: str
 ) -> Predictions:
-    """Predictions of a whole split, in its order; without a trainer where the model stands."""
+    """Return the predictions of a whole split, in its order.
+
+    Args:
+        trainer: runs the model; None runs it on the device that it is on.
+        collector: collects the predictions.
+        data: gives the batches.
+        model: has a `validation_step` that returns a Prediction.
+        split: `train`, `val` or `test`.
+    """
     collector.split = split
     if trainer is None:
         collector.collect(model, data.loader(split))
@@ -46,8 +62,20 @@ def predict(
     return collector.latest
 
 
-def final_scores(fitted: Fitted, run: Run, data: MovieData, model: MovieGenreClassifier) -> dict[str, Any]:
-    """Writes the predictions of val and test, returns their scores; test is read here, once, after the best epoch is fixed."""
+def final_scores(fitted: FitResult, run: Run, data: MovieDataModule, model: MovieGenreClassifier) -> dict[str, Any]:
+    """Write the predictions of val and test, and return their scores.
+
+    This is the only place where training reads test, and the best epoch is fixed by then.
+
+    Args:
+        fitted: the outcome of the fit.
+        run: receives predictions/val.parquet and predictions/test.parquet.
+        data, model: of the run.
+
+    Returns:
+        {`val/...` and `test/...`: score}, `best_epoch` (counted from 0), `epochs`, `contributions_exact`, and `threshold@val`,
+        one threshold tuned on val for all genres.
+    """
     val = predict(fitted.trainer, fitted.predictions, data, model, "val")
     test = predict(fitted.trainer, fitted.predictions, data, model, "test")
     tuned = {"val": tune_threshold(val.labels, val.probabilities), "val_per_genre": tune_per_genre(val.labels, val.probabilities)}
@@ -64,33 +92,41 @@ def final_scores(fitted: Fitted, run: Run, data: MovieData, model: MovieGenreCla
 
 
 def split_scores(split: Predictions, model: MovieGenreClassifier, tuned: dict[str, Any]) -> dict[str, float]:
-    """All scores of one split: at .5 under the plain names, at the thresholds tuned on val beside them.
+    """Return the scores of one split: F1 at threshold 0.5 under its plain name, and at each tuned threshold as `name@rule`.
 
-    A split without labels has counts alone.
+    Args:
+        split: predictions and labels of N movies.
+        model: gives the loss.
+        tuned: {rule: threshold, one or one per genre}.
+
+    Returns:
+        `loss`, the scores of `metrics.scores`, `name@rule`, and the counts `movies`, `movies_without_input` and
+        `movies_with_genre`. A split without labels has only the counts.
     """
     counts = {"movies": len(split.ids), "movies_without_input": int(np.sum(~split.present.any(axis=1)))}
     counts["movies_with_genre"] = int(split.labels.any(axis=1).sum())
     if not counts["movies_with_genre"]:
         return {**counts}
-    found = scores(split.labels, split.probabilities, split.genres)
+    result = scores(split.labels, split.probabilities, split.genres)
     for rule, threshold in tuned.items():
         at = scores(split.labels, split.probabilities, split.genres, threshold)
-        found |= {f"{name}@{rule}": value for name, value in at.items() if name.startswith("f1_")}
-    logits, labels = torch.from_numpy(split.logits).float(), torch.from_numpy(split.labels).float()
-    with torch.no_grad():
-        loss = float(model.loss(logits.to(model.device), labels.to(model.device)))
-    return {"loss": loss, **found, **counts}
+        result |= {f"{name}@{rule}": value for name, value in at.items() if name.startswith("f1_")}
+    return {"loss": loss_of(model, split), **result, **counts}
 
 
 def scores_in_words(found: Mapping[str, Any], split: str) -> str:
-    """Return the two main scores of a split for the console, or that it has no labels."""
+    """Return a line for the console: the two main scores of a split, or a remark that it has no labels."""
     if "f1_micro" not in found:
         return f"{split} has no labels, so it is predicted and not scored"
-    return f"{split} micro F1 {found['f1_micro']:.4f}, micro AP {found['ap_micro']:.4f}"
+    return main_scores(split, found["f1_micro"], found["ap_micro"])
 
 
 def write_gates(run: Run) -> list[Path]:
-    """The gate table and every figure of a run; the figures that were drawn, as PNG. None without labels of test."""
+    """Write the gate table and the figures of a run, and return the PNG files. Without test labels, write nothing.
+
+    Raises:
+        UserError: the predictions of test are missing or damaged.
+    """
     test = run.predictions("test")
     if not test.labels.any():
         return []

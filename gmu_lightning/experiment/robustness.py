@@ -1,21 +1,22 @@
-"""Missing modalities as an experiment: what a model is worth when its movies lack what it was trained with."""
+"""Score a model on movies that lack modalities which it was trained with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from gmu_lightning.data.module import MovieData
+from gmu_lightning.data.datamodule import MovieDataModule
+from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.experiment.results import split_scores
 from gmu_lightning.fusion.base import encoded
 from gmu_lightning.lightning import pl
 from gmu_lightning.model import MovieGenreClassifier
-from gmu_lightning.movie import MODALITIES, MovieBatch, Prediction, UserError
+from gmu_lightning.movie import MODALITIES, MovieBatch, Prediction
 from gmu_lightning.report.robustness import ALL, SCORES, Robustness, Row
 from gmu_lightning.run import Predictions
 
@@ -24,39 +25,40 @@ SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is left of the modalities of N movies.
+    """The modalities that N movies keep.
 
     Attributes:
         present: (N, M) bool.
-        about: the columns of robustness.csv that say which scenario it is.
+        about: the columns of robustness.csv that identify the scenario.
     """
 
     present: np.ndarray
     about: Row
 
 
-def seed_of_draw(robustness: Any, seed: Any) -> int | None:
-    """The seed of the order in which movies lose a modality; None where `robustness` is false. Raises UserError."""
-    if not isinstance(robustness, bool):
-        raise UserError(f"robustness={robustness} is neither true nor false: give one of them")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UserError(f"robustness_seed={seed} is no seed: give a whole number from 0 on, such as robustness_seed=1")
-    return seed if robustness else None
+def ablation(model: MovieGenreClassifier, data: MovieDataModule, split: str, seed: int) -> ModalityAblation:
+    """Return a model that also predicts a split's movies without some of their modalities.
 
-
-def deprived(model: MovieGenreClassifier, data: MovieData, split: str, seed: int) -> Deprived:
-    """The model, to be asked about a split's movies with less and less of them."""
-    present = data.present[data.rows(split)].numpy()
-    return Deprived(model, data.ids[split], scenarios(present, list(data.columns), seed), seed)
+    Args:
+        model: fitted.
+        data: holds the split.
+        split: `train`, `val` or `test`.
+        seed: draws the order in which movies lose a modality.
+    """
+    present = data.present[data.table.rows(split)].numpy()
+    return ModalityAblation(model, data.table.ids[split], scenarios(present, list(data.columns), seed), seed)
 
 
 def scenarios(present: np.ndarray, modalities: Sequence[str], seed: int) -> list[Scenario]:
-    """Each modality taken from a share of the movies that have it, then all of them at once, then every subset alone.
+    """Return the scenarios: each modality removed from shares of its movies, all removed at once, and every subset by itself.
+
+    The seed, the name of a modality and N determine the order in which movies lose that modality. So movies that lack it at one
+    share lack it at every larger share. `all` removes each modality from the same movies that lose it in its own scenarios.
 
     Args:
-        present: (N, M) bool, what the movies have, in the split's order.
-        seed: with a modality's name and N it settles in which order movies lose that modality. So those that lack it at one share
-            lack it at every larger one, and `all` takes each modality from the movies that lose it alone.
+        present: (N, M) bool, the modalities that the movies have, in the split's order.
+        modalities: names of the M axis.
+        seed: of the draw.
     """
     orders = [_losing_order(present[:, i], modality, seed) for i, modality in enumerate(modalities)]
     groups = {modality: [i] for i, modality in enumerate(modalities)}
@@ -67,7 +69,7 @@ def scenarios(present: np.ndarray, modalities: Sequence[str], seed: int) -> list
 
 
 def _losing_order(has: np.ndarray, modality: str, seed: int) -> np.ndarray:
-    """The movies that have a modality, in the order in which they lose it; whoever else lacks it does not change it."""
+    """Return the rows of movies that have a modality, in the order in which they lose it, whichever other movies have it."""
     order = np.random.default_rng((seed, MODALITIES.index(modality))).permutation(len(has))
     return order[has[order]]
 
@@ -90,16 +92,17 @@ def _subsets(present: np.ndarray, modalities: Sequence[str]) -> Iterator[Scenari
             yield Scenario(left, {"kind": "subset", "modality": None, "share": None, "realised": None, "subset": name})
 
 
-class Deprived(pl.LightningModule):
-    """A model that says of each movie, in the pass in which it is predicted, what it would have said with less of it.
+class ModalityAblation(pl.LightningModule):
+    """Predict each movie, and in the same pass the movie without some of its modalities.
 
-    Its predictions are the model's own. Every modality is read and encoded once, and only what follows is computed anew for each
-    scenario; of the inputs a text that is read together with other modalities (`needs = "tokens"`) is the one exception.
+    Every modality is encoded once per movie; fusion and head run again for each scenario. The one exception is a text that is
+    encoded together with other modalities (see `Fusion.lets_cache`): it is encoded again for each scenario.
 
     Args:
+        model: fitted; the returned predictions are its own.
         ids: N movies, in the order of the scenarios' rows.
         scenarios: equal ones are computed once.
-        seed: that they were drawn with.
+        seed: that the scenarios were drawn with.
     """
 
     def __init__(self, model: MovieGenreClassifier, ids: Sequence[str], scenarios: Sequence[Scenario], seed: int):
@@ -112,7 +115,7 @@ class Deprived(pl.LightningModule):
         self.logits = np.empty((0, 0, 0))  # (K, N, C)
 
     def validation_step(self, batch: MovieBatch, _index: int) -> Prediction:  # type: ignore[override]
-        """The model's own prediction."""
+        """Return the model's own prediction of a batch, and keep the logits of every scenario."""
         known = batch._replace(inputs={m: self._once(batch, m, i) for i, m in enumerate(self.model.encoders)})
         prediction = self.model(known)
         if not self.logits.size:
@@ -123,12 +126,18 @@ class Deprived(pl.LightningModule):
         return prediction
 
     def _once(self, batch: MovieBatch, modality: str, i: int) -> Any:
-        if self.fusion.needs == "tokens" and modality == "text":
+        encoder = cast(Encoder, self.model.encoders[modality])
+        if not self.fusion.lets_cache(encoder):
             return batch.inputs[modality]
-        return encoded(self.model.encoders[modality], batch.inputs[modality], batch.present[:, i])
+        return encoded(encoder, batch.inputs[modality], batch.present[:, i])
 
     def study(self, run: str, predictions: Predictions) -> Robustness:
-        """The scores of every scenario, after the pass that gave the split's predictions."""
+        """Return the scores of every scenario. Call it after the pass that gave the split's predictions.
+
+        Args:
+            run: name of the run.
+            predictions: of the whole split, with at least one label.
+        """
         rows, genres = [], []
         for scenario, place in zip(self.scenarios, self.place, strict=True):
             left = replace(predictions, present=scenario.present, logits=self.logits[place])
@@ -142,7 +151,7 @@ class Deprived(pl.LightningModule):
 
 
 def _by_genre(subset: str, of: Predictions, found: Mapping[str, float]) -> list[Row]:
-    """Rows of robustness_by_genre.csv."""
+    """Return the rows of robustness_by_genre.csv for one subset of modalities."""
     movies = of.labels.sum(axis=0).tolist()
     return [
         {"subset": subset, "genre": genre, "movies": count, "f1": found[f"f1/{genre}"], "ap": found.get(f"ap/{genre}")}

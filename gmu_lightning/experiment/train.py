@@ -1,13 +1,11 @@
-"""One run, from a settled configuration to everything its folder holds."""
+"""Train one run, from its resolved configuration to the last file in its folder."""
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,82 +13,128 @@ from typing import Any, NamedTuple
 import torch
 
 from gmu_lightning import callbacks
-from gmu_lightning.data.module import MovieData
-from gmu_lightning.data.progress import QUIET
-from gmu_lightning.data.readings import columns_summary
-from gmu_lightning.data.store import Store
+from gmu_lightning.config.schema import RunConfig
+from gmu_lightning.data.audit import columns_summary
+from gmu_lightning.data.datamodule import MovieDataModule
+from gmu_lightning.data.dataset import MovieTable
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.experiment import build
-from gmu_lightning.experiment.allocator import keep_pages
-from gmu_lightning.experiment.environment import environment, peak_memory_mb, use_threads
+from gmu_lightning.experiment.choices import check_choices
+from gmu_lightning.experiment.environment import (
+    device_of,
+    environment,
+    own_environment,
+    peak_memory_mb,
+    prepare_process,
+    use_threads,
+)
 from gmu_lightning.experiment.loggers import close_loggers, open_loggers
-from gmu_lightning.experiment.resident import Resident
-from gmu_lightning.experiment.results import Fitted, final_scores, write_gates
-from gmu_lightning.experiment.settle import modalities_of
+from gmu_lightning.experiment.results import FitResult, final_scores, write_gates
 from gmu_lightning.files import write_json
 from gmu_lightning.lightning import pl
 from gmu_lightning.model import MovieGenreClassifier
-from gmu_lightning.movie import UserError
+from gmu_lightning.movie import Column, UserError
 from gmu_lightning.run import Run
+from gmu_lightning.visible import first_line
+
+logger = logging.getLogger(__name__)
 
 
-class Opened(NamedTuple):
-    """A run that is ready to be fitted."""
+class PreparedRun(NamedTuple):
+    """A run that is ready to be fitted.
 
-    config: Mapping[str, Any]
+    Attributes:
+        config, run, data, model: its parts. The model's weights are freshly drawn, and its normalisers are fitted.
+        seconds: {`prepare`: seconds, `encode`: seconds} of reading the data.
+        started, ready: `time.perf_counter()` before and after the preparation.
+    """
+
+    config: RunConfig
     run: Run
-    data: MovieData
-    columns: Mapping[str, Any]
+    data: MovieDataModule
     model: MovieGenreClassifier
     seconds: dict[str, float]
     started: float
     ready: float
 
 
-def train(config: Mapping[str, Any], run: Run, group: str | None = None, resident: Resident | None = None) -> dict[str, Any]:
-    """Fit, choose the best epoch on val, score val and test, write the run's files.
+Fit = Callable[[PreparedRun, list[Any]], FitResult]
+
+
+def train(config: RunConfig, run: Run, group: str | None = None, cache: build.DatasetCache | None = None) -> dict[str, Any]:
+    """Fit a model, choose the best epoch on val, score val and test, and write the run's files.
 
     Args:
-        config: settled.
-        run: begun already; its status is the caller's to end.
-        group: the sweep's name, for loggers that group runs.
-        resident: what it shares with other runs of this process.
+        config: of the run.
+        run: a run that has begun; the caller ends its status.
+        group: name of the sweep, for loggers that group runs.
+        cache: data that is shared with other runs of this process.
 
     Returns:
-        metrics.json.
+        The content of metrics.json.
+
+    Raises:
+        UserError: the data, a part of the configuration or a logger is wrong.
     """
-    opened = open_run(config, run, resident or Resident())
-    if not os.environ.get(QUIET):
-        print("\n".join(build.summary(opened.model, opened.columns)), file=sys.stderr)
-    return complete(opened, group)
+    prepared = open_run(config, run, cache or build.DatasetCache())
+    for line in build.summary(prepared.model, prepared.data.columns):
+        logger.info("%s", line)
+    return complete(prepared, group, fit)
 
 
-def complete(opened: Opened, group: str | None) -> dict[str, Any]:
-    """Fit a run that is ready, under Lightning's Trainer, and write what it leaves; metrics.json."""
-    loggers = open_loggers(opened.config, opened.run, group)
+def complete(prepared: PreparedRun, group: str | None, fit: Fit) -> dict[str, Any]:
+    """Fit a prepared run, write its files, and return the content of metrics.json.
+
+    Args:
+        prepared: the run.
+        group: name of the sweep, for loggers that group runs.
+        fit: trains the model of a prepared run, and gives the loggers the scores of each epoch.
+    """
+    loggers = open_loggers(prepared.config, prepared.run, group)
     metrics: dict[str, Any] | None = None
     figures: list[Path] = []
     try:
-        fitted = fit(opened.config, opened.run, opened.data, opened.model, loggers)
-        metrics, figures = close_run(opened, fitted)
+        metrics, figures = close_run(prepared, fit(prepared, loggers))
     finally:
         close_loggers(loggers, metrics, figures)
     return metrics
 
 
-def load(config: Mapping[str, Any], resident: Resident) -> tuple[dict[str, Encoder], MovieData, dict[str, Any], dict[str, float]]:
-    """Encoders, data, columns and the seconds they took: all that a run needs of the disk. Raises UserError."""
-    keep_pages()
-    quiet_libraries()
-    build.check_sense(config)
-    use_threads(config["trainer"]["threads"])
-    encoders = build.build_encoders(config)
-    return encoders, *resident.load(config, encoders, Store.of(config["store"]), device_of(config))
+class LoadedData(NamedTuple):
+    """The data of a run, its encoders, and the device that computes.
+
+    Attributes:
+        seconds: {`prepare`: seconds, `encode`: seconds} of reading the data.
+    """
+
+    device: torch.device
+    encoders: dict[str, Encoder]
+    table: MovieTable
+    columns: dict[str, Column]
+    seconds: dict[str, float]
+
+
+def load(config: RunConfig, cache: build.DatasetCache) -> LoadedData:
+    """Set up the process, check the choices of a run, and load its data.
+
+    Args:
+        config: of the run. Its `trainer.threads` becomes torch's number of threads.
+        cache: keeps tables and columns for later runs of this process.
+
+    Raises:
+        UserError: a part of the configuration or the data is wrong.
+    """
+    prepare_process()
+    check_choices(config)
+    device = device_of(config.trainer)
+    use_threads(config.trainer.threads)
+    encoders = build.build_encoders(config.encoder)
+    return LoadedData(device, encoders, *cache.load(config, encoders, device))
 
 
 @contextmanager
-def audit_left(folder: Path) -> Iterator[None]:
-    """Leave audit.json in a folder also where the data is refused."""
+def keep_audit(folder: Path) -> Iterator[None]:
+    """Write audit.json to a folder if the data is refused while inside."""
     try:
         yield
     except UserError as error:
@@ -99,40 +143,57 @@ def audit_left(folder: Path) -> Iterator[None]:
         raise
 
 
-def open_run(config: Mapping[str, Any], run: Run, resident: Resident) -> Opened:
-    """Everything before the first step. Raises UserError."""
+def open_run(config: RunConfig, run: Run, cache: build.DatasetCache) -> PreparedRun:
+    """Read the data, write its audit, and build the model: everything before the first step.
+
+    Args:
+        config: of the run.
+        run: receives audit.json and warnings.
+        cache: data that is shared with other runs of this process.
+
+    Raises:
+        UserError: the data or a part of the configuration is wrong.
+    """
     started = time.perf_counter()
-    with audit_left(run.folder):
-        encoders, data, columns, seconds = load(config, resident)
-    for sentence in data.warnings:
+    with keep_audit(run.folder):
+        device, encoders, table, columns, seconds = load(config, cache)
+    for sentence in table.warnings:
         run.warn(sentence)
     for encoder in encoders.values():
         if encoder.why_not_constant:
-            print(encoder.why_not_constant, file=sys.stderr)
-    precision = config["trainer"]["precision"]
-    if str(precision) not in ("32-true", "32"):
-        print(f"the network computes in {precision}; trainer.precision=32-true computes in float32", file=sys.stderr)
-    write_json(run / "audit.json", data.audit_report())
-    data.raise_if_strict()
-    say_audit(data)
-    model = build.build_model(config, data, encoders)
-    build.fit_normalisers(model, data, device_of(config))
-    return Opened(config, run, data, columns, model, seconds, started, time.perf_counter())
+            logger.warning("%s", encoder.why_not_constant)
+    if not config.trainer.in_float32:
+        logger.warning("the network computes in %s; trainer.precision=32-true computes in float32", config.trainer.precision)
+    write_json(run / "audit.json", table.report())
+    table.raise_if_strict()
+    log_audit(table)
+    model, data = build.build_model(config, table, columns, encoders)
+    build.fit_normalisers(model, data, device)
+    return PreparedRun(config, run, data, model, seconds, started, time.perf_counter())
 
 
-def close_run(opened: Opened, fitted: Fitted) -> tuple[dict[str, Any], list[Path]]:
-    """Everything after the last step, the best epoch's weights being in the model: metrics.json, and which figures were drawn."""
-    run, data, model = opened.run, opened.data, opened.model
-    encode = {modality: column.how for modality, column in opened.columns.items() if getattr(column, "how", None)}
-    write_json(run / "environment.json", environment(fitted.device, int(opened.config["seed"]), data.fingerprint, encode))
+def close_run(prepared: PreparedRun, fitted: FitResult) -> tuple[dict[str, Any], list[Path]]:
+    """Score a fitted run and write its files: everything after the last step.
+
+    Args:
+        prepared: its model has the weights of the best epoch.
+        fitted: the outcome of the fit.
+
+    Returns:
+        The content of metrics.json, and the PNG files of the figures.
+    """
+    run, data, model = prepared.run, prepared.data, prepared.model
+    table = data.table
+    cached = {modality: column.cached for modality, column in data.columns.items() if column.cached}
+    encode = {m: {"backend": c.backend, "precision": c.precision, "from_cache": c.from_cache} for m, c in cached.items()}
+    write_json(run / "environment.json", environment(fitted.device, prepared.config.seed, table.fingerprint, encode))
     metrics = final_scores(fitted, run, data, model)
-    metrics |= {f"seconds/{name}": value for name, value in {**opened.seconds, "fit": fitted.seconds}.items()}
-    cached = sum(getattr(column, "parameters", 0) for column in opened.columns.values())
+    metrics |= {f"seconds/{name}": value for name, value in {**prepared.seconds, "fit": fitted.seconds}.items()}
     metrics |= {
-        "seconds/total": time.perf_counter() - opened.started,
-        "movies_per_second": len(data.rows("train")) * fitted.epochs / fitted.seconds,
+        "seconds/total": time.perf_counter() - prepared.started,
+        "movies_per_second": len(table.rows("train")) * fitted.epochs / fitted.seconds,
         "peak_memory_mb": peak_memory_mb(fitted.device),
-        "parameters/total": cached + sum(p.numel() for p in model.parameters()),
+        "parameters/total": sum(c.parameters for c in cached.values()) + sum(p.numel() for p in model.parameters()),
         "parameters/trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "parameters/fusion": sum(p.numel() for p in model.fusion.parameters()),
     }
@@ -141,17 +202,25 @@ def close_run(opened: Opened, fitted: Fitted) -> tuple[dict[str, Any], list[Path
     return metrics, figures
 
 
-def fit(config: Mapping[str, Any], run: Run, data: MovieData, model: MovieGenreClassifier, loggers: list[Any]) -> Fitted:
-    """Train, and put the weights of the best epoch back into the model."""
-    modalities = modalities_of(config["modalities"])
-    predictions = callbacks.SplitPredictions(data.vocabulary.names, modalities, data.ids, data.fingerprint)
+def fit(prepared: PreparedRun, loggers: list[Any]) -> FitResult:
+    """Train with Lightning's Trainer, and load the weights of the best epoch into the model.
+
+    Args:
+        prepared: its model is trained in place, and its run receives history.csv and checkpoints.
+        loggers: Lightning loggers.
+
+    Raises:
+        UserError: the monitored score was never recorded, or the Trainer cannot be built.
+        KeyboardInterrupt: the user stopped the fit.
+    """
+    config, run, data, model, table = prepared.config, prepared.run, prepared.data, prepared.model, prepared.data.table
+    predictions = callbacks.SplitPredictions(table, config.modalities)
     history = callbacks.History(run, predictions)
-    model.about = about(config, data, model)
-    best, last = callbacks.best_and_last(run / "checkpoints", config["monitor"])
-    own = [callbacks.Determinism(int(config["seed"])), predictions, history, best, last]
-    data.seed_order(int(config["seed"]))
+    model.about = about(config, table, model)
+    best, last = callbacks.best_and_last(run / "checkpoints", config.monitor)
+    own = [callbacks.Determinism(config.seed), predictions, history, best, last]
     trainer = make_trainer(config, loggers, own, run)
-    if config["trainer"]["compile"]:
+    if config.trainer.compile:
         model.compile()
     start = time.perf_counter()
     try:
@@ -163,107 +232,109 @@ def fit(config: Mapping[str, Any], run: Run, data: MovieData, model: MovieGenreC
     if trainer.interrupted:
         raise KeyboardInterrupt
     seconds = time.perf_counter() - start
+    if trainer.is_global_zero and config.trainer.profiler:
+        print("profile of the fit:", *sorted(map(str, run.folder.glob("fit-profile*"))), file=sys.stderr)
+    trainer.profiler = pl.profilers.PassThroughProfiler()  # type: ignore[attr-defined]  # predictions are no part of the fit
     if not best.best_model_path:
-        raise UserError(f"monitor={config['monitor']} was never recorded: choose a score of history.csv, such as val/ap_micro")
+        raise UserError(f"monitor={config.monitor} was never recorded: choose a score of history.csv, such as val/ap_micro")
     checkpoint = torch.load(best.best_model_path, weights_only=True, map_location="cpu")
     model.load_state_dict(checkpoint["state_dict"])
-    warn_of_learning(run, history.epochs, data, config["monitor"])
+    warn_of_learning(run, history.epochs, table, config.monitor)
     epochs = len(history.epochs.rows)
-    return Fitted(trainer, predictions, trainer.strategy.root_device, int(checkpoint["epoch"]), epochs, seconds)
+    return FitResult(trainer, predictions, trainer.strategy.root_device, int(checkpoint["epoch"]), epochs, seconds)
 
 
-def warn_of_learning(run: Run, epochs: callbacks.Epochs, data: MovieData, monitor: str) -> None:
-    """Record and print a warning for every sign that a run has not learned."""
-    train, val = (data.labels[data.rows(split)] for split in ("train", "val"))
-    for sentence in epochs.warnings(monitor, callbacks.train_share_scores(train, val, data.vocabulary.names)):
+def warn_of_learning(run: Run, epochs: callbacks.Epochs, table: MovieTable, monitor: str) -> None:
+    """Record and log a warning for every sign that a run has not learned.
+
+    Args:
+        run: keeps the warnings in its status.
+        epochs: the recorded epochs.
+        table: its train labels give the scores of a constant prediction.
+        monitor: the monitored score, such as `val/ap_micro`.
+    """
+    train, val = (table.labels[table.rows(split)] for split in ("train", "val"))
+    for sentence in epochs.warnings(monitor, callbacks.train_share_scores(train, val, table.vocabulary.names)):
         run.warn(sentence)
-        print(f"warning: {sentence}", file=sys.stderr)
+        logger.warning("warning: %s", sentence)
 
 
-def about(config: Mapping[str, Any], data: MovieData, model: MovieGenreClassifier) -> dict[str, Any]:
-    """What a checkpoint says of its weights, as plain containers."""
+def about(config: RunConfig, table: MovieTable, model: MovieGenreClassifier) -> dict[str, Any]:
+    """Return the entry `gmu_lightning` of a checkpoint, which its readers need to use the weights, as plain containers.
+
+    The keys are `genres`, `modalities`, `config`, `preparations` ({modality: learned state}) and `sizes` ({modality: d_m}).
+    """
     return {
-        "genres": list(data.vocabulary.names),
-        "modalities": list(modalities_of(config["modalities"])),
-        "config": dict(config),
+        "genres": list(table.vocabulary.names),
+        "modalities": list(config.modalities),
+        "config": config.mapping,
         "preparations": {m: e.preparation.state() for m, e in model.encoders.items()},  # type: ignore[union-attr,operator]
         "sizes": {m: e.dim for m, e in model.encoders.items()},
     }
 
 
-def make_trainer(config: Mapping[str, Any], loggers: list[Any], own: list[pl.Callback], run: Run) -> pl.Trainer:
-    """Lightning's Trainer from `trainer` and `callbacks`."""
-    options = dict(config["trainer"])
-    options.pop("threads"), options.pop("compile")
-    shown = options.pop("progress")
-    if shown == "auto":
-        shown = "none" if os.environ.get(QUIET) else "bar" if sys.stderr.isatty() else "lines"
-    if shown == "lines":
-        own = [*own, callbacks.EpochLines(config["monitor"])]
-    if shown == "bar":
+def make_trainer(config: RunConfig, loggers: list[Any], own: list[pl.Callback], run: Run) -> pl.Trainer:
+    """Return Lightning's Trainer for the nodes `trainer` and `callbacks`.
+
+    Args:
+        config: of the run.
+        loggers: Lightning loggers.
+        own: callbacks that every run has.
+        run: its folder is the Trainer's root.
+
+    Raises:
+        UserError: Lightning refuses an option.
+    """
+    progress = config.trainer.progress
+    if progress == "auto":
+        progress = "none" if not logger.isEnabledFor(logging.INFO) else "bar" if sys.stderr.isatty() else "lines"
+    if progress == "lines":
+        own = [*own, callbacks.EpochLines(config.monitor)]
+    if progress == "bar":
         from pytorch_lightning.callbacks import RichProgressBar
 
         own = [*own, RichProgressBar()]
-    extra = [build.make(node) for node in (config.get("callbacks") or {}).values() if node]
+    extra = [part.make() for part in config.callbacks.values()]
+    return lightning_trainer(
+        "trainer cannot be built: {}; look at trainer.* on the command line",
+        **config.trainer.options,
+        profiler=make_profiler(config.trainer.profiler, run.folder),
+        callbacks=[*own, *extra],
+        logger=loggers or False,
+        plugins=[callbacks.AtomicCheckpointIO(), *(own_environment() if config.trainer.on_one_device else [])],
+        default_root_dir=str(run.folder),
+        num_sanity_val_steps=0,
+        log_every_n_steps=10**9,
+        use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=1,
+        enable_checkpointing=True,
+        enable_progress_bar=progress == "bar",
+    )
+
+
+def lightning_trainer(refusal: str, **options: Any) -> pl.Trainer:
+    """Return Lightning's Trainer. If it refuses an option, raise UserError with its reason in place of `{}` in `refusal`."""
     try:
-        return pl.Trainer(
-            **options,
-            callbacks=[*own, *extra],
-            logger=loggers or False,
-            plugins=[callbacks.AtomicCheckpointIO(), *own_environment(options["devices"])],
-            default_root_dir=str(run.folder),
-            num_sanity_val_steps=0,
-            log_every_n_steps=10**9,
-            use_distributed_sampler=False,
-            reload_dataloaders_every_n_epochs=1,
-            enable_checkpointing=True,
-            enable_progress_bar=shown == "bar",
-            enable_model_summary=False,
-        )
+        return pl.Trainer(**options, enable_model_summary=False)
     except (TypeError, ValueError, pl.utilities.exceptions.MisconfigurationException) as error:
-        raise UserError(
-            f"trainer cannot be built: {str(error).splitlines()[0]}; look at trainer.* on the command line"
-        ) from error
+        raise UserError(refusal.format(first_line(error))) from error
 
 
-def own_environment(devices: Any) -> list[Any]:
-    """Return the plugin by which a run on one device is alone, whatever Slurm or another cluster says in its variables."""
-    if devices not in (1, "1") and not (isinstance(devices, list) and len(devices) == 1):
-        return []
-    from pytorch_lightning.plugins.environments import LightningEnvironment
-    from pytorch_lightning.utilities.rank_zero import rank_zero_only
-
-    rank_zero_only.rank = 0  # type: ignore[attr-defined]  # read from SLURM_PROCID when Lightning is imported
-    return [LightningEnvironment()]
-
-
-def device_of(config: Mapping[str, Any]) -> torch.device:
-    """The device the trainer will use, for the encoding that happens before it."""
-    accelerator = str(config["trainer"]["accelerator"])
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("cpu")
+def make_profiler(kind: str | None, folder: Path) -> pl.profilers.Profiler:
+    """Return Lightning's `simple`, `advanced` or `pytorch` profiler, writing fit-profile.* to `folder`. None measures no time."""
+    if kind is None:
+        return pl.profilers.PassThroughProfiler()
+    kinds = {
+        "simple": pl.profilers.SimpleProfiler,
+        "advanced": pl.profilers.AdvancedProfiler,
+        "pytorch": pl.profilers.PyTorchProfiler,
+    }
+    return kinds[kind](dirpath=str(folder), filename="profile")
 
 
-def say_audit(data: MovieData) -> None:
-    """Print how a table's columns are read, and what is wrong with the data, in a few lines."""
-    if not os.environ.get(QUIET):
-        for line in (*columns_summary(data.cells), *data.audit.summary()):
-            print(line, file=sys.stderr)
-
-
-def quiet_libraries() -> None:
-    """Lightning's tips and notes on devices and workers say nothing about this run."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning.fabric", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for message in (
-        ".*does not have many workers.*",
-        ".*smaller than the logging interval.*",
-        ".*Checkpoint directory.*",
-        ".*LeafSpec.*",
-        ".*overridden `transfer_batch_to_device`.*",
-        ".*sync_dist=True.*",
-        ".*in eval mode at the start of training.*",
-    ):
-        warnings.filterwarnings("ignore", message)
+def log_audit(table: MovieTable, warnings: Sequence[str] = ()) -> None:
+    """Log the warnings, and in a few lines how a table's columns are read, and the problems of the data."""
+    for sentence in warnings:
+        logger.warning("warning: %s", sentence)
+    for line in (*columns_summary(table.cells), *table.audit.summary()):
+        logger.info("%s", line)

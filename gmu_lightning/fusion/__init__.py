@@ -1,7 +1,7 @@
-"""{modality: features} -> one vector, by gates or by what gates are compared with."""
+"""Fusions join the features of several modalities to one vector: gates, and the baselines that gates are compared with."""
 
 from gmu_lightning.fusion.base import Fusion, mismatch, prefix_mismatch
-from gmu_lightning.fusion.baselines import Alone, Concat, Late, LowRank, Max, Mean, MixtureOfExperts, SelfGate, Sum
+from gmu_lightning.fusion.baselines import Concat, Late, LowRank, Max, Mean, MixtureOfExperts, SelfGate, SingleModality, Sum
 from gmu_lightning.fusion.bottleneck import Bottleneck
 from gmu_lightning.fusion.gmu import GMU
 from gmu_lightning.fusion.heads import LinearHead, MaxoutHead, MixtureHead
@@ -11,7 +11,6 @@ from gmu_lightning.fusion.mult import MulTGMU
 __all__ = [
     "GMU",
     "MMBT",
-    "Alone",
     "Bottleneck",
     "Concat",
     "Fusion",
@@ -25,6 +24,7 @@ __all__ = [
     "MixtureOfExperts",
     "MulTGMU",
     "SelfGate",
+    "SingleModality",
     "Sum",
     "mismatch",
     "prefix_mismatch",

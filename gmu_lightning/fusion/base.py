@@ -1,136 +1,178 @@
-"""What every fusion shares: encode each modality by itself, blank what is absent, and say what goes together."""
+"""The base class of all fusions: encode each modality by itself, replace absent ones by zeros, check which modalities fit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from gmu_lightning.encoders.base import Encoder
-from gmu_lightning.encoders.inputs import selected
+from gmu_lightning.config.classes import class_of
+from gmu_lightning.config.groups import choices_of, node_of
+from gmu_lightning.config.ranges import Few, Probability, Size
+from gmu_lightning.encoders.base import Encoder, selected
 from gmu_lightning.fusion.heads import LinearHead, MaxoutHead
 from gmu_lightning.movie import Features, Fused, MovieBatch, UserError
 
-HEADS = ("linear", "maxout")
-Scale = Callable[[str, Features, Tensor], Features]  # a modality's, and which of B movies have it (B,) -> as they are read
+Scale = Callable[[str, Features, Tensor], Features]  # modality, its features, (B,) which movies have it -> normalised features
 
 
 class Fusion(nn.Module):
     """{modality: (B, ..., d_m)} -> Fused.
 
-    A subclass says what it needs of its inputs and how many modalities it takes, and fuses in `fuse`, where inputs of absent
-    modalities are zeros already.
+    A subclass declares its inputs (`needs`) and its number of modalities (`fewest`, `most`). It implements `fuse`, where the
+    inputs of absent modalities are already zeros.
 
     Args:
         sizes: {modality: d_m}, in the order of every M axis.
         dim: D, the common size.
-        head: `linear`, which splits a logit into contributions, or `maxout`, a network that does not (`MaxoutHead`).
-        maxout_hidden: width of the maxout layers; None takes that of the fused vector.
-        maxout_pieces: linear pieces of each of them.
+        head: `linear` splits each logit into contributions; `maxout` is a network without contributions (`MaxoutHead`).
+        maxout_hidden: width of the maxout layers; None takes the width of the fused vector.
+        maxout_pieces: number of linear pieces per maxout unit.
         maxout_dropout: probability before each linear layer of the maxout head.
 
     Raises:
-        UserError: `dim` is below 1, or the head is unknown.
+        UserError: `dim` is below 1.
 
     Attributes:
-        needs: `vector` reads {modality: (B, d_m)}; `sequence` {modality: Features}, scaled in their tokens where there are any;
-            `tokens` encodes by itself, and reads the vectors that its `encode` returned.
-        requires: modalities it cannot do without.
-        fewest, most: how many modalities it takes; None has no end.
+        needs: the inputs of `forward`. `vector`: {modality: (B, d_m)}. `sequence`: {modality: Features}, whose tokens are
+            normalised where a modality has any. `tokens`: the vectors that the fusion's own `encode` returns.
+        requires: modalities that must be among the chosen ones.
+        fewest, most: smallest and largest number of modalities; None means no limit.
         size: width of `Fused.vector`.
-        open_threshold: a feature's gate is open above it: 1/M where gates sum to one over M.
+        open_threshold: a gate above this value counts as open; 1/M where the gates sum to one over M modalities.
+        lr_scale: learning rate of the fusion's weights, as a multiple of `optimizer.lr`.
     """
 
     needs: ClassVar[str] = "vector"
     requires: ClassVar[tuple[str, ...]] = ()
     fewest: ClassVar[int] = 2
     most: ClassVar[int | None] = None
+    lr_scale: float = 1.0
 
     def __init__(
         self,
         sizes: Mapping[str, int],
-        dim: int = 256,
-        head: str = "linear",
-        maxout_hidden: int | None = None,
-        maxout_pieces: int = 2,
-        maxout_dropout: float = 0.0,
+        dim: Size = 256,
+        head: Literal["linear", "maxout"] = "linear",
+        maxout_hidden: Size | None = None,
+        maxout_pieces: Few = 2,
+        maxout_dropout: Probability = 0.0,
     ):
         super().__init__()
         if dim < 1:
             raise UserError(f"fusion.dim={dim} is no size: give 1 or more, such as fusion.dim=256")
-        if head not in HEADS:
-            raise UserError(f"fusion.head={head} does not exist: choose one of {', '.join(HEADS)}")
         self.maxout = (maxout_hidden, maxout_pieces, maxout_dropout) if head == "maxout" else None
         self.sizes = dict(sizes)
         self.dim = self.size = dim
         self.open_threshold = 1 / len(self.sizes)
 
-    def encode(self, encoders: Any, batch: MovieBatch, scale: Scale) -> dict[str, Features]:
-        """Each modality by itself, scaled; features in the batch are encoded already, and an absent modality never is.
+    @classmethod
+    def takes(cls, modalities: Sequence[str]) -> bool:
+        """Return whether the fusion can fuse these modalities."""
+        return cls.fewest <= len(modalities) <= (cls.most or len(modalities)) and set(cls.requires) <= set(modalities)
+
+    @classmethod
+    def reads_tokens(cls, modality: str) -> bool:
+        """Return whether the fusion reads the tokens of a modality whose encoder gives any, and not their vector alone."""
+        return cls.needs == "sequence" or (cls.needs == "tokens" and modality != "text")
+
+    @classmethod
+    def lets_cache(cls, encoder: Encoder) -> bool:
+        """Return whether the features of an encoder may be cached: it reads its modality alone, without tokens of others."""
+        return cls.needs != "tokens" or encoder.modality != "text"
+
+    @classmethod
+    def arguments(cls, encoders: Mapping[str, Encoder]) -> dict[str, Any]:
+        """Return the arguments of the constructor that follow from the encoders: `sizes`, and `sequences` if it `needs` them."""
+        sizes = {"sizes": {m: encoder.dim for m, encoder in encoders.items()}}
+        return {**sizes, "sequences": [m for m, e in encoders.items() if e.sequences]} if cls.needs == "sequence" else sizes
+
+    def read(self, encoders: Any, batch: MovieBatch, kept: Tensor, scale: Scale) -> dict[str, Any]:
+        """Encode a batch, and return the inputs of `forward`: {modality: Features} if it needs sequences, else of vectors.
 
         Args:
-            scale: normalises and drops out as the modality's encoder asks; whoever overrides `encode` calls it for each.
+            kept: (B, M) bool, the modalities that modality dropout left. Where modalities meet inside an encoder, a dropped
+                modality does not enter it; any other encoder, and its normaliser, reads the movie as it is.
+            scale: as in `encode`.
+        """
+        features = self.encode(encoders, batch._replace(present=kept) if self.needs == "tokens" else batch, scale)
+        return dict(features) if self.needs == "sequence" else {m: feature.vector for m, feature in features.items()}
+
+    def encode(self, encoders: Any, batch: MovieBatch, scale: Scale) -> dict[str, Features]:
+        """Encode each modality by itself, unless the batch holds its `Features` already, and normalise it.
+
+        Args:
+            encoders: {modality: Encoder}.
+            scale: normalisation and dropout of one modality; an override of `encode` calls it for each modality.
+
+        Returns:
+            {modality: Features} of B rows, in the order of `sizes`.
         """
         there = dict(zip(self.sizes, batch.present.unbind(dim=1), strict=True))
         return {m: scale(m, encoded(encoders[m], batch.inputs[m], there[m]), there[m]) for m in self.sizes}
 
     def forward(self, inputs: Mapping[str, Tensor], present: Tensor | None = None) -> Fused:
-        """Fuse.
+        """Fuse the modalities, absent ones as zeros.
 
         Args:
-            inputs: (B, ..., d_m) per modality.
-            present: (B, M) bool, one row per movie whatever the inputs' other dimensions; None means all present.
+            inputs: {modality: (B, ..., d_m)}, floating point.
+            present: (B, M) bool, one row per movie also for inputs with more dimensions; None means all present.
+
+        Returns:
+            `Fused` with `vector` (B, ..., size), in the inputs' dtype.
         """
         first = next(iter(inputs.values()))
         there = everyone(inputs, present).view(len(first), *[1] * (first.ndim - 2), len(self.sizes), 1)  # (B, ..., M, 1)
-        # A product with zero would let NaN through; what is absent is replaced before anything is computed.
+        # Zero times NaN is NaN, so absent inputs are replaced by zeros instead of multiplied.
         blanked = [torch.where(there[..., i, :], inputs[m], 0.0) for i, m in enumerate(self.sizes)]
         return self.fuse(blanked, there)
 
     def fuse(self, inputs: Sequence[Tensor], present: Tensor) -> Fused:
-        """Inputs (B, ..., d_m) in the order of `sizes`, zeros where absent; present (B, ..., M, 1) -> Fused."""
+        """Fuse inputs (B, ..., d_m), in the order of `sizes` and zero where absent; `present` is (B, ..., M, 1) bool."""
         raise NotImplementedError
 
     def head(self, genres: int) -> nn.Module:
-        """What turns Fused into logits (B, C)."""
+        """Return a new module that turns `Fused` into logits (B, C)."""
         if self.maxout is None:
             return LinearHead(self.size, genres)
         hidden, pieces, dropout = self.maxout
         return MaxoutHead(self.size, genres, self.size if hidden is None else hidden, pieces, dropout)
 
 
-def mismatch(fusion: type[Fusion], name: str, modalities: Sequence[str], others: Sequence[str] = ()) -> str | None:
-    """Why a fusion cannot take these modalities, in a sentence with the way out; None where it can.
+def mismatch(fusion: type[Fusion], name: str, modalities: Sequence[str]) -> str | None:
+    """Return why a fusion cannot take these modalities, as a sentence with a way out; None if it can.
 
     Args:
-        fusion: only what the class declares is asked.
-        name: as `fusion=` spells it.
-        others: fusions that take so many, to be named.
+        fusion: the class; its declarations alone decide.
+        name: its choice in `fusion=`.
     """
+    if fusion.takes(modalities):
+        return None
     count, word = len(modalities), "+".join(modalities)
-    if fusion.fewest <= count <= (fusion.most or count):
-        lacking = [m for m in fusion.requires if m not in modalities]
-        if not lacking:
-            return None
-        return f"fusion={name} reads {' and '.join(lacking)} and modalities={word} has none: add it, or choose another fusion"
-    another = f"fusion={', '.join(others)}" if others else "another fusion"
+    lacking = [m for m in fusion.requires if m not in modalities]
     if count < fusion.fewest:
         takes, choose = f"at least {fusion.fewest} modalities", "choose fusion=none, or more modalities"
-    elif fusion.most == 1:
-        takes, choose = "exactly one modality", f"choose one, or {another}"
+    elif fusion.most is None or count <= fusion.most:
+        return f"fusion={name} reads {' and '.join(lacking)} and modalities={word} has none: add it, or choose another fusion"
     else:
-        takes, choose = f"at most {fusion.most} modalities", f"choose fewer, or {another}"
+        takes = "exactly one modality" if fusion.most == 1 else f"at most {fusion.most} modalities"
+        choose = f"choose {'one' if fusion.most == 1 else 'fewer'}, or fusion={', '.join(_choices_for(modalities))}"
     return f"fusion={name} takes {takes} and modalities={word} names {count}: {choose}"
 
 
+def _choices_for(modalities: Sequence[str]) -> list[str]:
+    """Return the choices of `fusion=` that take these modalities."""
+    return [choice for choice in choices_of("fusion") if class_of(node_of("fusion", choice)["_target_"]).takes(modalities)]
+
+
 def prefix_mismatch(fusion: type[Fusion], name: str, text: type[Encoder], choice: str) -> str | None:
-    """Why a text encoder cannot read the tokens a fusion puts before the plot, in a sentence; None where it can, or need not.
+    """Return why a text encoder cannot read the tokens that a fusion puts before the plot; None if it can or need not.
 
     Args:
-        fusion, text: only what the classes declare is asked.
-        name, choice: as `fusion=` and `encoder/text=` spell them.
+        fusion, text: the classes; their declarations alone decide.
+        name, choice: their choices in `fusion=` and `encoder/text=`.
     """
     if fusion.needs != "tokens" or text.takes_prefix:
         return None
@@ -141,7 +183,7 @@ def prefix_mismatch(fusion: type[Fusion], name: str, text: type[Encoder], choice
 
 
 def everyone(inputs: Mapping[str, Any], present: Tensor | None) -> Tensor:
-    """`present` (B, M), or all of them where it is None."""
+    """Return `present` (B, M) bool, or a mask of ones on the inputs' device if it is None."""
     if present is not None:
         return present
     first = next(iter(inputs.values()))
@@ -150,13 +192,13 @@ def everyone(inputs: Mapping[str, Any], present: Tensor | None) -> Tensor:
 
 
 def tokens(features: Features, there: Tensor) -> tuple[Tensor, Tensor]:
-    """A modality as a sequence, its vector being the only token where it has none, zeros wherever nothing is real.
+    """Return a modality as a sequence. A modality without a sequence has its vector as the only token.
 
     Args:
-        there: (B,) bool, whether a movie has the modality.
+        there: (B,) bool, True for movies that have the modality.
 
     Returns:
-        (B, T, d) and which tokens are real, (B, T).
+        The sequence (B, T, d), zero at padding and in movies without the modality, and the mask of its real tokens (B, T).
     """
     x = features.vector[:, None] if features.sequence is None else features.sequence
     mask = there[:, None].expand(x.shape[:2])
@@ -166,10 +208,14 @@ def tokens(features: Features, there: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encoded(encoder: Any, inputs: Any, present: Tensor) -> Features:
-    """Inputs of B rows -> Features, those not present (B,) zeros and never encoded; Features pass through."""
+    """Encode the rows of one modality that are present (B,) bool, and return Features of all B rows.
+
+    Absent rows are zeros. On a GPU, an encoder whose rows are independent encodes absent rows too; the fusion discards them. If
+    no row is present, there is only a vector. `Features` pass through unchanged.
+    """
     if isinstance(inputs, Features):
         return inputs
-    # Where rows know nothing of each other, a GPU is not asked which are there: what is absent is blanked afterwards.
+    # Selecting rows would wait for the GPU. With independent rows that is unnecessary: fusions blank absent rows anyway.
     if (present.is_cuda and encoder.rowwise) or bool(present.all()):
         return encoder(inputs)
     rows = present.nonzero().squeeze(1)

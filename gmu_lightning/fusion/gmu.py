@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from gmu_lightning.config.ranges import Size
 from gmu_lightning.fusion.base import Fusion
 from gmu_lightning.fusion.heads import present_softmax
 from gmu_lightning.movie import Fused, UserError
@@ -16,16 +17,21 @@ VARIANTS = ("original", "hier", "softmax")
 
 
 class GMU(Fusion):
-    """h = sum_m z_m * tanh(W_m x_m); the variants differ in the gates z_m alone.
+    """h = sum_m z_m * tanh(W_m x_m); the variants differ only in the gates z_m.
 
     Args:
-        variant: how z_m follows from x = [x_1; ...; x_M].
-            `original`: z_1 = sigma(U x), z_2 = 1 - z_1 for two modalities; z_m = sigma(U_m x) for more.
-            `hier`: s_m = sigma(U_m x), s_M = 1; z_m = s_m prod_(j<m) (1 - s_j), the last present one taking the rest.
+        variant: the equation of z_m, with x = [x_1; ...; x_M].
+            `original`: z_1 = sigma(U x), z_2 = 1 - z_1 for two modalities, and a lone one of two gets gate 1;
+            z_m = sigma(U_m x) for more.
+            `hier`: s_m = sigma(U_m x), s_M = 1; z_m = s_m prod_(j<m) (1 - s_j); the last present modality takes the rest.
             `softmax`: z = softmax over m of U t_m, t_m = T_m x_m (x_m itself where d_m = D).
-        sizes, dim: as every Fusion; head: its `head`, `maxout_hidden` and `maxout_pieces`.
+        sizes, dim: as in Fusion.
         gate_input: `self`, or for `softmax` also `concat`: U_m x instead of U t_m.
-        bias: of hidden and gate layers. The paper's unit has none; `conf/fusion` sets True, as for every fusion.
+        bias: whether hidden, gate and transform layers have a bias. The paper's unit has none; `conf/fusion` sets True.
+        head: `head`, `maxout_hidden`, `maxout_pieces` and `maxout_dropout` of Fusion.
+
+    Raises:
+        UserError: the variant is unknown, or `gate_input` is `concat` for another variant than `softmax`.
 
     `state_dict` holds `hidden.<m>.weight` (D, d_m), `gate.weight` (the blocks U_1, ... stacked over rows in modality order) and,
     for softmax, `transform.<m>.weight` (D, d_m) where d_m is not D.
@@ -33,18 +39,16 @@ class GMU(Fusion):
 
     def __init__(
         self,
-        variant: str,
+        variant: Literal["original", "hier", "softmax"],
         sizes: Mapping[str, int],
-        dim: int = 256,
-        gate_input: str = "self",
+        dim: Size = 256,
+        gate_input: Literal["self", "concat"] = "self",
         bias: bool = False,
         **head: Any,
     ):
         super().__init__(sizes, dim, **head)
         if variant not in VARIANTS:
             raise UserError(f"GMU variant {variant} does not exist: choose one of {', '.join(VARIANTS)}")
-        if gate_input not in ("self", "concat"):
-            raise UserError(f"fusion.gate_input={gate_input} does not exist: choose self or concat")
         if gate_input == "concat" and variant != "softmax":
             raise UserError(
                 f"fusion.gate_input=concat is for gmu_softmax: the {variant} gate sees all modalities anyway, leave it at self"
@@ -61,7 +65,7 @@ class GMU(Fusion):
         self.gate = nn.Linear(dim if own else total, blocks * dim, bias=bias)
 
     def fuse(self, inputs: Sequence[Tensor], present: Tensor) -> Fused:
-        """The gates of the variant over tanh(W_m x_m)."""
+        """Return the gated sum, its parts and the gates (B, ..., M, D), which are 0 for absent modalities."""
         hidden = torch.stack([torch.tanh(layer(x)) for layer, x in zip(self.hidden.values(), inputs, strict=True)], dim=-2)
         gates = getattr(self, f"_{self.variant}")(inputs, present)  # (B, ..., M, D)
         parts = gates * hidden
@@ -72,12 +76,12 @@ class GMU(Fusion):
         if not self.tied:
             return torch.where(present, z, 0.0)
         both = present.all(dim=-2, keepdim=True)
-        return torch.where(both, torch.cat([z, 1 - z], dim=-2), present.to(z.dtype))  # the one that is there gets gate 1
+        return torch.where(both, torch.cat([z, 1 - z], dim=-2), present.to(z.dtype))  # a lone modality gets gate 1
 
     def _hier(self, inputs: Sequence[Tensor], present: Tensor) -> Tensor:
         share = torch.sigmoid(self._blocks(inputs))  # (B, ..., M - 1, D)
         share = torch.cat([share, torch.ones_like(share[..., :1, :])], dim=-2)
-        last = present & (present.flip(-2).cumsum(-2).flip(-2) == 1)  # the last one present takes all that is left
+        last = present & (present.flip(-2).cumsum(-2).flip(-2) == 1)  # the last present modality takes the rest
         share = torch.where(last, 1.0, torch.where(present, share, 0.0))
         left, gates = torch.ones_like(share[..., 0, :]), []
         for s in share.unbind(dim=-2):
@@ -94,5 +98,5 @@ class GMU(Fusion):
         return present_softmax(logits, present)
 
     def _blocks(self, inputs: Sequence[Tensor]) -> Tensor:
-        """U_m [x_1; ...; x_M] for all blocks in one product: (B, ..., blocks, D)."""
+        """Return U_m [x_1; ...; x_M] for all blocks, computed by one product, (B, ..., blocks, D)."""
         return self.gate(torch.cat(list(inputs), dim=-1)).unflatten(-1, (-1, self.dim))

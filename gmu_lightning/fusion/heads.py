@@ -1,4 +1,4 @@
-"""What turns what was fused into logits: linear and so exactly split, or not."""
+"""Heads turn the fused vector into genre logits. A linear head splits each logit exactly; the others do not."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gmu_lightning.encoders.dropout import Dropout
-from gmu_lightning.encoders.normalise import Batch
-from gmu_lightning.movie import Fused, UserError
+from gmu_lightning.movie import Fused
+from gmu_lightning.nn.dropout import Dropout
+from gmu_lightning.nn.normalise import Batch
 
 
 class LinearHead(nn.Linear):
-    """logit_c = b_c + w_c . h, so every logit splits exactly into the bias and one contribution per modality."""
+    """logit_c = b_c + w_c . h, so each logit is exactly the bias plus one contribution per modality."""
 
     def forward(self, fused: Fused) -> Tensor:  # type: ignore[override]
         return super().forward(fused.vector)
 
     def contributions(self, fused: Fused) -> Tensor | None:
-        """w_c . part_m, (B, M, C), in float64 where the device has it; None where the fusion is not additive."""
+        """Return w_c . part_m, (B, M, C), in float64 (float32 on mps); None if the fusion is not additive."""
         if fused.parts is None:
             return None
         wide = torch.float32 if fused.parts.device.type == "mps" else torch.float64
@@ -33,27 +33,19 @@ class LinearHead(nn.Linear):
 class MaxoutHead(nn.Module):
     """logits = V BN(maxout BN(maxout BN(h))) + b.
 
-    Maxout is the largest of k linear pieces (Goodfellow et al. 2013, arXiv 1302.4389). The classifier of Arevalo et al. 2017
-    (github.com/johnarevalo/gmu-mmimdb), with k = 2. Not linear in h: no contributions.
+    Maxout is the largest of k linear pieces (Goodfellow et al. 2013, arXiv 1302.4389). With k = 2 this is the classifier of
+    Arevalo et al. 2017 (github.com/johnarevalo/gmu-mmimdb). It is not linear in h, so it has no contributions.
 
     Args:
         size: D.
         genres: C.
         hidden: width of the two maxout layers.
         pieces: k.
-        dropout: probability before each of the three linear layers, behind its normalisation.
-
-    Raises:
-        UserError: `hidden` or `pieces` is below 1, or `dropout` is no probability below 1.
+        dropout: probability between each normalisation and the linear layer behind it.
     """
 
     def __init__(self, size: int, genres: int, hidden: int, pieces: int = 2, dropout: float = 0.0):
         super().__init__()
-        for name, value in {"hidden": hidden, "pieces": pieces}.items():
-            if value < 1:
-                raise UserError(f"fusion.maxout_{name}={value}: give 1 or more")
-        if not 0 <= dropout < 1:
-            raise UserError(f"fusion.maxout_dropout={dropout}: give a probability from 0 up to, but not including, 1")
         self.size, self.pieces = size, pieces
         self.layers = nn.ModuleList(nn.Linear(width, hidden * pieces) for width in (size, hidden))
         self.norms = nn.ModuleList(Batch(width) for width in (size, hidden, hidden))
@@ -76,8 +68,8 @@ class MixtureHead(nn.Module):
 
     Args:
         experts: expert m returns e_m (B, C) from the m-th block of `Fused.vector`, (B, d_m).
-        gate: returns pi before the softmax, (B, M C), from what follows these blocks; None takes pi from `Fused.gates`,
-            (B, M, 1), for all genres.
+        gate: returns pi before the softmax, (B, M C), from the rest of `Fused.vector` behind these blocks. None takes pi from
+            `Fused.gates`, (B, M, 1), for all genres.
 
     `Fused.gates` is 0 where a modality is absent. A movie without any modality has the mean of the experts' biases as its logit.
     """
@@ -90,7 +82,7 @@ class MixtureHead(nn.Module):
 
     @property
     def bias(self) -> Tensor:
-        """The mean of the experts' biases, (C,)."""
+        """Return the mean of the experts' biases, (C,)."""
         outs = [expert.out if isinstance(expert, MaxoutHead) else expert for expert in self.experts]
         return torch.stack([cast(Tensor, out.bias) for out in outs]).mean(dim=0)
 
@@ -104,7 +96,7 @@ class MixtureHead(nn.Module):
         if self.gate is not None:
             pi = present_softmax(self.gate(rest).unflatten(-1, (len(each), -1)), present)  # (B, M, C)
         some = present.any(dim=-2, keepdim=True)
-        # A modality of no weight leaves the sum at -inf, not by log 0: its derivative is NaN even where nothing depends on it.
+        # The log of a weight 0 is set to -inf by a mask. Computing log 0 would give NaN gradients, even for unused entries.
         log_pi = torch.where(pi > 0, pi, 1.0).log().masked_fill((pi == 0) & some, float("-inf"))
         logits = torch.logsumexp(log_pi + F.logsigmoid(a), dim=-2) - torch.logsumexp(log_pi + F.logsigmoid(-a), dim=-2)
         return torch.where(some.squeeze(-2), logits, self.bias)
@@ -123,9 +115,9 @@ def present_softmax(logits: Tensor, present: Tensor) -> Tensor:
 class ScaledLinear(nn.Linear):
     """W x / sqrt(d) + b, for the gate of a mixture over d inputs.
 
-    Adam moves every weight by about the same step. Over hundreds of standardised inputs such steps add up, and without the
-    division a softmax gate is saturated after a few of them, before its experts have learned. Attention divides its products
-    by sqrt(d) for the same reason (Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1).
+    Adam moves every weight by about the same step. Over hundreds of standardised inputs these steps add up. Without the
+    division a softmax gate saturates after a few steps, before its experts have learned. Attention divides its products by
+    sqrt(d) for the same reason (Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1).
     """
 
     def forward(self, x: Tensor) -> Tensor:

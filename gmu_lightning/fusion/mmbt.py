@@ -1,49 +1,43 @@
-"""MMBT: what a movie shows and sounds like, as tokens before its plot's, through one pretrained text transformer."""
+"""MMBT: one pretrained text transformer reads the other modalities as tokens before the plot."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from gmu_lightning.encoders.prefix import Prefix
+from gmu_lightning.config.ranges import Size
+from gmu_lightning.encoders.text.huggingface import Prefix
 from gmu_lightning.fusion.base import Fusion, Scale, encoded, everyone, tokens
-from gmu_lightning.movie import Features, Fused, MovieBatch, UserError
-
-MOST_TOKENS = 256
+from gmu_lightning.movie import Features, Fused, MovieBatch
 
 
 class MMBT(Fusion):
-    """h = pool over the plot of BERT([W_m x_m + s_m; SEP] for every other modality m, [CLS; plot; SEP]) (Kiela et al. 2019).
+    """h = pool over the plot of BERT([W_m x_m; SEP] + s_m for every other modality m that the movie has, [CLS; plot; SEP]).
 
-    arXiv 1909.02950. The tokens of each modality have positions from 0 of their own, and a segment of their own: the
+    Kiela et al. 2019, arXiv 1909.02950. The tokens of each modality count their positions from 0. Their segment is the
     transformer's last one (the second of BERT) plus s_m, which starts at zero. The plot keeps its positions and segment, so a
-    movie whose other modalities are all absent is read exactly as the text encoder alone reads it. A movie without a plot has an
-    empty one.
-    Before W_m the others' features are normalised and dropped out as their encoders ask (`none` and 0 are the paper's); the
-    plot's vector is after it has been read, and standardised as train's plots are where they are read alone.
+    movie with text alone gives exactly the text encoder's features. A movie without a plot has an empty plot. The features of
+    other modalities are normalised and dropped out before W_m, as their encoders set (the paper uses `none` and 0). The plot's
+    vector is normalised after the transformer; `standardise` uses the statistics of plots encoded alone.
 
     Args:
-        sizes: as every Fusion; the transformer's width is that of `text`.
-        dim: null gives the transformer's own vector to the head, a number h = tanh(W .) of so many.
-        max_tokens_per_modality: longer sequences are averaged, over as equal stretches as may be, down to so many tokens.
-
-    Raises:
-        UserError: a number is out of its range.
+        sizes: as in Fusion; the size of `text` is the transformer's width.
+        dim: None passes the transformer's vector to the head; a number adds a layer h = tanh(W .) of this width.
+        max_tokens_per_modality: longer sequences are averaged to this number of tokens, over stretches of nearly equal length.
     """
 
     needs = "tokens"
     requires = ("text",)
 
-    def __init__(self, sizes: Mapping[str, int], dim: int | None = None, max_tokens_per_modality: int = 16):
+    def __init__(
+        self, sizes: Mapping[str, int], dim: Size | None = None, max_tokens_per_modality: Annotated[int, Ge(1), Le(256)] = 16
+    ):
         width = sizes["text"]
         super().__init__(sizes, width if dim is None else dim)
-        if not 1 <= max_tokens_per_modality <= MOST_TOKENS:
-            raise UserError(
-                f"fusion.max_tokens_per_modality={max_tokens_per_modality}: give a number from 1 to {MOST_TOKENS}, such as 16"
-            )
         self.tokens_each = max_tokens_per_modality
         self.others = {m: i for i, m in enumerate(self.sizes) if m != "text"}
         self.project = nn.ModuleDict({m: nn.Linear(self.sizes[m], width) for m in self.others})
@@ -51,7 +45,11 @@ class MMBT(Fusion):
         self.hidden = nn.Identity() if dim is None else nn.Sequential(nn.Linear(width, dim), nn.Tanh())
 
     def encode(self, encoders: Any, batch: MovieBatch, scale: Scale) -> dict[str, Features]:
-        """The plot as it is read beside everything else, {"text": (B, d_text)}: it stands for all that a movie has."""
+        """Encode the plot together with the tokens of all other modalities.
+
+        Returns:
+            {"text": Features of (B, d_text)}, which represent all modalities of a movie.
+        """
         text = encoders["text"]
         parts = []
         for m, i in self.others.items():
@@ -64,23 +62,36 @@ class MMBT(Fusion):
         return {"text": scale("text", Features(text(plots, prefix).vector), batch.present.any(dim=1))}
 
     def forward(self, inputs: Mapping[str, Tensor], present: Tensor | None = None) -> Fused:
-        """{"text": (B, d_text)} as `encode` gives it; zero where a movie has nothing at all."""
+        """Fuse {"text": (B, d_text)} as `encode` returns it; the result is zero for a movie without any modality.
+
+        `present` is (B, M) bool. The result has no parts and no gates.
+        """
         there = everyone(inputs, present).any(dim=1, keepdim=True)
         h = self.hidden(torch.where(there, inputs["text"], 0.0))
         return Fused(torch.where(there, h, 0.0))
 
     def _tokens(self, modality: str, features: Features, there: Tensor, separator: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[W_m x_m; SEP] + s_m, (B, n + 1, d_text); which of it is real, and the positions, (B, n + 1)."""
+        """Return [W_m x_m; SEP] + s_m, (B, n + 1, d_text), the mask of its real tokens and their positions, both (B, n + 1)."""
         x, mask = shortened(*tokens(features, there), self.tokens_each)
         x = torch.cat([self.project[modality](x), separator.expand(len(x), 1, -1)], dim=1) + self.segments[modality]
         places = torch.arange(mask.shape[1], device=x.device).expand(mask.shape)
-        # The separator follows the last real token: how long other movies of the batch are must not move it.
+        # The separator follows the last real token, so its position is independent of the batch's other movies.
         positions = torch.cat([places, mask.sum(dim=1, keepdim=True)], dim=1)
         return x, torch.cat([mask, there[:, None]], dim=1), positions
 
 
 def shortened(tokens: Tensor, mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """At most so many tokens per row, each the mean over a stretch of the real ones: (B, T, d), (B, T) -> (B, n, d), (B, n)."""
+    """Average the real tokens of each row over stretches of nearly equal length, so that at most `most` tokens are left.
+
+    Rows of at most `most` real tokens keep them, moved to the front.
+
+    Args:
+        tokens: (B, T, d).
+        mask: (B, T) bool, True for real tokens.
+
+    Returns:
+        The means (B, n, d) and their mask (B, n), with n = min(most, T).
+    """
     real = mask.sum(dim=1, keepdim=True)  # (B, 1)
     kept = real.clamp(max=most)
     place = (mask.cumsum(dim=1) - 1) * kept // real.clamp(min=1)  # (B, T)

@@ -1,40 +1,47 @@
-"""MulT-GMU: every modality reads every other one, then gates weigh what each has read."""
+"""MulT-GMU: every sequence attends to every other one, then gates weigh the results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from gmu_lightning.fusion.attention import Transformer
+from gmu_lightning.config.ranges import Few, Positive, Probability, Size
 from gmu_lightning.fusion.base import Fusion, everyone, tokens
 from gmu_lightning.fusion.gmu import GMU
-from gmu_lightning.movie import MODALITIES, Features, Fused, UserError
+from gmu_lightning.movie import Features, Fused
+from gmu_lightning.nn.transformer import Transformer
+
+Dropouts = Annotated[
+    Mapping[Literal["text", "image", "video", "audio", "metadata"], Probability],
+    "probabilities by modality, such as {video: 0.0, audio: 0.0}",
+]
 
 
 class MulTGMU(Fusion):
     """h = GMU over m of r_m, r_m = last step of S_m [C_mk (x_m, x_k) for every other sequence k].
 
-    A sequence x_m is projected to D. The crossmodal transformer C_mk reads x_k from x_m (Tsai et al. 2019, arXiv 1906.00295).
-    Its results for all k, side by side, pass a transformer S_m that reads itself. A modality without a sequence enters the GMU as
-    W_m x_m + b_m, of size D. A lone sequence has nothing to read but itself: S_m (x_m). An absent modality is no key to
-    anyone.
+    A sequence x_m is projected to D. In the crossmodal transformer C_mk, queries from x_m attend to x_k (Tsai et al. 2019,
+    arXiv 1906.00295). Its results for all k, side by side, pass a self-attention transformer S_m. A modality without a sequence
+    enters the GMU as W_m x_m + b_m, of size D. A lone sequence passes S_m alone: S_m (x_m). Attention masks absent modalities.
     Rodriguez-Bribiesca et al. 2021, "Multimodal Weighted Fusion of Transformers for Movie Genre Classification", MAI workshop at
     NAACL. Their residual block between GMU and classifier is left out, so that contributions are exact.
 
     Args:
-        sizes, dim: as every Fusion; published at 768.
-        sequences: which of the modalities have one.
-        variant, gate_input, bias: of `GMU`.
-        layers: of every C_mk; S_m has as many, and at least 3.
-        heads: of every attention; must divide `dim`.
-        dropout: of attention, residuals and what enters a transformer.
-        attention_dropout: {modality k: that of the attention of every C_mk}; `dropout` for a modality that it lacks.
-        embedding_dropout: of what enters a transformer; None takes `dropout`.
+        sizes, dim: as in Fusion; the paper uses `dim` 768.
+        sequences: the modalities that have a sequence.
+        variant, gate_input, bias: as in `GMU`.
+        layers: number of layers of every C_mk; S_m has the same number, and at least 3.
+        heads: number of attention heads; must divide `dim`.
+        dropout: probability in attention, residuals and embeddings.
+        attention_dropout: {modality k: probability in the attention of every C_mk}; other modalities use `dropout`.
+        embedding_dropout: probability on the input of every transformer; None takes `dropout`.
+        lr_scale: learning rate of the fusion's weights, as a multiple of `optimizer.lr`.
 
     Raises:
-        UserError: `layers` is below 1, a dropout is no probability below 1, or `attention_dropout` names no modality.
+        UserError: `heads` does not divide the width of a transformer.
     """
 
     needs = "sequence"
@@ -43,21 +50,20 @@ class MulTGMU(Fusion):
         self,
         sizes: Mapping[str, int],
         sequences: Sequence[str],
-        dim: int = 256,
-        variant: str = "original",
-        gate_input: str = "self",
+        dim: Size = 256,
+        variant: Literal["original", "hier", "softmax"] = "original",
+        gate_input: Literal["self", "concat"] = "self",
         bias: bool = True,
-        layers: int = 2,
-        heads: int = 4,
-        dropout: float = 0.1,
-        attention_dropout: Mapping[str, float] | None = None,
-        embedding_dropout: float | None = None,
+        layers: Few = 2,
+        heads: Few = 4,
+        dropout: Probability = 0.1,
+        attention_dropout: Dropouts | None = None,
+        embedding_dropout: Probability | None = None,
+        lr_scale: Positive = 0.3,
     ):
         super().__init__(sizes, dim)
-        if layers < 1:
-            raise UserError(f"fusion.layers={layers}: give 1 or more")
-        sources = dict(attention_dropout or {})
-        _check_dropouts(dropout, sources, embedding_dropout)
+        self.lr_scale = lr_scale
+        sources = {str(m): rate for m, rate in (attention_dropout or {}).items()}
         self.sequences = tuple(m for m in self.sizes if m in sequences)
         vectors = [m for m in self.sizes if m not in self.sequences]
         projected = [m for m in self.sequences if self.sizes[m] != dim]
@@ -75,7 +81,7 @@ class MulTGMU(Fusion):
         self.open_threshold = self.gmu.open_threshold
 
     def forward(self, inputs: Mapping[str, Features], present: Tensor | None = None) -> Fused:  # type: ignore[override]
-        """Features by modality and present (B, M) -> gates and parts of the GMU."""
+        """Fuse {modality: Features} under `present` (B, M) bool; gates and parts are those of the GMU."""
         there = everyone(inputs, present)
         vectors = {
             m: self.project[m](torch.where(there[:, i, None], inputs[m].vector, 0.0))
@@ -95,17 +101,7 @@ class MulTGMU(Fusion):
         return [m for m in self.sequences if m != modality]
 
 
-def _check_dropouts(dropout: float, sources: Mapping[str, float], embedding: float | None) -> None:
-    rates = {"dropout": dropout, "embedding_dropout": embedding or 0.0}
-    for name, rate in {**rates, **{f"attention_dropout.{m}": rate for m, rate in sources.items()}}.items():
-        if not 0 <= rate < 1:
-            raise UserError(f"fusion.{name}={rate}: give a probability from 0 up to, but not including, 1")
-    for m in sources:
-        if m not in MODALITIES:
-            raise UserError(f"fusion.attention_dropout names {m}, which is no modality: choose among {', '.join(MODALITIES)}")
-
-
 def last(sequence: Tensor, mask: Tensor) -> Tensor:
-    """(B, T, D), (B, T) -> the last real step, (B, D)."""
+    """Return the last real step, (B, D), of a sequence (B, T, D) with a mask (B, T) bool; step 0 of a row without real steps."""
     place = (torch.arange(mask.shape[1], device=mask.device) * mask).amax(dim=1)
     return sequence[torch.arange(len(place), device=mask.device), place]

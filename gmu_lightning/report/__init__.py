@@ -1,1 +1,1 @@
-"""What runs' folders show when they are laid side by side: a leaderboard, gates by genre, figures."""
+"""Reports on finished runs: leaderboard, comparison, gates, figures and page. Only run folders are read."""

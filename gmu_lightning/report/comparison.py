@@ -1,8 +1,8 @@
-"""Any set of runs -> which settings are better, which cannot be told apart, and what would tell: comparison.json and .md."""
+"""Compare any set of runs: every pair of settings tested, ties as letters, and each gate against its control. Numbers only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -10,37 +10,124 @@ from itertools import combinations
 from typing import Any
 
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.cautions import mixed_searches, mixed_software, rare_genres
-from gmu_lightning.report.controls import Control, controls_of
-from gmu_lightning.report.evidence import Evidence, checked_metric, same, why_not
-from gmu_lightning.report.fairness import unfair
-from gmu_lightning.report.inference import LEVEL, Difference, holm, letters
-from gmu_lightning.report.resampling import Resampling
+from gmu_lightning.report.caveats import differing
+from gmu_lightning.report.scoring import ScoredSetting, check_metric, companion_metrics, incompatibility, same
 from gmu_lightning.report.settings import Setting, settings_of
-from gmu_lightning.report.verdicts import ALPHA, Pair, beside
+from gmu_lightning.report.statistics import ALPHA, Difference, Interval, Resampled, Resampling, holm, letters
 from gmu_lightning.run import Run
 
-LEAST = "three seeds and two test movies are the least"
-OTHERWISE = "other movies, genres or labels, or at another threshold"
+CONTROL = "self_gate"
+FIXED = ("mean", "late")  # fusions with gates of 1 / number of modalities
+LEAST = 0.0005  # smaller differences are printed as 0.0 points
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two compared settings, the better one first.
+
+    Attributes:
+        p_holm: adjusted p over all pairs; None if a setting has fewer than three seeds.
+        tests: resampling tests of the same difference.
+        companions: {metric: difference} for tuned thresholds and for average precision. They show how much of a lead is due to
+            the threshold. Empty for a metric without a threshold.
+        on_val: the same difference on val.
+        same: whether both settings predict the same, seed by seed.
+        needed: seeds of each setting that would show this difference with 80 % power; None above `MOST_SEEDS`.
+        level: significance level of this pair in Holm's order.
+        p_val: adjusted p on val, over all pairs.
+    """
+
+    metric: str
+    a: ScoredSetting
+    b: ScoredSetting
+    difference: Difference
+    p_holm: float | None
+    tests: Resampled
+    companions: dict[str, Difference]
+    on_val: Difference
+    same: bool
+    needed: int | None
+    level: float
+    p_val: float | None
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the difference is significant over all pairs."""
+        return self.p_holm is not None and self.p_holm < ALPHA
+
+    @property
+    def verdict(self) -> str:
+        """`a`, `b` or `none`."""
+        if not self.claimed:
+            return "none"
+        return "a" if self.difference.mean > 0 else "b"
+
+    @property
+    def negligible(self) -> bool:
+        """Whether the difference is printed as 0.0 points."""
+        return abs(self.difference.mean) < LEAST
+
+    @property
+    def only_on_val(self) -> str | None:
+        """The setting that wins on val without winning on test, each over all pairs; None if no setting does."""
+        if self.p_holm is None or self.p_val is None or self.p_val >= ALPHA:
+            return None
+        first = self.on_val.mean > 0
+        beats_on_test = self.claimed and (self.difference.mean > 0) is first
+        return None if beats_on_test else self.a.name if first else self.b.name
+
+
+@dataclass(frozen=True)
+class Control:
+    """A gate and its control, a fusion whose gates see one modality each.
+
+    Attributes:
+        control: None if no setting is a control of this gate.
+        pair: the comparison of both; None if they are not compared.
+        refused: the reason for a refused comparison.
+        alike: all gates that lack the same control, this one included.
+    """
+
+    gate: ScoredSetting
+    control: ScoredSetting | None
+    pair: Pair | None = None
+    refused: str | None = None
+    alike: Sequence[ScoredSetting] = ()
+
+    @property
+    def verdict(self) -> str | None:
+        """`gate` or `control`, the significantly better one; `none`; None without a judged pair."""
+        if self.pair is None or self.pair.difference.p is None:
+            return None
+        first = self.pair.a is self.gate
+        return {"none": "none", "a": "gate" if first else "control", "b": "control" if first else "gate"}[self.pair.verdict]
+
+    @property
+    def interval(self) -> Interval | None:
+        """The gate's score minus the control's."""
+        if self.pair is None:
+            return None
+        found = self.pair.difference.interval
+        return found if self.pair.a is self.gate else found.negated()
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Settings, every pair of them that may be compared, and why others may not.
+    """Compared settings, their pairs, and refused pairs with reasons.
 
     Attributes:
-        settings: by falling mean; what most of them were tested on comes first, those tested on other movies follow.
-        letters: {name: letters} of `alike`; settings that share one cannot be told apart. Empty where not every pair of these is
-            compared.
+        settings: by falling mean. The largest group tested on the same movies comes first.
+        refused: {a, b, why} of each pair that is not comparable.
+        letters: {name: letters} of `alike`; settings with a common letter are tied. Empty if a pair of these is not compared.
         unscored: settings without a finished run.
-        resampling: of the settings and the pairs.
-        family: how many comparisons Holm counts: what is one result in two rows is one.
-        against: the one setting that all others are compared with; None where every pair is.
-        left: (folder, why) of what was found and not read.
+        resampling: bootstrap of the settings and pairs.
+        family: number of comparisons in Holm's correction. Settings with equal predictions count once.
+        against: name of the only setting that others are compared with; None compares every pair.
+        left: (folder, reason) of folders that were not read.
     """
 
     metric: str
-    settings: Sequence[Evidence]
+    settings: Sequence[ScoredSetting]
     pairs: Sequence[Pair]
     refused: Sequence[dict[str, str]]
     letters: dict[str, str]
@@ -50,119 +137,49 @@ class Comparison:
     against: str | None = None
     left: Sequence[tuple[str, str]] = ()
 
-    @property
-    def alike(self) -> list[Evidence]:
-        """The settings tested on the first one's movies, genres and labels, at its threshold: what one table may hold."""
+    @cached_property
+    def alike(self) -> list[ScoredSetting]:
+        """Settings with the first setting's test movies, genres, labels and threshold."""
         return [one for one in self.settings if one.tested_as(self.settings[0])]
 
-    @property
-    def apart(self) -> list[Evidence]:
-        """Those that were tested otherwise."""
-        return [one for one in self.settings if not one.tested_as(self.settings[0])]
-
-    @property
-    def verdict(self) -> str:
-        """What can be said of all settings together."""
-        unknown = [one.name for one in self.alike if not one.known]
-        known = [one for one in self.alike if one.known]
-        warned = known[0].setting.warnings if known else []
-        said_of_known = (self._against(self.against) if self.against else self._of_known(known)) if known else None
-        return " ".join(
-            [
-                said_of_known or "Nothing can be claimed.",
-                *([f"Mind {known[0].name}'s warnings: {'; '.join(warned)}."] if warned else []),
-                *([f"Of {_listed(unknown)} nothing can be said: {LEAST}."] if unknown else []),
-                *([f"Tested on {OTHERWISE}: {_listed([one.name for one in self.apart])}."] if self.apart else []),
-            ]
-        )
-
-    def _of_known(self, known: Sequence[Evidence]) -> str:
-        best, *others = known
-        if not others:
-            refused = {row["a"] for row in self.refused if row["a"] == row["b"]}
-            more = len(refused) + len(self.unscored) + len(self.settings) - 1
-            only = f"There is one setting, {best.name}" + (f", beside {more} that cannot be compared" if more else "")
-            return f"{only}: nothing to compare it with."
-        if not self.letters:
-            return "Not every pair may be compared, so there is no ranking: see what was refused below."
-        ties = [one.name for one in others if set(self.letters[one.name]) & set(self.letters[best.name])]
-        if not ties:
-            return f"{best.name} is the best: it beats {_others(len(others))}."
-        words = f"{best.name} has the highest mean, but cannot be told apart from {_listed(ties)}."
-        return words if len(ties) == len(others) else f"{words} It beats {_others(len(others) - len(ties))}."
-
-    def _against(self, baseline: str) -> str:
-        tested = [pair for pair in self.pairs if pair.p_holm is not None or pair.same]
-        above = [pair.a.name for pair in tested if pair.claimed and pair.b.name == baseline]
-        below = [pair.b.name for pair in tested if pair.claimed and pair.a.name == baseline]
-        if len(self.settings) == 1:
-            return f"There is one setting, {baseline}: nothing to compare it with."
-        if not tested:
-            return f"No other setting can be compared with {baseline}."
-        words = f"Every other setting that may be is compared with {baseline} alone. "
-        words += f"{_listed(above)} beat{'s' if len(above) == 1 else ''} it." if above else "None beats it."
-        words += f" It beats {_listed(below)}." if below else ""
-        rest = len(tested) - len(above) - len(below)
-        return words + (f" {rest} cannot be told apart from it." if rest else "")
-
     @cached_property
-    def caution(self) -> str | None:
-        """What a reader should mind beside the numbers."""
-        settings = [one.setting for one in self.settings]
-        found = [
-            rare_genres(self.metric, self.settings),
-            unfair(settings),
-            mixed_searches(self.settings),
-            mixed_software(self.settings),
-        ]
-        return " ".join(filter(None, found)) or None
+    def apart(self) -> list[ScoredSetting]:
+        """All other settings."""
+        return [one for one in self.settings if not one.tested_as(self.settings[0])]
 
     @cached_property
     def controls(self) -> list[Control]:
-        """Every gate beside the control whose gates see one modality each."""
-        return controls_of(self.settings, self.pairs, {frozenset((row["a"], row["b"])): row["why"] for row in self.refused})
-
-    def as_json(self) -> dict[str, Any]:
-        """comparison.json."""
-        return {
-            "metric": self.metric,
-            "movies": len(self.settings[0].test[0].ids),  # of those settings that are `alike`
-            "level": LEVEL,
-            "against": self.against,
-            "caution": self.caution,
-            "comparisons": self.family,
-            "settings": [self._setting(one) for one in self.settings],
-            "pairs": [pair.row() for pair in self.pairs],
-            "controls": [control.row() for control in self.controls],
-            "refused": list(self.refused),
-            "left_out": [{"folder": folder, "why": why} for folder, why in self.left],
-            "without_scores": [{"name": one.name, "warnings": one.warnings} for one in self.unscored],
-        }
-
-    def _setting(self, one: Evidence) -> dict[str, Any]:
-        interval = one.scored(self.metric).interval
-        return {
-            "name": one.name,
-            "seeds": len(one.test),
-            "movies": len(one.test[0].ids),
-            "mean": interval.mean,
-            "low": interval.low,
-            "high": interval.high,
-            "bootstrap": dict(zip(("low", "high"), self.resampling.interval(one.scored(self.metric)), strict=True)),
-            "sd": float(one.scored(self.metric).scores.std(ddof=1)) if len(one.test) > 1 else None,
-            "val": one.scored(self.metric, "val").mean,
-            "letters": self.letters.get(one.name),
-            "warnings": one.setting.warnings,
-            "setting": one.setting.key,
-        }
+        """Every gate with each of its controls; gates without a control come last."""
+        controls = [one for one in self.settings if one.fusion == CONTROL and one.config["fusion"].get("gate", True)]
+        pairs = {frozenset((pair.a.name, pair.b.name)): pair for pair in self.pairs}
+        refused = {frozenset((row["a"], row["b"])): row["why"] for row in self.refused}
+        found, alone = [], []
+        for gate in self.settings:
+            if gate.test[0].gate is None or gate.fusion in FIXED:
+                continue
+            own = [one for one in controls if _alike(gate, one)]
+            alone += [] if own else [gate]
+            names = [(control, frozenset((gate.name, control.name))) for control in own]
+            found += [Control(gate, control, pairs.get(both), refused.get(both)) for control, both in names]
+        return found + [Control(gate, None, alike=group) for group in grouped(alone, _alike) for gate in group]
 
 
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+def _alike(a: ScoredSetting, b: ScoredSetting) -> bool:
+    return a.test[0].modalities == b.test[0].modalities and not differing([a.setting, b.setting])
 
 
-def _others(count: int) -> str:
-    return "the other setting" if count == 1 else f"the other {count} settings"
+def grouped(
+    settings: Iterable[ScoredSetting], alike: Callable[[ScoredSetting, ScoredSetting], bool]
+) -> list[list[ScoredSetting]]:
+    """Return groups of settings that are alike, in order of their first members."""
+    groups: list[list[ScoredSetting]] = []
+    for one in settings:
+        group = next((of for of in groups if alike(one, of[0])), None)
+        if group is None:
+            groups.append([one])
+        else:
+            group.append(one)
+    return groups
 
 
 def compare(
@@ -171,53 +188,44 @@ def compare(
     """Compare all settings of these runs on their test movies.
 
     Args:
-        against: the words of one setting's name, chosen before the scores were seen. Then only the pairs that it is in are
-            compared: there are fewer of them, so Holm asks less of each.
-        left: (folder, why) of what was found beside these runs and not read, to be told.
+        against: words of one setting's name, chosen before its scores are known. Only its pairs are compared, so Holm's
+            correction is milder.
+        left: (folder, reason) of folders that were not read.
 
     Raises:
-        UserError: the metric is none, no run finished, or no setting, or more than one, has those words.
+        UserError: the metric is unknown, no run finished, or `against` names no setting or several.
     """
-    checked_metric(metric)
+    check_metric(metric)
     settings = settings_of(runs)
-    scored = [Evidence.of(one) for one in settings if one.finished]
+    scored = [ScoredSetting.of(one) for one in settings if one.finished]
     if not scored:
         raise UserError("none of these runs finished: there is nothing to compare")
     refused = [{"a": e.name, "b": e.name, "why": why} for e in scored if (why := e.split_within)]
-    apart = {row["a"] for row in refused}
-    sound = _ranked([e for e in scored if e.name not in apart], metric)
+    broken = {row["a"] for row in refused}
+    ranked = sorted((e for e in scored if e.name not in broken), key=lambda e: -e.scored(metric).mean)
+    groups = sorted(grouped(ranked, ScoredSetting.tested_as), key=len, reverse=True)
+    sound = [one for group in groups for one in group]
     if not sound:
         raise UserError(f"nothing can be compared: {refused[0]['a']}: {refused[0]['why']}")
     baseline = None if against is None else _baseline(against, [e.name for e in sound])
-    both: list[tuple[Evidence, Evidence]] = []
+    both: list[tuple[ScoredSetting, ScoredSetting]] = []
     for a, b in combinations(sound, 2):
         if baseline not in (None, a.name, b.name):
             continue
-        if why := why_not(a, b):
+        if why := incompatibility(a, b):
             refused.append({"a": a.name, "b": b.name, "why": why})
         else:
             both.append((a, b))
     differences = [Difference(a.scored(metric), b.scored(metric)) for a, b in both]
     resampling = Resampling([e.scored(metric) for e in sound], differences)
-    pairs, family = _pairs(metric, both, differences, resampling, _one_result(sound))
+    result = {one.name: group[0].name for group in grouped(sound, same) for one in group}
+    pairs, family = _pairs(metric, both, differences, resampling, result)
     unscored = [one for one in settings if not one.finished]
     return Comparison(metric, sound, pairs, refused, _letters(sound, pairs), unscored, resampling, family, baseline, left)
 
 
-def _ranked(settings: Sequence[Evidence], metric: str) -> list[Evidence]:
-    """By falling mean, in groups that were tested alike; the largest group first, of equally large ones the better one."""
-    groups: list[list[Evidence]] = []
-    for one in sorted(settings, key=lambda e: -e.scored(metric).mean):
-        group = next((of for of in groups if one.tested_as(of[0])), None)
-        if group is None:
-            groups.append([one])
-        else:
-            group.append(one)
-    return [one for group in sorted(groups, key=len, reverse=True) for one in group]
-
-
-def _letters(sound: Sequence[Evidence], pairs: Sequence[Pair]) -> dict[str, str]:
-    """Of the settings with seeds enough that were tested as the first was; none where not every pair of these is compared."""
+def _letters(sound: Sequence[ScoredSetting], pairs: Sequence[Pair]) -> dict[str, str]:
+    """Return the letters of the settings alike with enough seeds; empty if some of their pairs are not compared."""
     names = [one.name for one in sound if one.tested_as(sound[0]) and one.known]
     among = [pair for pair in pairs if {pair.a.name, pair.b.name} <= set(names)]
     if len(among) < len(names) * (len(names) - 1) // 2:
@@ -226,7 +234,7 @@ def _letters(sound: Sequence[Evidence], pairs: Sequence[Pair]) -> dict[str, str]
 
 
 def _baseline(words: str, names: Sequence[str]) -> str:
-    """The name that is these words, or the only one that has them all."""
+    """Return the name that equals these words, or the only name that contains them all."""
     exact = [name for name in names if name == words]
     found = exact or [name for name in names if words.split() and set(words.split()) <= set(name.split())]
     if len(found) == 1:
@@ -238,69 +246,33 @@ def _baseline(words: str, names: Sequence[str]) -> str:
 
 def _pairs(
     metric: str,
-    both: Sequence[tuple[Evidence, Evidence]],
+    both: Sequence[tuple[ScoredSetting, ScoredSetting]],
     differences: Sequence[Difference],
     resampling: Resampling,
     result: Mapping[str, str],
 ) -> tuple[list[Pair], int]:
-    """The pairs, and how many comparisons Holm counts.
+    """Return the pairs and the number of comparisons in Holm's correction.
 
     Args:
-        result: {setting: the first of those that are one result with it}.
+        result: {setting: the first setting with the same predictions}.
     """
-    alike = [result[a.name] == result[b.name] for a, b in both]
-    first = _first(both, result)
-    on_val = [Difference(a.scored(metric, "val"), b.scored(metric, "val")) for a, b in both]
-
-    def once(found: Sequence[Difference]) -> list[float | None]:
-        """What is one result is one comparison, however many rows it has."""
-        return [difference.p if first[n] == n else None for n, difference in enumerate(found)]
-
-    p = once(differences)
-    adjusted, levels, adjusted_on_val = holm(p), _levels(p), holm(once(on_val))
-    pairs = [
-        Pair(
-            metric,
-            a,
-            b,
-            differences[n],
-            1.0 if alike[n] else adjusted[first[n]],
-            resampling.of(differences[n]),
-            {other: Difference(a.scored(other), b.scored(other)) for other in beside(metric)},
-            on_val[n],
-            alike[n],
-            None if alike[n] else differences[n].seeds_needed(alpha=levels[first[n]]),
-            ALPHA if alike[n] else levels[first[n]],
-            None if alike[n] else adjusted_on_val[first[n]],
-        )
-        for n, (a, b) in enumerate(both)
-    ]
-    return pairs, sum(value is not None for value in p)
-
-
-def _one_result(settings: Sequence[Evidence]) -> dict[str, str]:
-    """{setting: the first setting that predicts the same}."""
-    result: dict[str, str] = {}
-    for n, one in enumerate(settings):
-        first = next((other for other in settings[:n] if result[other.name] == other.name and same(other, one)), one)
-        result[one.name] = first.name
-    return result
-
-
-def _first(both: Sequence[tuple[Evidence, Evidence]], result: Mapping[str, str]) -> list[int]:
-    """Of each pair the first that is the same comparison; -1 of a pair that is none, being one result."""
     seen: dict[frozenset[str], int] = {}
-    found = []
+    results = [frozenset({result[a.name], result[b.name]}) for a, b in both]
+    # For each pair, the index of the first pair that compares the same two results.
+    first = [seen.setdefault(key, n) for n, key in enumerate(results)]
+    once = [first[n] == n and len(key) == 2 for n, key in enumerate(results)]
+    on_val = [Difference(a.scored(metric, "val"), b.scored(metric, "val")) for a, b in both]
+    p = [difference.p if counts else None for difference, counts in zip(differences, once, strict=True)]
+    p_val, _ = holm([difference.p if counts else None for difference, counts in zip(on_val, once, strict=True)])
+    adjusted, levels = holm(p)
+    pairs = []
     for n, (a, b) in enumerate(both):
-        key = frozenset({result[a.name], result[b.name]})
-        found.append(-1 if len(key) == 1 else seen.setdefault(key, n))
-    return found
-
-
-def _levels(p: Sequence[float | None]) -> list[float]:
-    """What each p has to stay below in Holm's order, the smaller ones having done so."""
-    known = sorted((value, n) for n, value in enumerate(p) if value is not None)
-    levels = [ALPHA] * len(p)
-    for rank, (_, n) in enumerate(known):
-        levels[n] = ALPHA / (len(known) - rank)
-    return levels
+        of: dict[str, Any] = {"p_holm": 1.0, "same": True, "needed": None, "level": ALPHA, "p_val": None}
+        if len(results[n]) == 2:
+            k = first[n]
+            needed = differences[n].seeds_needed(alpha=levels[k])
+            of = {"p_holm": adjusted[k], "same": False, "needed": needed, "level": levels[k], "p_val": p_val[k]}
+        companions = {other: Difference(a.scored(other), b.scored(other)) for other in companion_metrics(metric)}
+        tests = resampling.of(differences[n])
+        pairs.append(Pair(metric, a, b, differences[n], tests=tests, companions=companions, on_val=on_val[n], **of))
+    return pairs, sum(value is not None for value in p)

@@ -1,9 +1,9 @@
-"""Figures of a run and of its data. Each carries its alternative text as its label, and `save` writes it into the files."""
+"""Figures of a run and of its data, by matplotlib. Each figure's label is its alternative text, which `save` writes."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,73 +17,65 @@ from gmu_lightning.visible import drawable, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.container import BarContainer
     from matplotlib.figure import Figure
 
-# One colour per modality everywhere, told apart by colour-blind readers: Okabe & Ito's palette, https://jfly.uni-koeln.de/color/
+# One colour per modality, distinct for colour-blind readers: Okabe & Ito's palette, https://jfly.uni-koeln.de/color/
 COLOURS = dict(zip(MODALITIES, ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"), strict=True))
-GREYS = ("#333333", "#8C8C8C", "#C8C8C8")  # for what is no modality
+GREYS = ("#333333", "#8C8C8C", "#C8C8C8")  # for all other series
 BAR = 0.1  # inches
 LETTERS_PER_INCH = 11  # of a title
-GROUP = 0.9  # of a genre's height; the rest parts it from the next
+GROUP = 0.9  # share of a row's height that its bars fill
 
 
 def gate_figure(columns: Mapping[str, Any], title: str) -> Figure:
-    """What the gates do for each genre, from the columns of gates/by_genre.parquet.
+    """Draw the gates of each genre, from the columns of gates/by_genre.parquet.
 
-    Left the published bars (Arevalo et al. 2017, arXiv 1702.01992): the share of open features. In the middle what they hide:
-    how far a gate is open and how much that differs from movie to movie. Right, where they are exact, the mean contributions.
+    Left are the published bars (Arevalo et al. 2017, arXiv 1702.01992), the share of open features. In the middle are the mean
+    gate and its spread across movies. Right are the mean contributions, if they are exact.
     """
-    genres = list(dict.fromkeys(columns["genre"]))
-    modalities = list(dict.fromkeys(columns["modality"]))
-    shape = (len(genres), len(modalities))
+    genres, modalities = list(dict.fromkeys(columns["genre"])), list(dict.fromkeys(columns["modality"]))
     values = {
-        name: np.ma.masked_array(column, dtype=float).filled(np.nan).reshape(shape)
+        name: np.ma.masked_array(column, dtype=float).filled(np.nan).reshape(len(genres), len(modalities))
         for name, column in columns.items()
         if name not in ("genre", "modality")
     }
+    units = ["share of features whose gate is open", "gate", "mean contribution to the logit"]
     exact = not np.isnan(values["contribution"]).all()
     names = [f"{genre} ({n:.0f})" for genre, n in zip(genres, values["movies"][:, 0], strict=True)]
-    figure, panels = _panels(names, len(modalities), 3 if exact else 2, title)
-    for m, modality in enumerate(modalities):
-        at, colour = _places(len(genres), m, len(modalities)), COLOURS[modality]
-        height = GROUP / len(modalities)
-        panels[0].barh(at, values["gate_open"][:, m], height, color=colour, label=modality)
-        spread = np.nan_to_num(values["gate_sd_across_movies"][:, m])
-        panels[1].errorbar(values["gate"][:, m], at, xerr=spread, fmt="o", markersize=4, color=colour)
+    figure, panels = _panels(names, len(modalities), units if exact else units[:2], title)
+    colours = [COLOURS[modality] for modality in modalities]
+    _bars(panels[0], values["gate_open"], modalities, colours)
+    spread = np.nan_to_num(values["gate_sd_across_movies"])
+    for m, colour in enumerate(colours):
+        at = _places(len(genres), m, len(modalities))
+        panels[1].errorbar(values["gate"][:, m], at, xerr=spread[:, m], fmt="o", markersize=4, color=colour)
         panels[1].plot(values["gate_weighted"][:, m], at, "D", markersize=4, fillstyle="none", color=colour)
-        if exact:
-            panels[2].barh(at, values["contribution"][:, m], height, color=colour)
-    for panel, words in zip(
-        panels, ("share of features whose gate is open", "gate", "mean contribution to the logit"), strict=False
-    ):
-        panel.set_xlabel(words)
-    for panel in panels[:2]:
-        panel.set_xlim(0, 1)
     panels[1].plot([], [], "o-", color=GREYS[0], markersize=4, label="mean ± sd across movies")
     panels[1].plot([], [], "D", color=GREYS[0], markersize=4, fillstyle="none", linestyle="", label="genre-weighted mean")
+    for panel in panels[:2]:
+        panel.set_xlim(0, 1)
+        legend(panel)
     if exact:
+        _bars(panels[2], values["contribution"], modalities, colours)
         panels[2].axvline(0, color=GREYS[0], linewidth=0.8)
-    _legend(panels[0], len(modalities))
-    _legend(panels[1], 2)
     figure.set_label(
         f"Gates of {title} for {', '.join(modalities)}, over the test movies of each of {len(genres)} genres. "
-        f"The largest standard deviation of a gate across movies is {np.nan_to_num(values['gate_sd_across_movies']).max():.2f}."
+        f"The largest standard deviation of a gate across movies is {spread.max():.2f}."
     )
     return figure
 
 
 def genre_bars(predictions: Predictions, title: str) -> Figure:
-    """F1 at 0.5 and average precision of each genre; behind its name how many movies of the split have it."""
+    """Draw F1 at 0.5 and average precision of each genre, with the number of its movies."""
     found = scores(predictions.labels, predictions.probabilities, predictions.genres)
     support = predictions.labels.sum(axis=0)
     names = [f"{genre} ({n})" for genre, n in zip(predictions.genres, support, strict=True)]
-    figure, (panel,) = _panels(names, 2, 1, f"{predictions.split} scores by genre: {title}")
-    for i, (word, label) in enumerate((("f1", "F1 at 0.5"), ("ap", "average precision"))):
-        values = [found.get(f"{word}/{genre}", np.nan) for genre in predictions.genres]
-        panel.barh(_places(len(names), i, 2), values, GROUP / 2, color=GREYS[i], label=label)
+    figure, (panel,) = _panels(names, 2, ["score"], f"{predictions.split} scores by genre: {title}")
+    values = [[found.get(f"{score}/{genre}", np.nan) for score in ("f1", "ap")] for genre in predictions.genres]
+    _bars(panel, np.array(values), ["F1 at 0.5", "average precision"], GREYS)
     panel.set_xlim(0, 1)
-    panel.set_xlabel("score")
-    _legend(panel, 2)
+    legend(panel)
     figure.set_label(
         f"F1 and average precision of each genre on {predictions.split}, {title}: micro F1 {found['f1_micro']:.3f}, "
         f"macro F1 {found['f1_macro']:.3f}, micro AP {found['ap_micro']:.3f}."
@@ -92,76 +84,100 @@ def genre_bars(predictions: Predictions, title: str) -> Figure:
 
 
 def genre_distribution(genre_counts: Mapping[str, Mapping[str, int]]) -> Figure:
-    """How many movies of each split have each genre, {split: {genre: movies}}; on a logarithmic axis, so that rare ones show."""
+    """Draw {split: {genre: movies}} on a logarithmic axis, so that rare genres are visible."""
     genres = list(dict.fromkeys(genre for counts in genre_counts.values() for genre in counts))
-    figure, (panel,) = _panels(genres, len(genre_counts), 1, "movies of each genre")
-    for i, (split, counts) in enumerate(genre_counts.items()):
-        values = [counts.get(genre, 0) for genre in genres]
-        bars = panel.barh(
-            _places(len(genres), i, len(genre_counts)), values, GROUP / len(genre_counts), color=GREYS[i], label=split
-        )
+    unit = "movies (a movie may have several genres)"
+    figure, (panel,) = _panels(genres, len(genre_counts), [unit], "movies of each genre")
+    values = np.array([[counts.get(genre, 0) for counts in genre_counts.values()] for genre in genres], dtype=int)
+    values = values.reshape(len(genres), len(genre_counts))
+    for bars in _bars(panel, values, list(genre_counts), GREYS):
         panel.bar_label(bars, fontsize=6, padding=2)
     panel.set_xscale("symlog", linthresh=1)
-    panel.set_xlim(0, 2 * max((max(counts.values(), default=1) for counts in genre_counts.values()), default=1))
-    panel.set_xlabel("movies (a movie may have several genres)")
-    _legend(panel, len(genre_counts))
+    panel.set_xlim(0, 2 * values.max(initial=1))
+    legend(panel)
     figure.set_label(f"Movies of each of {len(genres)} genres in {', '.join(genre_counts)}.")
     return figure
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """`<path>.png` and `<path>.svg`, atomically; the same figure gives the same SVG. Returns both."""
+    """Write `<path>.png` and `<path>.svg` atomically and return both paths. The same figure gives the same bytes."""
     import matplotlib
 
     label = visible(str(figure.get_label()))
-    about: dict[str, dict[str, Any]] = {
+    metadata: dict[str, dict[str, Any]] = {
         "png": {"Description": label, "Software": None},
         "svg": {"Description": label, "Date": None, "Creator": None},
     }
-    files = []
     engine = figure.get_layout_engine()
-    if engine is not None:  # once for both files, which would each do it again
+    if engine is not None:  # lay out once for both files
         engine.execute(figure)
         figure.set_layout_engine("none")
-    for kind, metadata in about.items():
-        file = path.with_name(f"{path.name}.{kind}")
+    files = []
+    for kind, own in metadata.items():
+        files.append(path.with_name(f"{path.name}.{kind}"))
 
-        def write(temporary: Path, kind: str = kind, metadata: dict[str, Any] = metadata) -> None:
-            figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+        def write(temporary: Path, kind: str = kind, own: dict[str, Any] = own) -> None:
+            figure.savefig(temporary, format=kind, dpi=150, metadata=own)
 
         with matplotlib.rc_context({"svg.hashsalt": "gmu_lightning", "svg.fonttype": "none"}):
-            write_atomically(file, write, lasting=False)
-        files.append(file)
+            write_atomically(files[-1], write, lasting=False)
     return files
 
 
-def _panels(names: Sequence[str], bars: int, panels: int, title: str) -> tuple[Figure, list[Axes]]:
-    """A figure of `panels` columns that share one row per name, the first on top; each row has room for `bars` bars."""
+def canvas(width: float, height: float, title: Iterable[str]) -> Figure:
+    """Return an empty figure of this size in inches; `title` holds lines that are wrapped to its width."""
     from matplotlib.figure import Figure
 
-    height = max(0.2, BAR * bars / GROUP) * len(names) + 1.3
-    width = 3.2 * panels + 2.4
     figure = Figure(figsize=(width, height))
-    names, title = [drawable(name) for name in names], drawable(title)
     figure.set_layout_engine("constrained", wspace=0.06)
-    axes = list(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
-    for axis in axes:
-        axis.set_yticks(range(len(names)), names)
-        axis.tick_params(axis="y", length=0)
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.grid(axis="x", color="#E0E0E0", linewidth=0.6)
-        axis.set_axisbelow(True)
-    axes[0].set_ylim(len(names) - 0.4, -0.6)
-    figure.suptitle("\n".join(textwrap.wrap(title, int(width * LETTERS_PER_INCH), break_on_hyphens=False)), fontsize=10)
-    return figure, axes
+    wrapped = [part for line in title for part in textwrap.wrap(line, int(width * LETTERS_PER_INCH), break_on_hyphens=False)]
+    figure.suptitle("\n".join(wrapped), fontsize=10)
+    return figure
+
+
+def rows(panel: Axes, names: Sequence[str], room: int = 0) -> None:
+    """Give a panel one row per name, the first on top, with space for at least `room` rows."""
+    panel.set_yticks(range(len(names)), [drawable(name) for name in names])
+    panel.set_ylim(max(len(names), room) - 0.4, -0.6)
+    panel.tick_params(axis="y", length=0)
+    panel.spines["left"].set_visible(False)
+    plain(panel, "x")
+
+
+def plain(panel: Axes, axis: Any = "both") -> None:
+    """Remove a panel's frame and draw a light grid behind its data."""
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(axis=axis, color="#E0E0E0", linewidth=0.6)
+    panel.set_axisbelow(True)
+
+
+def legend(panel: Axes) -> None:
+    """Draw a legend above a panel."""
+    count = len(panel.get_legend_handles_labels()[1])
+    place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": min(count, 3)}
+    panel.legend(**place, frameon=False, fontsize=8, handlelength=1.2)
+
+
+def _panels(names: Sequence[str], bars: int, units: Sequence[str], title: str) -> tuple[Figure, list[Axes]]:
+    """Return a figure with one panel per unit. All panels share one row per name, with space for `bars` bars."""
+    height = max(0.2, BAR * bars / GROUP) * len(names) + 1.3
+    figure = canvas(3.2 * len(units) + 2.4, height, [drawable(title)])
+    panels = list(figure.subplots(1, len(units), sharey=True, squeeze=False)[0])
+    for panel, unit in zip(panels, units, strict=True):
+        rows(panel, names)
+        panel.set_xlabel(unit)
+    return figure, panels
+
+
+def _bars(panel: Axes, values: np.ndarray, labels: Sequence[str], colours: Sequence[str]) -> list[BarContainer]:
+    """Draw values (rows, series) as horizontal bars."""
+    count, series = values.shape
+    return [
+        panel.barh(_places(count, n, series), values[:, n], GROUP / series, color=colours[n], label=labels[n])
+        for n in range(series)
+    ]
 
 
 def _places(names: int, bar: int, bars: int) -> np.ndarray:
-    """Where the `bar`-th of each name's bars stands."""
+    """Return the height of the `bar`-th bar of each name, (names,)."""
     return np.arange(names) + GROUP * ((bar + 0.5) / bars - 0.5)
-
-
-def _legend(panel: Axes, columns: int) -> None:
-    panel.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(columns, 3), frameon=False, fontsize=8, handlelength=1.2
-    )

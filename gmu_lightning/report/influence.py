@@ -1,20 +1,23 @@
-"""What each movie of a split adds to a score: the score's derivative in the movies' weights.
+"""The influence of each movie of a split on a score: the score's derivative in the movies' weights.
 
-A score T is a function of weights w on N movies, all 1 in the split as it is. psi_i = N dT/dw_i is its influence function
-(Hampel 1974); it sums to 0, and T(w) = T + mean((w - 1) psi) to first order. The variance of T over draws of movies is
+A score T is a function of weights w on N movies, all 1 in the original split. Its influence function is psi_i = N dT/dw_i (Hampel
+1974). It sums to 0, and T(w) = T + mean((w - 1) psi) to first order. The variance of T over draws of movies is
 sum(psi^2) / N^2, the infinitesimal jackknife, which is what a bootstrap over movies tends to (Efron 1982, chapter 6).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from gmu_lightning.metrics import ratio
-from gmu_lightning.movie import UserError
+from gmu_lightning.report.statistics import Retuned
+from gmu_lightning.run import Predictions
 
-KINDS = ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro", "ap_samples")
+DRAWS = 100  # bootstrap draws of val; the estimated variance is then right to a seventh
 
 
 class Influence(NamedTuple):
@@ -25,23 +28,17 @@ class Influence(NamedTuple):
 
 
 def influence(metric: str, targets: np.ndarray, probabilities: np.ndarray, threshold: float | np.ndarray = 0.5) -> Influence:
-    """The score as `metrics.scores` defines it, and its influence function.
+    """Return the score as `metrics.scores` defines it, and its influence function.
 
     Args:
-        metric: `f1_micro`, `f1_macro`, `f1_weighted`, `f1_samples`, `ap_micro`, `ap_macro` or `ap_samples`.
+        metric: one of `KINDS`.
         targets: (N, C) bool.
         probabilities: (N, C).
         threshold: one, or one per genre (C,); an average precision has none.
-
-    Raises:
-        UserError: the metric is none of these.
     """
-    if metric not in KINDS:
-        raise UserError(f"metric={metric} is no score of a whole split: choose one of {', '.join(KINDS)}")
-    kind, over = metric.split("_")
-    if kind == "f1":
-        return _F1[over](targets, probabilities >= np.asarray(threshold))
-    return _AP[over](targets, probabilities)
+    if metric.startswith("f1"):
+        return KINDS[metric](targets, probabilities >= np.asarray(threshold))
+    return KINDS[metric](targets, probabilities) if targets.any() else Influence(0.0, np.zeros(len(targets)))
 
 
 def _f1_of_counts(hits: np.ndarray, named: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,17 +104,12 @@ def _ap_of_columns(targets: np.ndarray, values: np.ndarray) -> tuple[np.ndarray,
 
 
 def _ap_micro(targets: np.ndarray, probabilities: np.ndarray) -> Influence:
-    some = targets.any(axis=0)
-    if not some.any():
-        return Influence(0.0, np.zeros(len(targets)))
     score, slope = _ap_of_columns(targets.reshape(-1, 1), probabilities.reshape(-1, 1))
     return Influence(float(score[0]), len(targets) * slope.reshape(targets.shape).sum(axis=1))
 
 
 def _ap_macro(targets: np.ndarray, probabilities: np.ndarray) -> Influence:
     some = targets.any(axis=0)
-    if not some.any():
-        return Influence(0.0, np.zeros(len(targets)))
     score, slope = _ap_of_columns(targets[:, some], probabilities[:, some])
     return Influence(float(score.mean()), len(targets) * slope.mean(axis=1))
 
@@ -125,12 +117,107 @@ def _ap_macro(targets: np.ndarray, probabilities: np.ndarray) -> Influence:
 def _ap_samples(targets: np.ndarray, probabilities: np.ndarray) -> Influence:
     some = targets.any(axis=1)
     psi = np.zeros(len(targets))
-    if not some.any():
-        return Influence(0.0, psi)
     each, _ = _ap_of_columns(targets[some].T, probabilities[some].T)
     psi[some] = (each - each.mean()) * len(targets) / some.sum()
     return Influence(float(each.mean()), psi)
 
 
-_F1 = {"micro": _f1_micro, "macro": _f1_macro, "weighted": _f1_weighted, "samples": _f1_samples}
-_AP = {"micro": _ap_micro, "macro": _ap_macro, "samples": _ap_samples}
+KINDS: dict[str, Callable[[np.ndarray, np.ndarray], Influence]] = {
+    "f1_micro": _f1_micro,
+    "f1_macro": _f1_macro,
+    "f1_weighted": _f1_weighted,
+    "f1_samples": _f1_samples,
+    "ap_micro": _ap_micro,
+    "ap_macro": _ap_macro,
+    "ap_samples": _ap_samples,
+}
+
+
+def retuned(kind: str, rule: str, val: Sequence[Predictions], test: Sequence[Predictions]) -> Retuned:
+    """Tune the thresholds of each run of a setting again on every draw of val, and score its test movies with them.
+
+    Args:
+        kind: `f1_micro`, `f1_macro`, `f1_weighted` or `f1_samples`.
+        rule: `val` (one threshold) or `val_per_genre`.
+    """
+    movies = len(val[0].labels)
+    weights = _draws(movies)
+    scores = [
+        scores_at(kind, t.labels, t.probabilities, tuned_again(rule, v.labels, v.probabilities, weights))
+        for v, t in zip(val, test, strict=True)
+    ]
+    return Retuned(np.stack(scores), movies)
+
+
+@lru_cache(maxsize=4)
+def _draws(movies: int) -> np.ndarray:
+    """Return how often each draw holds each movie, (N, B) float32; splits of one size have the same draws."""
+    rng = np.random.default_rng(0)
+    return np.stack([np.bincount(rng.integers(movies, size=movies), minlength=movies) for _ in range(DRAWS)], 1).astype("f4")
+
+
+def tuned_again(rule: str, targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the thresholds that `metrics` tunes on each draw of N movies: (B, C), or (B, 1) for one threshold.
+
+    Args:
+        targets: (N, C) bool.
+        probabilities: (N, C).
+        weights: (N, B), how often each draw holds each movie.
+    """
+    if rule == "val":
+        weights = np.repeat(weights, targets.shape[1], axis=0)
+        targets, probabilities = targets.reshape(-1, 1), probabilities.reshape(-1, 1)
+    return np.stack([_best(*column, weights) for column in zip(targets.T, probabilities.T, strict=True)], axis=1)
+
+
+def _best(targets: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the best threshold of each draw, (B,).
+
+    A threshold is a drawn value with the highest F1. Of equally good ones, the nearest to 0.5 is best. A draw without a positive
+    has the threshold 0.5.
+
+    Args:
+        targets: (N,) bool.
+        values: (N,), the probabilities.
+        weights: (N, B), how often each draw holds each movie.
+    """
+    order = np.argsort(-values, kind="stable")
+    ranked, drawn = values[order], weights[order]
+    hits = drawn * targets[order, None]
+    first = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    if len(first) < len(ranked):  # equal values are one step
+        ranked, drawn, hits = ranked[first], np.add.reduceat(drawn, first, axis=0), np.add.reduceat(hits, first, axis=0)
+    np.cumsum(hits, axis=0, out=hits)
+    named = np.cumsum(drawn, axis=0)
+    named += hits[-1]
+    some = hits[-1] > 0
+    hits[drawn == 0] = -1
+    f1 = np.divide(hits, named, out=hits, where=named > 0)
+    best = np.where(f1 == f1.max(axis=0), np.abs(ranked - 0.5)[:, None], np.inf).argmin(axis=0)
+    return np.where(some, ranked[best], 0.5)
+
+
+def scores_at(kind: str, targets: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Return the F1 of a split at each of B thresholds, (B,).
+
+    Args:
+        targets: (N, C) bool.
+        probabilities: (N, C).
+        thresholds: (B, C), or (B, 1) for one threshold of all genres.
+    """
+    at = np.broadcast_to(thresholds, (len(thresholds), targets.shape[1]))
+    if kind == "f1_samples":
+        return np.array([_f1_samples(targets, probabilities >= one).score for one in at])
+    counts = []
+    for labels, values, own in zip(targets.T, probabilities.T, at.T, strict=True):
+        order = np.argsort(values)
+        above = np.r_[0, labels[order].cumsum()]
+        below = np.searchsorted(values[order], own)  # movies whose probability does not reach the threshold
+        counts.append((above[-1] - above[below], above[-1] + len(values) - below))
+    hits, named = (np.stack(of, axis=1) for of in zip(*counts, strict=True))
+    if kind == "f1_micro":
+        return ratio(2 * hits.sum(axis=1), named.sum(axis=1))
+    per_genre, support = ratio(2 * hits, named), targets.sum(axis=0)
+    if kind == "f1_macro":
+        return np.asarray(per_genre.mean(axis=1))
+    return ratio(per_genre @ support, np.full(len(per_genre), support.sum()))

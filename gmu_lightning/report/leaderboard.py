@@ -1,115 +1,56 @@
-"""A row per setting: the mean and spread of its seeds, and what was wrong with them."""
+"""The leaderboard, a row per setting: as CSV, Markdown, LaTeX, text for a terminal, and rows for the page."""
 
 from __future__ import annotations
 
 import io
 import re
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from gmu_lightning.files import write_rows, write_text
-from gmu_lightning.movie import UserError
-from gmu_lightning.report.settings import ALWAYS, Setting, settings_of
+import numpy as np
+
+from gmu_lightning.files import markdown_table, write_rows, write_text
+from gmu_lightning.report.comparison import Comparison
+from gmu_lightning.report.reproduce import command
+from gmu_lightning.report.scoring import COUNTS, OTHERWISE, SCORES, SECONDS, ScoredSetting, metric_label, metrics_of
+from gmu_lightning.report.sentences import ends
+from gmu_lightning.report.settings import ALWAYS, Setting, by_reason
 from gmu_lightning.run import Run
-from gmu_lightning.run_files.shapes import is_number
 from gmu_lightning.visible import visible
 
-SCORES = tuple(
-    f"{split}/{score}"
-    for split in ("test", "val")
-    for score in ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro")
-)
-COUNTS = {"parameters": "parameters/total", "parameters_fusion": "parameters/fusion"}
-SECONDS = "seconds/total"
-WIDTH = 120  # characters of the console's table
+WIDTH = 120  # characters of the terminal's table; without further columns it has less than 80
+ONLY_IN_FILES = ("test macro F1", "params (M)")  # columns that the terminal's table leaves out
+READ = {
+    "test micro F1": "test/f1_micro",
+    "test macro F1": "test/f1_macro",
+    "test micro AP": "test/ap_micro",
+    "val micro AP": "val/ap_micro",
+}
+LATEX_SCORES = ("f1_micro", "f1_macro", "ap_micro", "ap_macro")
+TUNED = ("f1_micro@val", "f1_micro@val_per_genre", "f1_macro@val", "f1_macro@val_per_genre")
+PAGE_SCORES = ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro", *TUNED)
+PAGE_NAMES = ("fusion", "modalities")  # the first columns of the page's table, and its filters
+SPECIAL = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
+SPECIAL |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
 Row = dict[str, Any]
-Cell = Callable[[Row], str]
 
 
-def rows(runs: Sequence[Run]) -> list[Row]:
-    """One row per setting, `test/f1_micro/mean` falling, settings without a finished run last.
+def rows(settings: Iterable[Setting]) -> list[Row]:
+    """Return one row per setting, by falling `test/f1_micro/mean`; settings without a finished run come last.
 
-    Columns: `setting`, `modalities`, `fusion` and every other override whose value differs between settings, `seeds` (how many
-    finished), `seed_list`, `warnings`, `parameters`, `parameters_fusion`, `seconds/mean`, then `<split>/<score>/mean` and `/sd`
-    (ddof 1). None is an empty cell. Two runs of one identity count once; skipped and unended ones do not count.
+    Columns: `setting`, `modalities`, `fusion` and every other override whose value differs between settings, `seeds` (the number
+    of finished runs), `seed_list`, `warnings`, `parameters`, `parameters_fusion`, `seconds/mean`, then `<split>/<score>/mean` and
+    `/sd` (ddof 1). None is an empty cell.
     """
-    return rows_of(settings_of(runs))
-
-
-def rows_of(settings: Iterable[Setting]) -> list[Row]:
-    """The rows of these settings."""
     found = [{"setting": one.key} | dict(one.values) | _summary(one.finished, one.seeds, one.warnings) for one in settings]
-    ranked = ("test/f1_micro/mean", "val/f1_micro/mean")  # the second alone where test has no labels
+    ranked = ("test/f1_micro/mean", "val/f1_micro/mean")  # the second decides where test has no labels
     return sorted(found, key=lambda row: [-1.0 if row[name] is None else row[name] for name in ranked], reverse=True)
 
 
-def write_leaderboard(
-    folder: Path,
-    rows: Sequence[Row],
-    skipped: Sequence[tuple[str, str]] = (),
-    failed: Sequence[tuple[str, str]] = (),
-    unfair: str | None = None,
-    interrupted: Sequence[tuple[str, str]] = (),
-) -> None:
-    """leaderboard.csv, nothing rounded, and leaderboard.md, for reading.
-
-    Args:
-        rows: those of `rows()`.
-        skipped: name and reason of every job that was skipped.
-        failed: name and reason of every job that failed.
-        unfair: what else the settings differ in; None if in nothing.
-        interrupted: name and reason of every job that Ctrl-C ended.
-    """
-    if rows:
-        write_rows(folder / "leaderboard.csv", rows)
-    else:
-        write_text(folder / "leaderboard.csv", ",".join(["setting", *ALWAYS, *_summary([], [], [])]) + "\n")
-    others = {"Skipped": skipped, "Failed": failed, "Interrupted": interrupted}
-    write_text(folder / "leaderboard.md", _markdown(rows, others, unfair))
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The leaderboard as plain text, at most 120 characters wide, and a line on rows that are equal by definition."""
-    if not rows:
-        return "no run finished or failed: there is nothing to compare"
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    names, numbers = _names(rows), _numbers(digits=3, spread=("test/f1_micro",))
-    notes: dict[str, Cell] = {"warnings": _codes} if any(row["warnings"] for row in rows) else {}
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in names:
-        shown.add_column(Text(visible(name)), overflow="fold", no_wrap=name in ALWAYS)
-    for name in notes:
-        shown.add_column(Text(name), overflow="fold")
-    for name in numbers:
-        shown.add_column(Text(name.replace(" ", "\n")), justify="right", no_wrap=True)
-    for row in rows:
-        shown.add_row(*(Text(visible(cell(row))) for cell in {**names, **notes, **numbers}.values()))
-    text = io.StringIO()
-    Console(file=text, width=WIDTH, color_system=None).print(shown)
-    lines = [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
-    return "\n".join([*lines, *_equal_by_definition(rows)])
-
-
-def metrics_of(run: Run) -> dict[str, float]:
-    """A finished run's metrics.json. Raises UserError where it lacks what a leaderboard shows."""
-    found = run.metrics
-    scores = [key for key in SCORES if not (key.startswith("test/") and found.get("test/movies_with_genre") == 0)]
-    lacking = [key for key in (*COUNTS.values(), SECONDS, *scores) if not is_number(found.get(key))]
-    if lacking:
-        raise UserError(f"{run / 'metrics.json'} lacks {', '.join(lacking[:3])}: leave this run out, or train it again")
-    return found
-
-
 def _summary(finished: Sequence[Run], seeds: Sequence[str], warnings: Sequence[str]) -> Row:
-    """The columns of one setting that are numbers and warnings."""
     metrics = [metrics_of(run) for run in finished]
     row: Row = {
         "seeds": len(finished),
@@ -125,43 +66,99 @@ def _summary(finished: Sequence[Run], seeds: Sequence[str], warnings: Sequence[s
     return row
 
 
-def _names(rows: Sequence[Row]) -> dict[str, Cell]:
-    """What a setting is: the columns between `setting` and `seeds`."""
-    keys = list(rows[0])
-    return {key: partial(_text, key) for key in keys[1 : keys.index("seeds")]}
+def write_leaderboard(
+    folder: Path,
+    rows: Sequence[Row],
+    skipped: Sequence[tuple[str, str]] = (),
+    failed: Sequence[tuple[str, str]] = (),
+    unfair: str | None = None,
+    interrupted: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Write leaderboard.csv, with unrounded numbers, and leaderboard.md.
+
+    Args:
+        rows: those of `rows()`.
+        skipped: name and reason of every skipped job; `failed` and `interrupted` likewise.
+        unfair: the sentence on further differences between the settings.
+    """
+    if rows:
+        write_rows(folder / "leaderboard.csv", rows)
+    else:
+        write_text(folder / "leaderboard.csv", ",".join(["setting", *ALWAYS, *_summary([], [], [])]) + "\n")
+    lines = ["# Leaderboard", ""]
+    if rows:
+        numbers = _numbers(rows[0], 4, SCORES)
+        cells = [_names(row) | _numbers(row, 4, SCORES) | {"warnings": row["warnings"]} for row in rows]
+        lines += markdown_table(list(cells[0]), [list(row.values()) for row in cells], numbers)
+        lines += ["", "Mean ± standard deviation over seeds; scores are fractions at the threshold 0.5; seconds are wall-clock."]
+    else:
+        lines += ["No run finished or failed."]
+    lines += [line for note in (*([unfair] if unfair else []), *_equal_by_definition(rows)) for line in ("", note)]
+    for state, jobs in {"Skipped": skipped, "Failed": failed, "Interrupted": interrupted}.items():
+        reasons = [
+            f"- {why} ({', '.join(f'`{name}`' for name in dict.fromkeys(names))})" for why, names in by_reason(jobs).items()
+        ]
+        lines += ["", f"## {state}", "", *reasons] if reasons else []
+    write_text(folder / "leaderboard.md", visible("\n".join(lines)) + "\n")
 
 
-def _numbers(digits: int, spread: Sequence[str]) -> dict[str, Cell]:
-    """What a setting reached, for reading; the scores in `spread` with their standard deviations."""
-    scores = {
-        "test micro F1": "test/f1_micro",
-        "test macro F1": "test/f1_macro",
-        "test micro AP": "test/ap_micro",
-        "val micro AP": "val/ap_micro",
-    }
+def table(rows: Sequence[Row]) -> str:
+    """Return the leaderboard as plain text of at most 120 columns, and a line on rows that are equal by definition."""
+    if not rows:
+        return "no run finished or failed: there is nothing to compare"
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    warned = any(row["warnings"] for row in rows)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in _names(rows[0]):
+        shown.add_column(Text(visible(name)), overflow="fold", no_wrap=name in ALWAYS)
+    if warned:
+        shown.add_column(Text("warnings"), overflow="fold")
+    for name in _numbers(rows[0], 3, ()):
+        if name not in ONLY_IN_FILES:
+            shown.add_column(Text(name.replace(" ", "\n")), justify="right", no_wrap=True)
+    for row in rows:
+        found = _numbers(row, 3, ("test/f1_micro",))
+        scores = [value for name, value in found.items() if name not in ONLY_IN_FILES]
+        cells = [*_names(row).values(), *([_codes(row)] if warned else []), *scores]
+        shown.add_row(*(Text(visible(cell)) for cell in cells))
+    text = io.StringIO()
+    Console(file=text, width=WIDTH, color_system=None).print(shown)
+    lines = [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
+    return "\n".join([*lines, *_equal_by_definition(rows)])
+
+
+def _names(row: Row) -> dict[str, str]:
+    """Return the columns that define a setting: those between `setting` and `seeds`."""
+    keys = list(row)
+    return {key: row[key] or "" for key in keys[1 : keys.index("seeds")]}
+
+
+def _numbers(row: Row, digits: int, spread: Collection[str]) -> dict[str, str]:
+    """Return the columns of results, rounded; scores in `spread` carry their standard deviation."""
+
+    def score(name: str) -> str:
+        sd = row[f"{name}/sd"]
+        return _rounded(row[f"{name}/mean"], digits) + (f" ± {sd:.{digits}f}" if name in spread and sd is not None else "")
+
+    parameters = row["parameters"]
     return {
-        "seeds": lambda row: str(row["seeds"]),
-        **{name: partial(_score, score, digits, score in spread) for name, score in scores.items()},
-        "params (M)": partial(_scaled, "parameters", 1e6, 2),
-        "seconds": partial(_scaled, "seconds/mean", 1.0, 1),
+        "seeds": str(row["seeds"]),
+        **{label: score(name) for label, name in READ.items()},
+        "params (M)": _rounded(None if parameters is None else parameters / 1e6, 2),
+        "seconds": _rounded(row["seconds/mean"], 1),
     }
 
 
-def _text(key: str, row: Row) -> str:
-    return row[key] or ""
-
-
-def _scaled(key: str, unit: float, digits: int, row: Row) -> str:
-    return "-" if row[key] is None else f"{row[key] / unit:.{digits}f}"
-
-
-def _score(score: str, digits: int, spread: bool, row: Row) -> str:
-    sd = row[f"{score}/sd"]
-    return _scaled(f"{score}/mean", 1.0, digits, row) + (f" ± {sd:.{digits}f}" if spread and sd is not None else "")
+def _rounded(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _codes(row: Row) -> str:
-    """`flat_loss 2/3, failed 1/3`: the sentences stand in the files."""
+    """Return the codes of a row's warnings, such as `flat_loss 2/3, failed 1/3`."""
     short = []
     for warning in filter(None, row["warnings"].split("; ")):
         count = re.search(r" \((\d+) of (\d+) seeds\)$", warning)
@@ -170,48 +167,98 @@ def _codes(row: Row) -> str:
     return ", ".join(short)
 
 
-def _markdown(rows: Sequence[Row], others: Mapping[str, Sequence[tuple[str, str]]], unfair: str | None) -> str:
-    lines = ["# Leaderboard", ""]
-    if rows:
-        names, numbers = _names(rows), _numbers(digits=4, spread=SCORES)
-        columns: dict[str, Cell] = {**names, **numbers, "warnings": partial(_text, "warnings")}
-        lines += [_line(columns), _line("---:" if name in numbers else "---" for name in columns)]
-        lines += [_line(cell(row) for cell in columns.values()) for row in rows]
-        lines += [
-            "",
-            "Mean ± standard deviation over seeds; scores are fractions, at the threshold 0.5; seconds are a run's wall-clock.",
-        ]
-    else:
-        lines += ["No run finished or failed."]
-    lines += [line for note in (*([unfair] if unfair else []), *_equal_by_definition(rows)) for line in ("", note)]
-    for state, jobs in others.items():
-        reasons: dict[str, list[str]] = {}
-        for name, why in jobs:
-            reasons.setdefault(why, []).append(f"`{name}`")
-        if jobs:
-            lines += ["", f"## {state}", "", *(f"- {why} ({', '.join(names)})" for why, names in reasons.items())]
-    return visible("\n".join(lines)) + "\n"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(map(escaped, cells)) + " |"
-
-
-def escaped(cell: str) -> str:
-    """What stands in one cell of a Markdown table, whatever it is."""
-    return cell.replace("|", "\\|").replace("\n", " ")
-
-
 def _equal_by_definition(rows: Sequence[Row]) -> Iterator[str]:
-    """Why two rows are the same: with two modalities the hierarchical gate is the original one."""
+    """Explain why two rows agree: with two modalities the hierarchical gate is the original one."""
     means = [f"{score}/mean" for score in SCORES]
     for one, other in product(rows, rows):
         if (one["fusion"], other["fusion"]) != ("gmu_hier", "gmu_original") or None in (one[means[0]], other[means[0]]):
             continue
-        same = all(one[key] == other[key] for key in (*_names(rows), "seed_list") if key != "fusion")
+        same = all(one[key] == other[key] for key in (*_names(one), "seed_list") if key != "fusion")
         two = one["modalities"].count("+") == 1
         if two and same and all(abs(one[mean] - other[mean]) <= 1e-6 for mean in means):
             yield (
                 f"`gmu_hier` equals `gmu_original` on {one['modalities']} by definition: with two modalities the first takes "
                 "its gate and the second what is left, which is the tied gate of the bimodal unit. These two rows are one result."
             )
+
+
+def latex(comparison: Comparison) -> str:
+    """Return the leaderboard as a LaTeX table (booktabs), in per cent.
+
+    Each cell holds mean and standard deviation over seeds, with the best mean of each column in bold. Equal letters mark ties.
+    """
+    settings = comparison.alike
+    best = {score: max(one.scored(score).mean for one in settings) for score in LATEX_SCORES}
+    labels = [metric_label(score).replace("micro", "Micro").replace("macro", "Macro") for score in LATEX_SCORES]
+    lines = [r"% \usepackage{booktabs}", r"\begin{tabular}{llr" + "r" * len(LATEX_SCORES) + "l}", r"\toprule"]
+    lines += [" & ".join(["Fusion", "Modalities", "Seeds", *map(latex_escaped, labels), ""]) + r" \\", r"\midrule"]
+    for one in settings:
+        values = one.setting.values
+        more = [f"{key}={value}" for key, value in values.items() if key not in PAGE_NAMES and value is not None]
+        cells = [*map(latex_escaped, (" ".join([str(values["fusion"]), *more]), str(values["modalities"]))), str(len(one.test))]
+        cells += [_latex_score(one, score, best[score]) for score in LATEX_SCORES]
+        letters = comparison.letters.get(one.name, "")
+        lines.append(" & ".join([*cells, f"${{}}^{{{letters}}}$" if letters else ""]) + r" \\")
+    note = f"Per cent on {len(settings[0].test[0].ids)} test movies, mean and standard deviation over seeds; threshold 0.5."
+    if comparison.letters:
+        note += f" Settings that share a letter do not differ significantly in {metric_label(comparison.metric)} (Holm, 5 \\%)."
+    notes = [f"Not compared: {row['a']} and {row['b']}: {row['why']}." for row in comparison.refused]
+    if comparison.apart:
+        notes.append(f"Left out, being tested on {OTHERWISE}: {', '.join(one.name for one in comparison.apart)}.")
+    notes += [f"Warning of {one.name}: {warning}." for one in settings for warning in one.setting.warnings]
+    return (
+        "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {text}" for text in [note, *map(latex_escaped, notes)])])
+        + "\n"
+    )
+
+
+def _latex_score(one: ScoredSetting, score: str, best: float) -> str:
+    scores = 100 * one.scored(score).scores
+    mean = rf"\textbf{{{scores.mean():.1f}}}" if one.scored(score).mean == best else f"{scores.mean():.1f}"
+    return mean + (f" $\\pm$ {np.std(scores, ddof=1):.1f}" if len(scores) > 1 else "")
+
+
+def latex_escaped(words: str) -> str:
+    """Return text in one line that LaTeX prints unchanged."""
+    return re.sub(r"[&%$#_{}~^\\]", lambda found: SPECIAL[found[0]], " ".join(words.split()))
+
+
+def page_table(comparison: Comparison, published: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the page's leaderboard, best first: measured settings with intervals, and published rows marked as such.
+
+    Args:
+        published: rows of published.yaml, each with its `source`.
+    """
+    keys = [*PAGE_NAMES, *(key for key in comparison.settings[0].setting.values if key not in PAGE_NAMES)]
+    also = [score for score in PAGE_SCORES if score != comparison.metric]
+    rows = [_measured(one, comparison, keys, also) for one in comparison.settings]
+    for row in published:
+        names, scores = [str(row.get(key, "")) for key in keys], [row.get(score) for score in also]
+        absent = {"seeds": None, "interval": "", "letters": "", "command": "", "parameters": None, "seconds": None}
+        mean, remarks = row.get(comparison.metric), row["source"]
+        rows.append({**absent, "names": names, "mean": mean, "scores": scores, "published": True, "remarks": remarks})
+    for row in rows:
+        row["filter"] = dict(zip(PAGE_NAMES, row["names"], strict=False))
+    rows.sort(key=lambda row: -np.inf if row["mean"] is None else row["mean"], reverse=True)
+    filters = {key: list(dict.fromkeys(row["filter"][key] for row in rows if not row["published"])) for key in PAGE_NAMES}
+    labels = [{"label": metric_label(score), "more": score not in LATEX_SCORES} for score in also]
+    remarks = any(row["remarks"] for row in rows)
+    return {"names": keys, "scores": labels, "rows": rows, "filters": filters, "published": bool(published), "remarks": remarks}
+
+
+def _measured(one: ScoredSetting, comparison: Comparison, keys: Sequence[str], also: Sequence[str]) -> Row:
+    apart = [f"tested on {OTHERWISE} ({len(one.test[0].ids)} movies)"] if one in comparison.apart else []
+    row = _summary(one.setting.finished, one.setting.seeds, [*apart, *one.setting.warnings])
+    return {
+        "names": [one.setting.values.get(key) or "" for key in keys],
+        "mean": one.scored(comparison.metric).mean,
+        "scores": [one.scored(score).mean for score in also],
+        "published": False,
+        "seeds": row["seeds"],
+        "interval": ends(one.scored(comparison.metric).interval),
+        "letters": comparison.letters.get(one.name, ""),
+        "command": command(one.setting, [int(seed) for seed in one.setting.seeds]),
+        "parameters": row["parameters"],
+        "seconds": row["seconds/mean"],
+        "remarks": row["warnings"],
+    }

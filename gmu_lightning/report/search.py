@@ -1,4 +1,4 @@
-"""What a search left in a sweep's folder -> its budget, its space, and what each setting's trials reached."""
+"""Read the search of a sweep's folder: its budget, its space, and the scores of each setting's trials."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from gmu_lightning.run_files import records
 
 FOLDER = "search"  # of a sweep: its trials, and search.json
 STUDIES = "studies.log"  # beside the trials
-BUDGET = ("trials", "space", "seed", "monitor")  # of search.json: what every setting was searched with
+BUDGET = ("trials", "space", "seed", "monitor")  # in search.json: equal for all settings
 
 
 def searches(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Every search that these runs' sweeps made, as a page tells it."""
-    sweeps = dict.fromkeys(run.folder.absolute().parent for run in runs)
-    return [_told(found) for folder in sweeps if (found := _search_of(folder))]
+    """Return for the page {`about`: a sentence, `rows`: one per setting} for each search in these runs' sweeps."""
+    return [_summary(found) for found in _searches_of(runs) if found]
 
 
 def is_trial(run: Run) -> bool:
-    """Whether a run is a search's, which nobody judges on test."""
+    """Whether a run is a trial of a search."""
     return (run.folder.absolute().parent / STUDIES).exists()
 
 
 def searched_keys(runs: Sequence[Run]) -> set[str]:
-    """What a search chose for every one of these runs."""
+    """Return the keys that a search chose for all of these runs; none if a run did not type them all."""
     spaces = [set(found["space"]) if found else set() for found in _searches_of(runs)]
     keys = set.intersection(*spaces) if spaces else set()
     typed = [{override.partition("=")[0] for override in run.overrides} for run in runs]
-    return keys if all(keys <= of for of in typed) else set()  # others may have been put into the search's folder since
+    return keys if all(keys <= of for of in typed) else set()  # later runs may share the folder of a search
 
 
 def budget(runs: Sequence[Run]) -> tuple[str, str]:
-    """What was tried before these runs of one setting were trained: how many trials, over which space."""
+    """Return the number of trials and the search space behind one setting's runs, as text; the space is empty without one."""
     if not searched_keys(runs):
         return "no trials", ""
     found = [search for search in _searches_of(runs) if search]
@@ -43,7 +42,7 @@ def budget(runs: Sequence[Run]) -> tuple[str, str]:
 
 
 def trial_seed(run: Run) -> int | None:
-    """The seed that tuned what a run's folder holds, which is no fresh one; None where nothing was searched."""
+    """Return the seed of the search in a run's sweep; None without a search."""
     found = _search_of(run.folder.absolute().parent)
     return found["seed"] if found else None
 
@@ -53,11 +52,10 @@ def _searches_of(runs: Sequence[Run]) -> list[dict[str, Any] | None]:
 
 
 def _search_of(sweep: Path) -> dict[str, Any] | None:
-    path = sweep / FOLDER / "search.json"
-    return records.none_if_gone(records.search, path, None)
+    return records.none_if_gone(records.search, sweep / FOLDER / "search.json", None)
 
 
-def _told(found: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(found: Mapping[str, Any]) -> dict[str, Any]:
     about = f"{_trials(found)} of each setting, judged by {found['monitor']} with seed {found['seed']}. Space: {_space(found)}."
     settings = found["settings"]
     shared = set.intersection(*(set(one["overrides"]) for one in settings)) if len(settings) > 1 else set()

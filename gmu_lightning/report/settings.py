@@ -1,4 +1,4 @@
-"""Runs -> settings: what is compared is a choice with all its seeds, named by what sets it apart."""
+"""Group runs into settings: one choice with all its seeds, named by its differences from the other settings."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from gmu_lightning.config.identity import NOT_IDENTITY
 from gmu_lightning.report.search import searched_keys
-from gmu_lightning.run import NOT_IDENTITY, Run, disagreeing
+from gmu_lightning.run import Run, disagreeing
 from gmu_lightning.run_files import records
+from gmu_lightning.run_files.plain import Damaged
 
-TELLING = ("test/f1_micro", "test/ap_micro", "val/ap_micro")  # scores that two equal runs have in common
+COMPARED_SCORES = ("test/f1_micro", "test/ap_micro", "val/ap_micro")  # equal in two results of the same run
 UNFINISHED = ("failed", "interrupted")  # states of runs that ended without scores
-ALWAYS = ("modalities", "fusion")  # said of every setting, even where they are the same in all
+ALWAYS = ("modalities", "fusion")  # part of every setting's values
+FEWEST_SEEDS = 3  # with two, intervals are too short and false findings too frequent
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,13 @@ class Setting:
     """Runs that differ in their seed alone.
 
     Attributes:
-        key: the hash that runs of one setting share.
-        values: {what varies between the settings: its value here, as text, None where it says nothing}; `ALWAYS` first.
-        name: unique among the settings compared. What a search chose is in `values` alone where the name does without: `tuned`.
-        runs: finished and failed ones, one per seed.
-        configs: of these runs.
-        notes: warnings that no run alone has.
+        key: hash of the setting, shared by its runs.
+        values: {key that varies between the settings: its value as text, None if it does not apply}; `ALWAYS` first.
+        name: unique among the compared settings. Searched values are shortened to `tuned` if the name stays unique.
+        runs: finished, failed and interrupted runs, by seed.
+        configs: their configurations, in the order of `runs`.
+        finished, of_finished: the finished runs, by seed, and their configurations.
+        notes: warnings about several runs.
     """
 
     key: str
@@ -38,62 +44,122 @@ class Setting:
     name: str
     runs: Sequence[Run]
     configs: Sequence[Mapping[str, Any]]
+    finished: Sequence[Run]
+    of_finished: Sequence[Mapping[str, Any]]
     notes: Sequence[str] = ()
-
-    @cached_property
-    def _states(self) -> list[bool]:
-        return [run.status["state"] == "finished" for run in self.runs]
-
-    @property
-    def finished(self) -> list[Run]:
-        """The runs that have scores, by seed."""
-        return [run for run, done in zip(self.runs, self._states, strict=True) if done]
-
-    @property
-    def of_finished(self) -> list[Mapping[str, Any]]:
-        """The configurations of the finished runs."""
-        return [config for config, done in zip(self.configs, self._states, strict=True) if done]
 
     @property
     def seeds(self) -> list[str]:
-        """Of the finished runs."""
+        """Seeds of the finished runs as text, in the order of `finished`."""
         return [str(config["seed"]) for config in self.of_finished]
 
     @cached_property
     def warnings(self) -> list[str]:
-        """Each warning once, as its first seed words it, with how many seeds it stands for; a failed seed is one too."""
+        """Each distinct warning once, in its first seed's words, with its number of seeds. Failures count as warnings."""
         return [*self.notes, *_warnings(self.runs)]
 
 
 def settings_of(runs: Iterable[Run]) -> list[Setting]:
-    """The settings of these runs. Two runs of one identity count once; skipped and unended ones do not count."""
-    grouped: dict[str, list[tuple[Run, Mapping[str, Any]]]] = {}
-    notes: dict[str, list[str]] = {}
+    """Return the settings of these runs, each with its finished, failed and interrupted runs; others are left out.
+
+    Two runs of one identity and the same data count once. Raises UserError if a file of a run is damaged.
+    """
+    grouped: dict[str, list[_Distinct]] = {}
     for one in _distinct(runs):
-        grouped.setdefault(one.setting, []).append((one.run, one.config))
-        notes.setdefault(one.setting, []).extend(one.notes)
-    for key, warning in _of_other_movies({key: [run for run, _ in of_one] for key, of_one in grouped.items()}).items():
-        notes[key].append(warning)
-    configs = {key: of_one[0][1] for key, of_one in grouped.items()}
-    varying = _varying([run for of_one in grouped.values() for run, _ in of_one], configs)
+        grouped.setdefault(one.setting, []).append(one)
+    of_runs = {key: [one.run for one in group] for key, group in grouped.items()}
+    configs = {key: group[0].config for key, group in grouped.items()}
+    varying = _varying([run for group in of_runs.values() for run in group], configs)
     values = {key: {name: value_of(config, name) for name in (*ALWAYS, *varying)} for key, config in configs.items()}
     same_modalities = len({value["modalities"] for value in values.values()}) == 1
     whole = {key: _name(value, same_modalities) for key, value in values.items()}
-    tuned = {key: searched_keys([run for run, _ in of_one]) for key, of_one in grouped.items()}
-    short = {key: _name(value, same_modalities, tuned[key]) for key, value in values.items()}
+    short = {key: _name(value, same_modalities, searched_keys(of_runs[key])) for key, value in values.items()}
     counts = Counter(short.values())
     names = {key: short[key] if counts[short[key]] == 1 else whole[key] for key in grouped}
-    shared = Counter(names.values())
+    shared, other_movies = Counter(names.values()), _of_other_movies(of_runs)
     found = []
-    for key, of_one in grouped.items():
+    for key, group in grouped.items():
         name = names[key] if shared[names[key]] == 1 else f"{names[key]} ({key[:6]})"
-        found.append(Setting(key, values[key], name, [run for run, _ in of_one], [config for _, config in of_one], notes[key]))
+        notes = [note for one in group for note in one.notes] + ([other_movies[key]] if key in other_movies else [])
+        done = [one for one in group if one.finished]
+        every, scored = [one.config for one in group], [one.config for one in done]
+        found.append(Setting(key, values[key], name, of_runs[key], every, [one.run for one in done], scored, notes))
     return found
 
 
+def ended_as(state: str, runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Return (folder name, reason) of the runs in a state. The skipped jobs of their sweeps have no folder, and follow."""
+    found = [(run.folder.name, str(status["why"])) for run in runs if (status := run.status).get("state") == state]
+    if state == "skipped":
+        found += skipped_in(dict.fromkeys(run.folder.absolute().parent for run in runs))
+    return found
+
+
+def skipped_in(sweeps: Iterable[Path]) -> list[tuple[str, str]]:
+    """Return (overrides, reason) of each skipped job without a folder, as the sweeps' status.json list them.
+
+    The seed, and overrides that all jobs of the sweep share, are left out.
+    """
+    found = []
+    for sweep in sweeps:
+        jobs = jobs_of(sweep)
+        shared = set.intersection(*(set(job.get("overrides", [])) for job in jobs)) if len(jobs) > 1 else set()
+        for job in without_folder(jobs):
+            words = [word for word in job["overrides"] if word not in shared and not is_seed(word)]
+            found.append((" ".join(words), str(job["why"])))
+    return found
+
+
+def jobs_of(sweep: Path) -> list[dict[str, Any]]:
+    """Return the jobs in a sweep's status.json; none if the file is missing or damaged."""
+    with suppress(Damaged):
+        jobs: list[dict[str, Any]] = records.none_if_gone(records.sweep_status, sweep / "status.json", {}).get("jobs", [])
+        return jobs
+    return []
+
+
+def without_folder(jobs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the skipped ones of a sweep's jobs, which have no folder, each with its overrides and the reason."""
+    return [
+        {"folder": None, "overrides": list(job.get("overrides", [])), "state": "skipped", "why": job.get("why")}
+        for job in jobs
+        if job.get("state") == "skipped" and job.get("folder") is None
+    ]
+
+
+def is_seed(override: str) -> bool:
+    """Return whether an override sets the seed."""
+    return override.lstrip("+").startswith("seed=")
+
+
+def by_reason(jobs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return {reason: names} of (name, reason)."""
+    found: dict[str, list[str]] = {}
+    for name, why in jobs:
+        found.setdefault(why, []).append(name)
+    return found
+
+
+def invalid(skipped: int, jobs: int) -> str:
+    """Return a clause on the skipped jobs among all jobs of a sweep."""
+    return f"{skipped} of {jobs} combinations {'is' if skipped == 1 else 'are'} invalid and left out"
+
+
+def few_seeds(seeds: Iterable[Collection[Any]]) -> str | None:
+    """Return a caution if a setting has fewer than three seeds; None otherwise.
+
+    Args:
+        seeds: those of each setting.
+    """
+    fewest = min(map(len, seeds), default=FEWEST_SEEDS)
+    if fewest >= FEWEST_SEEDS:
+        return None
+    many = "one seed" if fewest == 1 else f"{fewest} seeds"
+    return f"with {many} of a setting no difference can be claimed: three are the least, such as seed=1,2,3"
+
+
 def value_of(config: Mapping[str, Any], key: str) -> str | None:
-    """What a configuration says of an override's key, as text; None where it has no such encoder, or its fusion no such
-    option."""
+    """Return the value of an override's key as text; None if the configuration lacks this encoder or fusion option."""
     words = key.replace("/", ".").split(".")
     if words[0] == "encoder" and words[1:] and words[1] not in str(config["modalities"]).split("+"):
         return None
@@ -104,7 +170,7 @@ def value_of(config: Mapping[str, Any], key: str) -> str | None:
             if words[0] == "fusion" and isinstance(node, Mapping) and word not in node:
                 return None
             node = node.get(word) if isinstance(node, Mapping) else None
-    if isinstance(node, Mapping):  # a group whose choice is not known
+    if isinstance(node, Mapping):  # a group of unknown choice
         return str(node.get("_target_", "")).rpartition(".")[2] or None
     return node if isinstance(node, str) else json.dumps(node)
 
@@ -119,18 +185,19 @@ def _name(values: Mapping[str, str | None], same_modalities: bool, tuned: Collec
 
 
 class _Distinct(NamedTuple):
-    """A run that counts, and what is to be said of those that it stands for."""
+    """A counted run, with notes on the equal runs that it replaces."""
 
     setting: str
     run: Run
     config: Mapping[str, Any]
+    finished: bool
     notes: list[str]
 
 
 def _distinct(runs: Iterable[Run]) -> list[_Distinct]:
     """Return the runs that finished, failed or were interrupted, by seed.
 
-    Of those with one identity and the same data, keep the first that finished; of those that never finished, the first.
+    Of runs with the same identity and data, keep the first finished one, or else the first.
     """
     ended = [(run, status) for run in runs if (status := run.status).get("state") in ("finished", *UNFINISHED)]
     ended.sort(key=lambda pair: ("finished", *UNFINISHED).index(pair[1]["state"]))
@@ -138,26 +205,27 @@ def _distinct(runs: Iterable[Run]) -> list[_Distinct]:
     for run, status in ended:
         before = kept.setdefault(status["identity"], [])
         same_data = [one for one in before if not disagreeing(run.data_fingerprint, one.run.data_fingerprint)]
-        if status["state"] in UNFINISHED and before:
+        done = status["state"] == "finished"
+        if before and not done:
             continue
         if not same_data:
-            before.append(_Distinct(status["setting"], run, _checked(run), []))
-        elif any(run.metrics.get(score) != same_data[0].run.metrics.get(score) for score in TELLING):
+            before.append(_Distinct(status["setting"], run, _checked(run, done), done, []))
+        elif any(run.metrics.get(score) != same_data[0].run.metrics.get(score) for score in COMPARED_SCORES):
             first = same_data[0].run.folder
             same_data[0].notes.append(f"two_results: {run.folder} is the same run as {first} with other scores, and is left out")
     found = [one for of_one in kept.values() for one in of_one]
     return sorted(found, key=lambda one: (len(str(one.config["seed"])), str(one.config["seed"])))
 
 
-def _checked(run: Run) -> Mapping[str, Any]:
+def _checked(run: Run, finished: bool) -> Mapping[str, Any]:
     config = run.config
-    if run.status["state"] == "finished":
-        records.check_finished_config(config, run / "config.yaml")
+    if finished:
+        records.check_config(config, run / "config.yaml", records.FINISHED)
     return {"seed": "none", "modalities": "none", **config}  # a run that failed may lack them
 
 
 def _of_other_movies(runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
-    """{setting: a warning} of those whose runs saw other movies than most settings' did; of all where none are most."""
+    """Return {setting: a warning} for settings with other movies than the majority; for all settings without a majority."""
     seen = {key: next((f for run in of_one if (f := run.data_fingerprint.get("movies"))), None) for key, of_one in runs.items()}
     counts = Counter(found for found in seen.values() if found).most_common()
     if len(counts) < 2:
@@ -171,10 +239,10 @@ def _of_other_movies(runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
 def _varying(runs: Sequence[Run], configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     typed = dict.fromkeys(re.split("[=@]", override)[0].lstrip("+~") for run in runs for override in run.overrides)
     differs = [key for key in typed if len({value_of(config, key) for config in configs.values()} - {None}) > 1]
-    return [key for key in differs if key not in (*ALWAYS, "seed", "sweep") and not _is_beside_the_setting(key)]
+    return [key for key in differs if key not in (*ALWAYS, "seed", "sweep") and not _is_outside_the_setting(key)]
 
 
-def _is_beside_the_setting(key: str) -> bool:
+def _is_outside_the_setting(key: str) -> bool:
     name = key.replace("/", ".")
     return any(name == outside or name.startswith(f"{outside}.") for outside in NOT_IDENTITY)
 

@@ -1,1 +1,1 @@
-"""Readers of what runs and sweeps leave: a file from a stranger is data, and a damaged one is named in a sentence."""
+"""Readers of the files of runs and sweeps. Files of strangers are read as data, and a damaged file is named in a sentence."""

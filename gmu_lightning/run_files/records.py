@@ -1,15 +1,18 @@
-"""One reader per text file of a run or a sweep: each checks shape and types, and names the file in one sentence."""
+"""Read the text files of a run or a sweep, with one reader per file.
+
+Each reader checks shape and types. It raises FileNotFoundError, or Damaged with one sentence that names the file.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gmu_lightning.movie import MODALITIES
-from gmu_lightning.run_files.content import Damaged, is_there, text
-from gmu_lightning.run_files.plain import csv_rows, json_object, yaml_mapping
+from gmu_lightning.run_files.plain import checking, csv_rows, is_there, json_object, text, yaml_mapping
 from gmu_lightning.run_files.shapes import (
     Check,
     Unexpected,
@@ -31,12 +34,12 @@ KB, MB = 10**3, 10**6
 STATES = ("running", "finished", "failed", "skipped", "interrupted")
 SCORE = re.compile(
     r"[^/]+/(f1|ap)(_(micro|macro|weighted|samples)(@.*)?|/.*)", re.S
-)  # a fraction; other keys of metrics.json are any numbers
+)  # keys whose values are fractions; other keys of metrics.json have any numbers
 HINT_OF_MULTIRUN = "restore it, or remove it, for it only says how the sweep was typed"
 
 
 def none_if_gone(read: Callable[[Path], Any], path: Path, otherwise: Any) -> Any:
-    """Return what `read` gives, or `otherwise` where nothing has this name."""
+    """Return `read(path)`, or `otherwise` if the path does not exist. A dangling link exists."""
     return read(path) if is_there(path) else otherwise
 
 
@@ -53,7 +56,8 @@ def _of_metrics(value: Any, _place: str) -> None:
         check(entry, key)
 
 
-def _ended(value: Any, _place: str) -> None:
+def _status(value: Any, place: str) -> None:
+    STATUS(value, place)
     if value["state"] == "finished":
         word(value.get("ended"), "ended")
 
@@ -75,12 +79,7 @@ ENVIRONMENT = record(
         "data_fingerprint": mapping(word),
         "packages": mapping(maybe(word)),
         "encode": mapping(mapping(anything)),
-        "device": maybe(word),
-        "cwd": maybe(word),
-        "command": maybe(word),
-        "git_commit": maybe(word),
-        "python": maybe(word),
-        "platform": maybe(word),
+        **dict.fromkeys(("device", "cwd", "command", "git_commit", "python", "platform"), maybe(word)),
         "threads": maybe(whole()),
     },
 )
@@ -105,14 +104,15 @@ CONFIG = record(
         "callbacks": maybe(mapping(maybe(NODE))),
         "encode": maybe(NODE),
         "monitor": word,
+        "config_dir": maybe(word),
     },
 )
-FINISHED_CONFIG = record({"modalities": _modalities, "seed": whole()})
-COMPARED_CONFIG = record(
+FINISHED = record({"modalities": _modalities, "seed": whole()})
+COMPARED = record(
     {"modalities": _modalities, "seed": whole(), "data": NODE, "store": NODE}, {"logger": maybe(mapping(maybe(NODE)))}
 )
 BUILT = record({"_target_": word})
-EVALUATED_CONFIG = record(
+EVALUATED = record(
     {
         "modalities": _modalities,
         "seed": whole(),
@@ -155,7 +155,7 @@ SEARCH = record(
 SWEEP = record(
     {},
     {
-        "jobs": sequence(record({}, {"folder": word, "overrides": sequence(word), "state": word, "why": maybe(word)})),
+        "jobs": sequence(record({}, {"folder": maybe(word), "overrides": sequence(word), "state": word, "why": maybe(word)})),
         "not_begun": sequence(sequence(word)),
     },
 )
@@ -171,95 +171,60 @@ MULTIRUN = record(
 )
 
 
-def status(path: Path) -> dict[str, Any]:
-    """Return a run's status.json."""
-    return json_object(path, MB, _all(STATUS, _ended))
+# Each reader takes the file's path.
+status = partial(json_object, most=MB, check=_status)
+config = partial(yaml_mapping, most=MB, check=CONFIG)  # values stay as the user typed them
+metrics = partial(json_object, most=16 * MB, check=_of_metrics)
+environment = partial(json_object, most=MB, check=ENVIRONMENT)
+audit = partial(json_object, most=256 * MB, check=AUDIT)
+sweep_status = partial(json_object, most=64 * MB, check=SWEEP)  # of a run or a sweep; a sweep's has `jobs`
+search = partial(json_object, most=64 * MB, check=SEARCH)
+multirun = partial(yaml_mapping, most=MB, check=MULTIRUN, hint=HINT_OF_MULTIRUN)
+robustness = partial(json_object, most=MB, check=record({"split": word}))
 
 
-def config(path: Path) -> dict[str, Any]:
-    """Return a run's config.yaml: known parts have the right types, values are as the user typed them."""
-    return yaml_mapping(path, MB, CONFIG)
+def check_config(found: Mapping[str, Any], path: Path, needed: Check) -> None:
+    """Check the keys of config.yaml that a task needs. Raises Damaged.
 
-
-def check_finished_config(found: Mapping[str, Any], path: Path) -> None:
-    """Check what a run needs to finish. Raises Damaged."""
-    _check(FINISHED_CONFIG, found, path)
-
-
-def check_compared_config(found: Mapping[str, Any], path: Path) -> None:
-    """Check what a comparison needs. Raises Damaged."""
-    _check(COMPARED_CONFIG, found, path)
-
-
-def check_evaluated_config(found: Mapping[str, Any], path: Path) -> None:
-    """Check what is needed to build data and model. Raises Damaged."""
-    _check(EVALUATED_CONFIG, found, path)
-    lacking = [m for m in found["modalities"].split("+") if m not in found["encoder"]]
-    if lacking:
-        raise Damaged(path, f"encoder lacks {lacking[0]}")
-
-
-def metrics(path: Path) -> dict[str, Any]:
-    """Return metrics.json: scores are fractions, other values finite numbers, truth values, lists of numbers or null."""
-    return json_object(path, 16 * MB, _of_metrics)
-
-
-def environment(path: Path) -> dict[str, Any]:
-    """Return environment.json."""
-    return json_object(path, MB, ENVIRONMENT)
-
-
-def audit(path: Path) -> dict[str, Any]:
-    """Return audit.json."""
-    return json_object(path, 256 * MB, AUDIT)
+    Args:
+        found: the content of config.yaml.
+        path: of config.yaml.
+        needed: `FINISHED` for a run that finished, `COMPARED` for a comparison, or `EVALUATED` to build data and model again.
+    """
+    with checking(path):
+        needed(found, "")
+        if needed is EVALUATED and (lacking := [m for m in found["modalities"].split("+") if m not in found["encoder"]]):
+            raise Unexpected(f"encoder lacks {lacking[0]}")
 
 
 def overrides(path: Path) -> list[str]:
-    """Return the lines of overrides.txt."""
-    return text(path, MB).splitlines()
-
-
-def sweep_status(path: Path) -> dict[str, Any]:
-    """Return the status.json of a run or a sweep; a sweep's has `jobs`."""
-    return json_object(path, 64 * MB, SWEEP)
-
-
-def search(path: Path) -> dict[str, Any]:
-    """Return a sweep's search.json."""
-    return json_object(path, 64 * MB, SEARCH)
-
-
-def multirun(path: Path) -> dict[str, Any]:
-    """Return a sweep's multirun.yaml."""
-    return yaml_mapping(path, MB, MULTIRUN, HINT_OF_MULTIRUN)
-
-
-def robustness(path: Path) -> dict[str, Any]:
-    """Return the robustness.json of a study."""
-    return json_object(path, MB, record({"split": word}))
+    """Return the lines of overrides.txt, none for a run without overrides. Raises FileNotFoundError or Damaged."""
+    typed = not path.is_file() or path.stat().st_size
+    return text(path, MB).splitlines() if typed else []
 
 
 def robustness_rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of robustness.csv."""
+    """Return the rows of robustness.csv, all values as text. Raises FileNotFoundError or Damaged."""
     score = _cell(0, 1)
     return csv_rows(path, 16 * MB, {"kind": anything, "subset": anything, "f1_micro": score, "ap_micro": score})
 
 
 def robustness_genres(path: Path) -> list[dict[str, str]]:
-    """Return the rows of robustness_by_genre.csv."""
+    """Return the rows of robustness_by_genre.csv, all values as text. Raises FileNotFoundError or Damaged."""
     return csv_rows(path, 64 * MB, {"subset": anything, "genre": anything, "ap": _cell(0, 1)})
 
 
 def history(path: Path) -> list[dict[str, str]]:
-    """Return the rows of history.csv, each `epoch` a whole number."""
+    """Return the rows of history.csv, all values as text. Raises FileNotFoundError or Damaged.
+
+    `epoch` is checked to be a whole number. Cells of `train/` and `val/` columns are empty or hold a finite number.
+    """
     rows = csv_rows(path, 64 * MB, {"epoch": _epoch})
-    for n, row in enumerate(rows):
-        for name, value in row.items():
-            if name.partition("/")[0] in ("train", "val"):
-                try:
+    with checking(path):
+        for n, row in enumerate(rows):
+            for name, value in row.items():
+                if name.partition("/")[0] in ("train", "val"):
                     _cell()(value, f"{name} of row {n + 1}")
-                except Unexpected as error:
-                    raise Damaged(path, str(error)) from error
     return rows
 
 
@@ -279,18 +244,3 @@ def _cell(low: float = -float("inf"), high: float = float("inf")) -> Check:
 def _epoch(value: Any, place: str) -> None:
     if not (value.isascii() and value.isdecimal() and len(value) < 10):
         raise unexpected(value, place, "a whole number")
-
-
-def _all(*checks: Check) -> Check:
-    def every(value: Any, place: str) -> None:
-        for check in checks:
-            check(value, place)
-
-    return every
-
-
-def _check(check: Check, found: Mapping[str, Any], path: Path) -> None:
-    try:
-        check(dict(found), "")
-    except Unexpected as error:
-        raise Damaged(path, str(error)) from error

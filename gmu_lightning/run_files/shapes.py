@@ -1,4 +1,4 @@
-"""The shapes that a file's values may have. Each check takes a value and its place, and raises Unexpected."""
+"""Checks of the shapes of a file's values. Each check takes a value and its place, and raises Unexpected for another shape."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Unexpected(Exception):
 
 
 def described(value: Any) -> str:
-    """Return a value in a few words."""
+    """Return a description of a value for an error: its kind, or its first `SHOWN` characters."""
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, (list, tuple)):
@@ -27,7 +27,7 @@ def described(value: Any) -> str:
 
 
 def unexpected(value: Any, place: str, expected: str) -> Unexpected:
-    """Return the exception for one value."""
+    """Return, without raising it, the exception for a value that is not as `expected` says."""
     short = place if len(place) <= 2 * SHOWN else f"{place[: 2 * SHOWN]}..."
     return Unexpected(f"{short} is {described(value)} and {expected} is expected")
 
@@ -36,20 +36,19 @@ def anything(_value: Any, _place: str) -> None:
     """Accept every value."""
 
 
-def word(value: Any, place: str) -> None:
-    """Accept text."""
-    if not isinstance(value, str):
-        raise unexpected(value, place, "text")
+def _instance(kind: type, words: str) -> Check:
+    def check(value: Any, place: str) -> None:
+        if not isinstance(value, kind):
+            raise unexpected(value, place, words)
+
+    return check
 
 
-def flag(value: Any, place: str) -> None:
-    """Accept true and false."""
-    if not isinstance(value, bool):
-        raise unexpected(value, place, "true or false")
+word, flag = _instance(str, "text"), _instance(bool, "true or false")
 
 
 def whole(least: int = 0, most: int = 2**63 - 1) -> Check:
-    """Return the check of a whole number in a range."""
+    """Return the check of a whole number from `least` to `most`, both included. True and false fail."""
 
     def check(value: Any, place: str) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
@@ -59,12 +58,12 @@ def whole(least: int = 0, most: int = 2**63 - 1) -> Check:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a finite number."""
+    """Return whether a value is a finite int or float; True and False are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def number(low: float = -math.inf, high: float = math.inf) -> Check:
-    """Return the check of a finite number in a range."""
+    """Return the check of a finite number from `low` to `high`, both included."""
     words = "a finite number" if math.isinf(low) and math.isinf(high) else f"a number from {low:g} to {high:g}"
 
     def check(value: Any, place: str) -> None:
@@ -95,7 +94,7 @@ def maybe(check: Check) -> Check:
 
 
 def either(*checks: Check) -> Check:
-    """Return a check that accepts what one of the checks accepts; the last one words the error."""
+    """Return a check that accepts a value if one of the checks does. Errors are those of the last check."""
 
     def any_of(value: Any, place: str) -> None:
         for check in checks[:-1]:
@@ -113,7 +112,8 @@ def sequence(of: Check, least: int = 0, most: int = 10**7, unique: bool = False)
 
     Args:
         of: the check of each entry.
-        unique: whether an entry, which can be hashed, may stand there once only.
+        least, most: the range of the number of entries.
+        unique: whether entries must differ; they must then be hashable.
     """
 
     def check(value: Any, place: str) -> None:
@@ -127,11 +127,11 @@ def sequence(of: Check, least: int = 0, most: int = 10**7, unique: bool = False)
     return check
 
 
-def mapping(of: Check, most: int = 10**6) -> Check:
-    """Return the check of a mapping with text as its keys, `of` being the check of each value."""
+def mapping(of: Check) -> Check:
+    """Return the check of a mapping with text keys; `of` is the check of each value."""
 
     def check(value: Any, place: str) -> None:
-        if not isinstance(value, dict) or len(value) > most:
+        if not isinstance(value, dict):
             raise unexpected(value, place, "a mapping")
         for key, entry in value.items():
             word(key, f"a key of {place}")
@@ -141,7 +141,7 @@ def mapping(of: Check, most: int = 10**6) -> Check:
 
 
 def record(required: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> Check:
-    """Return the check of a mapping with known keys; further keys are allowed, for later versions may add some."""
+    """Return the check of a mapping with known keys. Further keys are allowed, because later versions may add some."""
     every = {**(optional or {}), **required}
 
     def check(value: Any, place: str) -> None:
@@ -158,7 +158,7 @@ def record(required: Mapping[str, Check], optional: Mapping[str, Check] | None =
 
 
 def same_keys(of: Mapping[str, Any], keys: Collection[str], place: str) -> None:
-    """Raise Unexpected where a mapping has other keys."""
+    """Raise Unexpected unless the keys of a mapping are `keys`, in any order."""
     if set(of) != set(keys):
         odd = sorted(map(str, set(of) ^ set(keys)))[0]
         raise Unexpected(f"{place} has other entries than {', '.join(list(keys)[:5])}, such as {described(odd)}")

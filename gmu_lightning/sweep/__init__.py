@@ -1,1 +1,1 @@
-"""Which jobs of a cross product are run, how they are launched, and what the sweep leaves."""
+"""Sweeps: the jobs of a cross product, the launchers and the search that run them, and the files of the sweep."""

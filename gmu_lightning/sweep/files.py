@@ -1,34 +1,55 @@
-"""The sweep's own files: status.json and the leaderboard, of whatever its jobs left."""
+"""Write a sweep's own files from the run folders of its jobs: status.json, the leaderboard and the report."""
 
 from __future__ import annotations
 
+import logging
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gmu_lightning.files import now, write_json
+from gmu_lightning.files import now, write_json, write_text
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.evidence import check_record
-from gmu_lightning.report.fairness import unfair
-from gmu_lightning.report.found import readable
-from gmu_lightning.report.leaderboard import Row, rows_of, table, write_leaderboard
+from gmu_lightning.report.caveats import unfair
+from gmu_lightning.report.discovery import readable
+from gmu_lightning.report.leaderboard import Row, rows, table, write_leaderboard
+from gmu_lightning.report.scoring import check_record
 from gmu_lightning.report.search import FOLDER
-from gmu_lightning.report.settings import settings_of
-from gmu_lightning.report.verdicts import counted
+from gmu_lightning.report.sentences import counted
+from gmu_lightning.report.settings import ended_as, invalid, is_seed, jobs_of, settings_of, skipped_in, without_folder
 from gmu_lightning.run import Run, runs_under
 from gmu_lightning.sweep.job import INTERRUPTED
 
+if TYPE_CHECKING:
+    from gmu_lightning.report.comparison import Comparison
+    from gmu_lightning.report.page.movies import ExampleMovies
 
-def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: Sequence[Sequence[str]] = ()) -> int:
-    """Write the files of a sweep and show its table; how many of the jobs that began since `started` failed.
+logger = logging.getLogger(__name__)
 
-    A job that is still `running` here was cut off, and is told so.
+
+def write_sweep(
+    folder: Path,
+    started: str,
+    interrupted: bool = False,
+    waiting: Sequence[Sequence[str]] = (),
+    config_dir: str | None = None,
+    skipped: Sequence[tuple[Sequence[str], str]] = (),
+) -> int:
+    """Write the files of a sweep and print its table.
+
+    A run that is still `running` becomes `interrupted` if the sweep was interrupted, and `failed` otherwise.
 
     Args:
+        folder: of the sweep.
+        started: when the sweep began.
+        interrupted: whether Ctrl-C or SIGTERM ended it.
         waiting: overrides of the jobs that never began.
+        config_dir: folder of the user's own data sets, for the report; None if there is none.
+        skipped: (overrides, reason) of the jobs whose choices do not go together. Those of earlier commands are kept.
+
+    Returns:
+        The number of failed jobs that began since `started`, plus the number of runs whose files cannot be read.
     """
     found, damaged = readable(runs_under(folder), check_record)
     runs = sorted(found, key=lambda run: run.status["started"])
@@ -37,8 +58,10 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: 
             run.end(*((INTERRUPTED, INTERRUPTED) if interrupted else ("failed", "its process ended without a word")))
     counts = Counter(run.status["state"] for run in runs)
     counts["failed"] += len(damaged)
+    left_out = _skipped(folder, runs, skipped)
+    counts["skipped"] += len(left_out)
     for _, why in damaged:
-        print(f"left out: {why}", file=sys.stderr)
+        logger.warning(f"left out: {why}")
     write_json(
         folder / "status.json",
         {
@@ -46,7 +69,7 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: 
             "why": INTERRUPTED if interrupted else f"{counted(counts['failed'], 'job')} failed" if counts["failed"] else None,
             "started": started,
             "ended": now(),
-            "jobs": [*(_job(run) for run in runs), *(_damaged(Path(path), why) for path, why in damaged)],
+            "jobs": [*(_job(run) for run in runs), *(_damaged(Path(path), why) for path, why in damaged), *left_out],
             "not_begun": [list(overrides) for overrides in waiting],
             **{state: counts[state] for state in ("finished", "failed", INTERRUPTED, "skipped")},
         },
@@ -54,67 +77,146 @@ def write_sweep(folder: Path, started: str, interrupted: bool = False, waiting: 
     board, unequal = write_board(runs, folder)
     print("\n".join(filter(None, [table(board), unequal])))
     if interrupted and counts["finished"]:
-        print(f"python -m gmu_lightning.compare {_word('runs', folder)} reports what finished", file=sys.stderr)
+        logger.warning(f"{_compare(folder, config_dir)} reports what finished")
     elif counts["finished"]:
-        _report(runs, folder, board)
+        _report(runs, folder, board, left_out, config_dir)
     shown = [state for state in ("finished", "failed", INTERRUPTED, "skipped") if state != INTERRUPTED or counts[state]]
     print(f"{folder}: {', '.join(f'{counts[state]} {state}' for state in shown)}")
     if waiting:
         again = f"the same command with {_word('hydra.sweep.dir', folder)} does what is missing"
         missing = "the search is not done" if (folder / FOLDER).exists() else f"{counted(len(waiting), 'job')} not begun"
-        print(f"{missing}: {again}", file=sys.stderr)
+        logger.warning(f"{missing}: {again}")
     return len(damaged) + sum(run.status["state"] == "failed" and run.status["started"] >= started for run in runs)
 
 
 def write_board(runs: Sequence[Run], folder: Path) -> tuple[list[Row], str | None]:
-    """Write leaderboard.csv and .md of these runs, and print what was skipped or failed among them to stderr.
+    """Write leaderboard.csv and .md of these runs, and print the skipped and the failed ones to stderr.
 
     Returns:
-        The rows, and the sentence on what else the settings differ in.
+        The rows, and a sentence on unequal settings; None if the settings differ only in the columns shown.
     """
     settings = settings_of(runs)
-    board, unequal = rows_of(settings), unfair(settings)
-    skipped, failed, interrupted = (_ended_as(state, runs) for state in ("skipped", "failed", INTERRUPTED))
+    board, unequal = rows(settings), unfair(settings)
+    skipped, failed, interrupted = (ended_as(state, runs) for state in ("skipped", "failed", INTERRUPTED))
+    skipped = skipped or skipped_in([folder])
     write_leaderboard(folder, board, skipped, failed, unequal, interrupted)
-    for why, count in Counter(why for _, why in skipped).items():
-        print(f"skipped, {counted(count, 'job')}: {why}", file=sys.stderr)
+    if skipped:
+        others = sum(run.status.get("state") != "skipped" for run in runs)
+        logger.warning(f"{invalid(len(skipped), len(skipped) + others)}: leaderboard.md lists {_them(skipped)}")
+    for why in dict.fromkeys(why for _, why in skipped) if not board else ():
+        logger.warning(why)
     for name, why in failed:
-        print(f"failed: {name}: {why}", file=sys.stderr)
+        logger.warning(f"failed: {name}: {why}")
     return board, unequal
 
 
-def _ended_as(state: str, runs: Sequence[Run]) -> list[tuple[str, str]]:
-    return [(run.folder.name, str(status["why"])) for run in runs if (status := run.status).get("state") == state]
+def _report(
+    runs: list[Run], folder: Path, board: list[dict[str, Any]], skipped: Sequence[dict[str, Any]], config_dir: str | None
+) -> None:
+    """Write the comparison and its page, to W&B too if the jobs log there, and print the closing lines.
 
+    An error becomes a warning, because the runs are complete.
 
-def _report(runs: list[Run], folder: Path, board: list[dict[str, Any]]) -> None:
-    """The comparison and its page, in W&B too if its jobs are. A sweep that is done is not lost by what only tells of it."""
+    Args:
+        skipped: entries of status.json.
+    """
     try:
         from gmu_lightning.experiment.loggers import log_comparison, wandb_of
-        from gmu_lightning.sweep.reports import write_comparison
+        from gmu_lightning.report.closing import closing
 
         sound, damaged = readable(runs)
         for _, why in damaged:
-            print(f"left out of the report: {why}", file=sys.stderr)
-        write_comparison(sound, folder, left=damaged)
+            logger.warning(f"left out of the report: {why}")
+        comparison = write_comparison(sound, folder, left=damaged, config_dir=config_dir)
+        overrides = [*(job["overrides"] for job in skipped), *(run.overrides for run in runs if run.status["state"] == "skipped")]
+        words = [frozenset(word for word in of_job if not is_seed(word)) for of_job in overrides]
+        print("\n".join(closing(comparison, words)))
         node = wandb_of(run for run in runs if run.status["state"] == "finished")
         if node:
             log_comparison(node, folder, list(board[0]), [list(row.values()) for row in board])
     except Exception as error:
         why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        print(f"no report was made ({why}); python -m gmu_lightning.compare {_word('runs', folder)} tries again", file=sys.stderr)
+        logger.warning(f"no report was made ({why}); {_compare(folder, config_dir)} tries again")
     else:
-        print(folder / "report.html")
+        print(f"Open {folder / 'report.html'}")
+
+
+def write_comparison(
+    runs: Sequence[Run],
+    folder: Path,
+    metric: str = "f1_micro",
+    against: str | None = None,
+    left: Sequence[tuple[str, str]] = (),
+    config_dir: str | None = None,
+) -> Comparison:
+    """Write comparison.json and .md, leaderboard.tex and report.html of these runs, and return the comparison.
+
+    With `config_dir`, the page shows movies of the data sets whose classes stand there.
+
+    Raises:
+        UserError: the metric or `against` is none, none of the runs finished, or the folder cannot be made.
+    """
+    from gmu_lightning.report.comparison import compare
+    from gmu_lightning.report.leaderboard import latex
+    from gmu_lightning.report.page.write import page
+    from gmu_lightning.report.sentences import write
+
+    comparison = compare(runs, metric, against, left)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={folder} cannot be written to ({error}): give another folder") from error
+    write(comparison, folder)
+    write_text(folder / "leaderboard.tex", latex(comparison))
+    write_text(folder / "report.html", page(comparison, runs, _shown(comparison, config_dir)))
+    return comparison
+
+
+def _shown(comparison: Comparison, config_dir: str | None) -> ExampleMovies:
+    """Return plots and posters for the page; empty, with a warning, if the data can no longer be read."""
+    from gmu_lightning.experiment.prepare import read_examples
+    from gmu_lightning.report.page.movies import ExampleMovies, chosen_movies
+
+    try:
+        return read_examples(comparison.settings[0].setting.finished[0], chosen_movies(comparison), config_dir)
+    except (UserError, OSError) as reason:
+        logger.warning(f"the report shows no movies: {reason}")
+    except Exception as reason:  # a stranger's configuration or data may fail in any way, and the comparison does not need them
+        logger.warning(f"the report shows no movies ({type(reason).__name__}: {reason})")
+    return ExampleMovies()
+
+
+def _compare(folder: Path, config_dir: str | None) -> str:
+    """Return the command that compares a sweep's runs."""
+    own = f"--config-dir {shlex.quote(config_dir)} " if config_dir else ""
+    return f"python -m gmu_lightning.compare {own}{_word('runs', folder)}"
 
 
 def _word(key: str, folder: Path) -> str:
-    """`key=folder`, to be typed."""
+    """Return `key=folder`, quoted for a shell."""
     return shlex.quote(f"{key}={folder}")
 
 
 def _damaged(folder: Path, why: str) -> dict[str, object]:
-    """The entry of a job whose files cannot be read."""
+    """Return the entry in status.json of a run whose files cannot be read."""
     return {"folder": folder.name, "overrides": [], "state": "failed", "why": why}
+
+
+def _them(things: Sequence[object]) -> str:
+    return "it" if len(things) == 1 else "them"
+
+
+def _skipped(folder: Path, runs: Sequence[Run], now: Sequence[tuple[Sequence[str], str]]) -> list[dict[str, Any]]:
+    """Return the entries in status.json of skipped jobs: those of this command, and those that status.json listed before.
+
+    An entry is dropped if a run has its overrides by now.
+    """
+    entries: list[dict[str, Any]] = [
+        {"folder": None, "overrides": list(overrides), "state": "skipped", "why": why} for overrides, why in now
+    ]
+    once = {tuple(sorted(entry["overrides"])): entry for entry in (*without_folder(jobs_of(folder)), *entries)}
+    done = {tuple(sorted(run.overrides)) for run in runs} if once else set()
+    return [entry for overrides, entry in once.items() if overrides not in done]
 
 
 def _job(run: Run) -> dict[str, object]:

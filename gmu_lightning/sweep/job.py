@@ -1,98 +1,209 @@
-"""One job: a run and how it ended. In a sweep no job costs the others anything; alone an error is the command's."""
+"""Perform one job: resolve the configuration that Hydra composed, train, and record the end in status.json.
+
+In a sweep an error of one job leaves the other jobs untouched.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
+import signal
 import tempfile
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from gmu_lightning.data.progress import QUIET
-from gmu_lightning.files import write_text
-from gmu_lightning.movie import Senseless, UserError
+from omegaconf import DictConfig, OmegaConf
+
+from gmu_lightning.config.hydra_versions import register_resolver
+from gmu_lightning.config.identity import run_slug
+from gmu_lightning.config.resolve import resolve
+from gmu_lightning.console import quiet
+from gmu_lightning.files import digest, write_text
+from gmu_lightning.metrics import main_scores
+from gmu_lightning.movie import IncompatibleChoices, UserError
 from gmu_lightning.report.search import is_trial
-from gmu_lightning.run import Run, identity
-from gmu_lightning.run_files.content import Damaged
+from gmu_lightning.run import Run
+from gmu_lightning.run_files.plain import Damaged
 
+if TYPE_CHECKING:
+    from gmu_lightning.config.schema import RunConfig
+    from gmu_lightning.experiment.build import DatasetCache
+    from gmu_lightning.experiment.fast_loop import TrainedWeights
+    from gmu_lightning.experiment.train import PreparedRun
+
+logger = logging.getLogger(__name__)
 Made = TypeVar("Made")
 INTERRUPTED = "interrupted"  # the state of a run that Ctrl-C ended, and its reason
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a launcher hands to whoever does the work; plain, so that it travels to another process."""
+    """One run to be done. It can be pickled, so that a launcher can send it to another process.
 
-    config: Mapping[str, Any]  # settled
-    overrides: Sequence[str]  # as typed
+    Attributes:
+        config: typed and complete.
+        overrides: as the user typed them.
+        folder: of the run, absolute.
+        sweep: name of the sweep's folder; None for a single run.
+    """
+
+    config: RunConfig
+    overrides: Sequence[str]
     folder: str
-    sweep: str | None  # the sweep's folder name; None for a run alone
+    sweep: str | None
 
     @property
     def run(self) -> Run:
-        """Its folder."""
+        """Return the run in the job's folder."""
         return Run(self.folder)
 
 
 def perform(job: Job) -> None:
-    """Train one job alone: an error ends the command, after the run's status says why.
+    """Train one job outside a sweep. An error is written to status.json and raised again.
 
-    Where a run takes several devices, Lightning starts this command again for each further one; those help, and write nowhere.
+    For a run on several devices Lightning starts this command once more for each further device. These helpers train in a
+    temporary folder, which is removed.
+
+    Raises:
+        UserError: another process is writing to the folder, or the folder holds a finished run.
     """
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:
         with tempfile.TemporaryDirectory() as scratch:
-            os.environ[QUIET] = "1"
+            quiet()
             helper = replace(job, folder=scratch)
-            helper.run.begin(job.config, job.overrides)
+            helper.run.begin(job.config.mapping, job.overrides)
             _train(helper)
         return
     with job.run.held() as mine:
         if not mine:
             raise UserError(f"{job.folder} is being written by another process: choose another hydra.run.dir")
-        job.run.begin(job.config, job.overrides)
+        job.run.begin(job.config.mapping, job.overrides)
         try:
             metrics = _train(job)
         except BaseException as error:
-            job.run.end(state_of(error), sentence_of(error))
+            with suppress(UserError):  # the folder is gone, or its status is damaged: the error itself matters
+                job.run.end(state_of(error), sentence_of(error))
             raise
         job.run.end("finished")
     print(f"{job.folder}: {_scores(metrics, 'test', ', ')}")
 
 
-def perform_in_sweep(job: Job) -> None:
-    """Train one job of many: whatever happens is in its status.json, and one line on the console.
+def perform_in_sweep(job: Job) -> str | None:
+    """Train one job of a sweep, unless an equal job has finished or is running.
 
-    A job that an equal one did, or is doing, is not done again.
+    Any error is written to status.json and printed in one line.
+
+    Returns:
+        The reason why the job is skipped, which then leaves no file; None for any other job.
     """
-    os.environ[QUIET] = "1"
-    with begun(job) as mine:
-        if mine:
-            ended(job, lambda: _train(job))
+    quiet()
+    reason = why_skipped(job)
+    if reason is None:
+        with begun(job) as mine:
+            if mine:
+                ended(job, lambda: _train(job))
+    return reason
+
+
+def perform_stacked(jobs: Sequence[Job], cache: DatasetCache) -> dict[str, str]:
+    """Train jobs as `perform_in_sweep` does. Jobs that differ only in their seed are trained as one stack if possible.
+
+    Args:
+        cache: data and features that the process keeps from job to job.
+
+    Returns:
+        {folder: reason} of the skipped jobs.
+    """
+    quiet()
+    skipped: dict[str, str] = {}
+    alike: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        reason = why_skipped(job)
+        if reason is None:
+            alike[job.config.setting].append(job)
+        else:
+            skipped[job.folder] = reason
+    for group in alike.values():
+        _perform_alike(group, cache)
+    return skipped
+
+
+def why_skipped(job: Job) -> str | None:
+    """Return the reason why the choices of a job do not go together; None if they do, if it has finished, or on another error."""
+    import gmu_lightning.lightning  # noqa: F401  # first, because it imports torch in less time
+    from gmu_lightning.experiment.choices import check_choices
+
+    with suppress(UserError):  # the job itself meets the error, and records it
+        if job.run.status.get("state") != "finished":
+            try:
+                check_choices(job.config)
+            except IncompatibleChoices as reason:
+                return str(reason)
+    return None
+
+
+def _perform_alike(jobs: Sequence[Job], cache: DatasetCache) -> None:
+    """Train jobs that differ only in their seed: together if they can be stacked, one after the other otherwise."""
+    from gmu_lightning.experiment.fast_loop import incompatibility
+    from gmu_lightning.experiment.train import complete, fit, open_run
+
+    with ExitStack() as held:
+        mine = [job for job in jobs if held.enter_context(begun(job))]
+        tried = [(job, attempted(job, partial(open_run, job.config, job.run, cache))) for job in mine]
+        prepared = [(job, run) for job, run in tried if run is not None]
+        reason = incompatibility(prepared[0][1]) if prepared else None
+        if prepared and reason is None:
+            _train_together(prepared)
+            return
+        if len(prepared) > 1:
+            logger.warning("one by one, since %s: %s", reason, ", ".join(job.run.folder.name for job, _ in prepared))
+        for job, run in prepared:
+            ended(job, partial(complete, run, job.sweep, fit))
+
+
+def _train_together(prepared: Sequence[tuple[Job, PreparedRun]]) -> None:
+    from gmu_lightning.experiment.environment import device_of
+    from gmu_lightning.experiment.fast_loop import CachedFeatureTrainer, SeedStack, finish
+
+    runs = [run for _, run in prepared]
+    kind = CachedFeatureTrainer if len(runs) == 1 else SeedStack
+    found: Sequence[TrainedWeights | UserError] | None = None
+    with recorded(*(job for job, _ in prepared)):
+        found = kind(runs, device_of(runs[0].config.trainer)).fit()
+    if found is None:  # the fit failed, and every job of it is recorded
+        return
+    for (job, run), trained in zip(prepared, found, strict=True):
+        if isinstance(trained, UserError):
+            end_unfinished(job.run, trained)
+        else:
+            ended(job, partial(finish, run, trained, job.sweep))
 
 
 @contextmanager
 def begun(job: Job) -> Iterator[bool]:
-    """Hold a job's folder and begin its run; False where an equal job did it, or is doing it."""
+    """Lock a job's folder and begin its run. Yield False if an equal job has finished or is running."""
     run = job.run
     with run.held() as mine:
         try:
             done = not mine or done_before(job)
-        except Damaged as error:  # nothing is written over it; the sweep's end counts it as failed
-            print(f"{run.folder.name}  FAILED: {error}", file=sys.stderr, flush=True)
+        except Damaged as error:  # its files stay as they are; the end of the sweep counts it as failed
+            logger.warning("%s  FAILED: %s", run.folder.name, error)
             done = True
         if done:
             yield False
             return
-        run.begin(job.config, job.overrides)
+        run.begin(job.config.mapping, job.overrides)
         yield True
 
 
 def ended(job: Job, work: Callable[[], dict[str, Any]]) -> None:
-    """The last of a begun job's work, which gives its metrics; how that ended is in status.json and on the console."""
+    """Run `work()`, which returns the metrics, as the last step of a job. Write the end to status.json and print one line."""
     run = job.run
     metrics = attempted(job, work)
     if metrics is not None:
@@ -104,62 +215,81 @@ def ended(job: Job, work: Callable[[], dict[str, Any]]) -> None:
 
 
 def _scores(metrics: Mapping[str, Any], split: str, between: str) -> str:
-    """The two main scores of a split; those of val where the split has no labels."""
+    """Return the two main scores of a split as text; those of val if the split has no labels."""
     split = split if f"{split}/f1_micro" in metrics else "val"
-    f1, ap = metrics[f"{split}/f1_micro"], metrics[f"{split}/ap_micro"]
-    return f"{split} micro F1 {f1:.4f}{between}micro AP {ap:.4f}"
+    return main_scores(split, metrics[f"{split}/f1_micro"], metrics[f"{split}/ap_micro"], between)
 
 
 def attempted(job: Job, work: Callable[[], Made]) -> Made | None:
-    """What some of a begun job's work made; None where it failed, which is in status.json then."""
-    try:
+    """Run `work()` and return its result. On failure, write the error to status.json and return None."""
+    with recorded(job):
         return work()
+    return None
+
+
+@contextmanager
+def recorded(*jobs: Job) -> Iterator[None]:
+    """Write an error within the context to the status.json of the jobs, and go on after the context unless Ctrl-C raised it."""
+    try:
+        yield
     except KeyboardInterrupt:
-        job.run.end(INTERRUPTED, INTERRUPTED)
+        for job in jobs:
+            with suppress(UserError):
+                job.run.end(INTERRUPTED, INTERRUPTED)
         raise
     except (Exception, SystemExit) as error:
-        end_unfinished(job.run, error)
-        return None
+        for job in jobs:
+            end_unfinished(job.run, error)
 
 
 def done_before(job: Job) -> bool:
-    """Whether the folder holds this very run, finished. Raises UserError where it was made from other data."""
+    """Return whether the folder holds this run, finished. Raises UserError if that run was made from another data.root."""
     status = job.run.status
     if status.get("state") != "finished":
         return False
-    before, now = (job.run.config.get("data") or {}).get("root"), job.config["data"].get("root")
+    before, now = (job.run.config.get("data") or {}).get("root"), job.config.data.root
     if before != now:
         raise UserError(f"{job.folder} was made from {before}, not from {now}: give the sweep another hydra.sweep.dir")
-    return status["identity"] == identity(job.config)
-
-
-def record_failure(config: Mapping[str, Any], overrides: Sequence[str], folder: Path, error: BaseException) -> None:
-    """A job of a sweep that could not even begin."""
-    run = Run(folder)
-    run.begin(config, overrides)
-    end_unfinished(run, error)
+    return status["identity"] == job.config.identity
 
 
 def end_unfinished(run: Run, error: BaseException) -> None:
-    """A job of a sweep that did not finish: skipped where its parts do not go together, failed otherwise."""
+    """Record a job of a sweep as skipped if its parts do not go together, and as failed otherwise."""
     state = state_of(error)
     sentence = sentence_of(error)
     if not isinstance(error, UserError):
         write_text(run / "error.txt", "".join(traceback.format_exception(error)))
-    run.end(state, sentence)
-    if state == "failed":  # the sweep's end says once what was skipped
-        print(f"{run.folder.name}  FAILED: {sentence}", file=sys.stderr, flush=True)
+    with suppress(UserError):
+        run.end(state, sentence)
+    if state == "failed":  # skipped jobs are listed at the end of the sweep
+        logger.warning("%s  FAILED: %s", run.folder.name, sentence)
+
+
+def end_lost(job: Job, why: str) -> None:
+    """Record a job whose process was lost as failed, for the reason `why`, unless it has ended."""
+    if job.run.status.get("state") not in (None, "running"):
+        return
+    if not job.run.status:
+        job.run.begin(job.config.mapping, job.overrides)
+    end_unfinished(job.run, UserError(why))
+
+
+def how_ended(code: int | None) -> str:
+    """Return a clause on a process that ended with `code` in the middle of its work."""
+    name = signal.Signals(-code).name if code and code < 0 else f"exit code {code or 0}"
+    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    return f"its process was ended by {name}{hint}"
 
 
 def state_of(error: BaseException) -> str:
     """Return the state of a run that this error ended: `skipped`, `interrupted` or `failed`."""
-    if isinstance(error, Senseless):
+    if isinstance(error, IncompatibleChoices):
         return "skipped"
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else "failed"
 
 
 def sentence_of(error: BaseException) -> str:
-    """One sentence: a user's mistake as it says itself, anything else with its kind."""
+    """Return one sentence on an error: a UserError's own text, and for any other error its class and text."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
@@ -175,10 +305,46 @@ def _train(job: Job) -> dict[str, Any]:
     return train(job.config, job.run, job.sweep)
 
 
-def absolute(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The configuration with its own paths made absolute, so that it means the same from any folder."""
-    data, store = dict(config["data"]), dict(config["store"])
+def resolved(config: DictConfig, hydra: DictConfig) -> RunConfig:
+    """Return the typed configuration of a composed one, its own paths absolute. Raises UserError."""
+    from gmu_lightning.config.schema import RunConfig  # now: a look at the configuration does without pydantic
+
+    config_dir = config_dir_in(hydra)
+    found = resolve({**plain(config), **({"config_dir": config_dir} if config_dir else {})}, choices_in(hydra))
+    data, store, folder = dict(found["data"]), dict(found["store"]), Path(hydra.runtime.cwd)
     for node, key in ((data, "root"), (store, "dir")):
         if node.get(key) is not None:
             node[key] = str((folder / Path(str(node[key])).expanduser()).absolute())
-    return {**config, "data": data, "store": store}
+    return RunConfig.of({**found, "data": data, "store": store})
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return a composed configuration as resolved containers, without Hydra's node."""
+    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return cast("dict[str, Any]", OmegaConf.to_container(kept, resolve=True))
+
+
+def choices_in(hydra: DictConfig) -> dict[str, str | None]:
+    """Return {config group: choice} of Hydra's node."""
+    return cast("dict[str, str | None]", OmegaConf.to_container(hydra.runtime.choices))
+
+
+def config_dir_in(hydra: DictConfig) -> str | None:
+    """Return the absolute folder of `--config-dir` in Hydra's node; None if it was not typed."""
+    return next((source.path for source in hydra.runtime.config_sources if source.provider == "command-line"), None)
+
+
+def register_resolvers() -> None:
+    """Register `${words:}` and `${identity:}`, which name run folders, including those of invalid configurations."""
+
+    def folder_words(*, _root_: DictConfig) -> str:
+        return run_slug(_root_, _root_.hydra.runtime.choices)
+
+    def folder_identity(*, _root_: DictConfig) -> str:
+        try:
+            return resolved(_root_, _root_.hydra).identity
+        except UserError:
+            return digest(list(_root_.hydra.overrides.task))[:12]
+
+    register_resolver("words", folder_words)
+    register_resolver("identity", folder_identity)

@@ -1,4 +1,4 @@
-"""What every data set keeps to."""
+"""The rules of data sets: the same fingerprint at each reading and place, and every movie of the split file."""
 
 from __future__ import annotations
 
@@ -10,82 +10,91 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from gmu_lightning.data.module import MovieData
+from gmu_lightning.data.dataset import DataSet, MovieTable
 from gmu_lightning.data.store import Store
 from gmu_lightning.movie import SPLITS
 
 
 def check_data(
-    data: MovieData, modalities: Sequence[str], store: Store, offered: Mapping[str, Sequence[str]] | None = None
+    data: DataSet, modalities: Sequence[str], store: Store, offered: Mapping[str, Sequence[str]] | None = None
 ) -> None:
-    """Raise AssertionError where a data set breaks what the framework relies on.
+    """Check that a data set follows the framework's rules.
+
+    It is loaded twice, and once more from a copy of its root, if any, in a temporary folder. Errors of `load` are passed on.
 
     Args:
-        data: not loaded yet, of all its movies (no `limit`); it stays as it is.
-        modalities: to be loaded, of those it has.
-        store: where what it unpacks or generates is kept.
-        offered: {split: ids}, as the data set's own split file lists them.
+        data: the data set with all its movies (without `limit`); it is not changed.
+        modalities: the modalities to load.
+        store: receives the files that the data set unpacks or generates.
+        offered: {split: ids} of the data set's own split file; None skips the comparison with it.
+
+    Raises:
+        AssertionError: a rule is broken.
     """
     unknown = [m for m in modalities if m not in data.modalities]
-    assert not unknown, f"{type(data).__name__} has no {', '.join(unknown)}"
-    loaded = _loaded(data, modalities, store)
-    _check_movies(loaded)
-    _check_labels(loaded)
+    assert not unknown, f"{type(data).__name__} has no {', '.join(unknown)}: add it to its `modalities`, or check fewer"
+    table = data.load(modalities, store)
+    _check_movies(table)
     if offered is not None:
-        _check_offered(loaded, offered)
-    again = _loaded(data, modalities, store).fingerprint
-    assert again == loaded.fingerprint, "the fingerprint differs from one reading to the next"
-    assert set(again) == {"movies", *modalities}, f"the fingerprint has {', '.join(again)}, expected movies and each modality"
+        _check_offered(table, offered)
+    again = data.load(modalities, store).fingerprint
+    assert again == table.fingerprint, (
+        "the fingerprint differs from one reading to the next: read movies in a fixed order, without random numbers"
+    )
+    assert set(again) == {"movies", *modalities}, (
+        f"the fingerprint has {', '.join(again)}, expected movies and each modality: leave `load` to DataSet"
+    )
     if data.root is not None:
-        elsewhere = _read_elsewhere(data, modalities)
-        assert elsewhere == again, "the fingerprint of the same files in another folder differs"
+        assert _read_elsewhere(data, modalities) == again, (
+            "the fingerprint of the same files in another folder differs: leave the folder's name out of ids and contents"
+        )
 
 
-def _loaded(data: MovieData, modalities: Sequence[str], store: Store) -> MovieData:
-    fresh = copy.deepcopy(data)
-    fresh.load(modalities, store)
-    return fresh
-
-
-def _read_elsewhere(data: MovieData, modalities: Sequence[str]) -> dict[str, str]:
+def _read_elsewhere(data: DataSet, modalities: Sequence[str]) -> Mapping[str, str]:
     with TemporaryDirectory() as folder:
         root = Path(str(data.root)).expanduser()
         there = Path(folder) / "elsewhere" / root.name
         there.parent.mkdir()
-        if root.is_dir():
-            shutil.copytree(root, there)
-        else:
-            shutil.copy(root, there)
-        moved = copy.deepcopy(data)
+        (shutil.copytree if root.is_dir() else shutil.copy)(root, there)
+        moved = copy.copy(data)
         moved.root = str(there)
-        return _loaded(moved, modalities, Store(Path(folder) / "store")).fingerprint
+        return moved.load(modalities, Store(Path(folder) / "store")).fingerprint
 
 
-def _check_movies(data: MovieData) -> None:
-    order = [SPLITS.index(split) for split in data.split_of]
-    assert order == sorted(order), f"movies do not stand in the order {', '.join(SPLITS)}"
-    for movie in data.movies:
+def _check_movies(table: MovieTable) -> None:
+    order = [SPLITS.index(split) for split in table.splits]
+    assert order == sorted(order), (
+        f"movies do not stand in the order {', '.join(SPLITS)}: leave `load` to DataSet, which reads split after split"
+    )
+    own = type(table.data_set).__name__
+    for movie in table.movies:
         empty = [m for m, content in movie.content.items() if content is None]
-        assert not empty, f"movie {movie.id} has an empty {', '.join(empty)}: what is absent has no key"
-        other = [m for m in movie.content if m not in data.modalities]
-        assert not other, f"movie {movie.id} has {', '.join(other)}, which {type(data).__name__} does not declare"
+        assert not empty, f"movie {movie.id} has an empty {', '.join(empty)}: an absent modality must have no key"
+        other = [m for m in movie.content if m not in table.data_set.modalities]
+        assert not other, f"movie {movie.id} has {', '.join(other)}, which {own} does not declare: name it in `modalities`"
+    names = table.vocabulary.names
+    assert len(set(names)) == len(names), "a genre stands twice in the vocabulary: name it once in `published_genres`"
+    expected = [[genre in movie.genres for genre in names] for movie in table.movies]
+    assert np.array_equal(table.labels, expected), (
+        "labels are not the movies' genres in the order of the vocabulary: leave labels to DataSet"
+    )
+    assert table.labels[table.in_train].any(axis=0).all(), (
+        "a genre of the vocabulary has no movie in train: leave the vocabulary to DataSet"
+    )
 
 
-def _check_labels(data: MovieData) -> None:
-    names = data.vocabulary.names
-    assert len(set(names)) == len(names), "a genre stands twice in the vocabulary"
-    expected = [[genre in movie.genres for genre in names] for movie in data.movies]
-    assert np.array_equal(data.labels, expected), "labels are not the movies' genres in the order of the vocabulary"
-    assert data.labels[data.in_train].any(axis=0).all(), "a genre of the vocabulary has no movie in train"
-
-
-def _check_offered(data: MovieData, offered: Mapping[str, Sequence[str]]) -> None:
+def _check_offered(table: MovieTable, offered: Mapping[str, Sequence[str]]) -> None:
     for split in SPLITS:
-        kept = data.ids[split]
-        removed = [problem.id for problem in data.audit.problems if problem.split == split and problem.action == "removed"]
+        kept = table.ids[split]
+        removed = [problem.id for problem in table.audit.problems if problem.split == split and problem.action == "removed"]
         lost = set(offered[split]) - set(kept) - set(removed)
-        assert not lost, f"of {split}, {', '.join(sorted(lost)[:3])} is neither kept nor in the audit as removed"
+        assert not lost, (
+            f"of {split}, {', '.join(sorted(lost)[:3])} is neither kept nor in the audit as removed: yield it, or "
+            "name it in the audit"
+        )
         added = (set(kept) | set(removed)) - set(offered[split])
-        assert not added, f"{', '.join(sorted(added)[:3])} is not in the split file's {split}"
+        assert not added, f"{', '.join(sorted(added)[:3])} is not in the split file's {split}: yield each movie in its split"
         position = {movie: n for n, movie in reversed(list(enumerate(offered[split])))}
-        assert kept == sorted(kept, key=position.__getitem__), f"the movies of {split} are not in the split file's order"
+        assert kept == sorted(kept, key=position.__getitem__), (
+            f"the movies of {split} are not in the split file's order: yield them as the file lists them"
+        )

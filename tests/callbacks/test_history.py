@@ -1,4 +1,4 @@
-"""Warnings about a run that has not learned, on histories small enough to read."""
+"""Warnings about a run that has not learned, on short histories."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHARES = {"val/ap_micro": 0.4, "val/f1_micro": 0.3}
 
 
 def codes(losses: list[float], ap: list[float], monitor: str = "val/ap_micro", f1: list[float] | None = None) -> list[str]:
-    """The codes of a run's warnings, from its train losses and val scores by epoch."""
+    """Return the codes of a run's warnings, from its train losses and val scores by epoch."""
     epochs = Epochs(None)
     for n, loss in enumerate(losses):
         found = {f"val/{name}": 0.5 for name in SHOWN} | {"val/ap_micro": ap[n], "val/f1_micro": ap[n] if f1 is None else f1[n]}
@@ -37,12 +37,12 @@ def test_warnings_follow_the_train_loss_and_the_val_score(losses, ap, expected):
     assert codes(losses, ap) == expected
 
 
-def test_average_precision_is_judged_beside_another_monitor():
+def test_average_precision_is_checked_with_any_monitor():
     assert codes([0.9, 0.5, 0.3], [0.3, 0.3, 0.3], "val/f1_micro", [0.4, 0.5, 0.6]) == ["not_above_shares"]
     assert codes([0.9, 0.5, 0.3], [0.5, 0.6, 0.6], "val/f1_micro", [0.1, 0.2, 0.3]) == ["not_above_shares"]
 
 
-def test_scores_of_train_shares_are_those_of_one_prediction_for_all():
+def test_train_share_scores_use_one_prediction_for_all():
     rng = np.random.default_rng(0)
     train, val = rng.random((50, 3)) < [0.7, 0.3, 0.1], rng.random((20, 3)) < [0.7, 0.3, 0.1]
     found = train_share_scores(train, val, ("Drama", "War", "Music"))

@@ -1,4 +1,4 @@
-"""Small data sets in MM-IMDb's raw layout, written for one test."""
+"""Small data sets on disk, and an empty store, for each test."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from gmu_lightning.data.store import Store
+
 IDS = {"train": ["0000001", "0000002", "0000003"], "dev": ["0000004"], "test": ["0000005", "0000006"]}
 GENRES = {"0000001": ["Drama", "War"], "0000002": ["Drama"], "0000003": ["Comedy"], "0000004": ["Comedy"], "0000005": ["War"]}
 
 
 @pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Return an empty store."""
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
 def write_raw() -> Callable[..., Path]:
-    """`write_raw(folder)` writes six whole movies; what a test wants broken, it breaks itself."""
+    """Return a function that writes six sound movies in MM-IMDb's raw layout to a folder."""
 
     def write(folder: Path, ids: dict[str, list[str]] = IDS) -> Path:
         (folder / "dataset").mkdir(parents=True)
@@ -31,5 +39,5 @@ def write_raw() -> Callable[..., Path]:
 
 @pytest.fixture
 def raw(tmp_path: Path, write_raw: Callable[..., Path]) -> Path:
-    """Six whole movies: three of train, one of dev, two of test."""
+    """Return the folder of six sound movies: three of train, one of dev, two of test."""
     return write_raw(tmp_path / "mmimdb")

@@ -1,4 +1,4 @@
-"""Moviescope as it lies on disk, in both layouts, with generated contents that tell the genres; and damage done to it."""
+"""Write a small Moviescope in both layouts, whose contents reveal the genres, and damage its files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write(
     rng: np.random.Generator | None = None,
     suffix: str | None = None,
 ) -> Path:
-    """A data set of so many movies of train, dev and test; every content shows its movie's genres.
+    """Write a data set with so many movies in train, dev and test. Every content shows its movie's genres.
 
     Args:
         suffix: of array files: `.p` (as Python 2 writes it), `.npy` or `.pt`; None for the layout's own.
@@ -69,7 +69,7 @@ def write(
 
 
 def arrays(genres: list[str], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """A movie's contents, float16 but for the metadata."""
+    """Return a movie's arrays: metadata in float32, others in float16."""
     shown = np.isin(GENRES, genres).astype(np.float16)
     steps = int(rng.integers(30, 50))
 
@@ -86,7 +86,7 @@ def arrays(genres: list[str], rng: np.random.Generator) -> dict[str, np.ndarray]
 
 
 def save(path: Path, content: Any) -> None:
-    """An array in the format that the suffix names; whatever else, pickled in it."""
+    """Write an array in the format of the suffix, or pickle another object."""
     if path.suffix == ".pt":
         torch.save(torch.from_numpy(content) if isinstance(content, np.ndarray) else content, path)
     elif path.suffix == ".npy":
@@ -97,7 +97,7 @@ def save(path: Path, content: Any) -> None:
 
 
 def python2_pickle(array: np.ndarray) -> bytes:
-    """As Python 2's cPickle writes an array by protocol 2: its strings are bytes."""
+    """Return an array as Python 2's cPickle writes it by protocol 2, with strings as bytes."""
     little = array.astype(array.dtype.newbyteorder("<"))
     shape = b"(" + b"".join(b"J" + struct.pack("<i", n) for n in array.shape) + b"t"
     name = array.dtype.str[1:].encode()
@@ -113,18 +113,18 @@ def python2_pickle(array: np.ndarray) -> bytes:
 
 
 def python2_ids(rows: dict[str, int]) -> bytes:
-    """{id: row} as Python 2's cPickle writes it by protocol 2."""
+    """Return {id: row} as Python 2's cPickle writes it by protocol 2."""
     items = (b"U" + bytes([len(id)]) + id.encode() + b"J" + struct.pack("<i", row) for id, row in rows.items())
     return b"\x80\x02}q\x01(" + b"".join(items) + b"u."
 
 
 def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
-    """A line of JSON per record."""
+    """Write a line of JSON per record."""
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 class MakesAMarker:
-    """Unpickled by a reader that trusts its file, it leaves a folder."""
+    """Creates a folder when an unsafe reader unpickles it."""
 
     def __init__(self, marker: Path):
         self.marker = marker
@@ -134,15 +134,15 @@ class MakesAMarker:
 
 
 def marker(folder: Path) -> Path:
-    """What is there if a damaged file was trusted."""
+    """Return the folder that an unsafe reader creates."""
     return folder / "MARKER"
 
 
 def damage(folder: Path, share: float, rng: np.random.Generator) -> dict[tuple[str, str], str]:
-    """Damage that share of the files of each folder of arrays, of the plots and of the rows of metadata.
+    """Damage a share of the files in each folder of arrays, of the plots and of the rows of metadata.
 
     Returns:
-        {(id, modality): the kind that the audit has to name}
+        {(id, modality): expected kind of problem in the audit}
     """
     layout = "full" if (folder / "200F_VGG16").exists() else "teaching"
     done: dict[tuple[str, str], str] = {}
@@ -218,12 +218,12 @@ def _damage_metadata(folder: Path, share: float, rng: np.random.Generator) -> di
 
 
 def _genres(n: int, rng: np.random.Generator) -> list[str]:
-    """One or two, so that the first movies of a split have each genre once."""
+    """Return one or two genres. The first movies of a split have each genre once."""
     first = GENRES[n % len(GENRES)]
     second = GENRES[rng.integers(len(GENRES))]
     return [first] if second == first or rng.random() < 0.5 else [first, second]
 
 
 def opened(folder: Path, **arguments: Any) -> Moviescope:
-    """The data set in a folder, not loaded yet."""
+    """Return the data set in a folder, not loaded yet."""
     return Moviescope(str(folder), **arguments)

@@ -1,4 +1,4 @@
-"""An archive comes from a stranger: it is unpacked once, whole, and nowhere else."""
+"""Unpack untrusted archives once, completely, and only into their folder."""
 
 from __future__ import annotations
 
@@ -11,14 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gmu_lightning.data.archive import Limits, is_unpacked, unpacked
+from gmu_lightning.data.mmimdb.dataset import Limits, is_unpacked, unpacked
 from gmu_lightning.data.store import Store
 from gmu_lightning.movie import UserError
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 def pack(folder: Path, archive: Path, mode: str = "w:gz", top: str = "mmimdb") -> Path:
@@ -47,11 +42,11 @@ def assert_nothing_stays(store: Store, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "mode"), [("a.tar.gz", "w:gz"), ("b.tar", "w"), ("with space = (1).tgz", "w:gz")])
 @pytest.mark.parametrize("top", ["mmimdb", "./x/mmimdb", "."])
-def test_what_is_unpacked_equals_what_was_packed(raw, tmp_path, store, name, mode, top):
+def test_unpacked_files_equal_packed_ones(raw, tmp_path, store, name, mode, top):
     assert files(unpacked(pack(raw, tmp_path / name, mode, top), store)) == files(raw)
 
 
-def test_it_is_unpacked_once_and_again_only_if_the_archive_changed(raw, tmp_path, store):
+def test_an_archive_is_unpacked_again_only_if_changed(raw, tmp_path, store):
     archive = pack(raw, tmp_path / "a.tar.gz")
     assert not is_unpacked(archive, store)
     first = unpacked(archive, store)
@@ -62,7 +57,7 @@ def test_it_is_unpacked_once_and_again_only_if_the_archive_changed(raw, tmp_path
     assert unpacked(archive, store) != first
 
 
-def test_what_the_layout_does_not_know_is_not_written(raw, tmp_path, store):
+def test_unknown_members_are_not_written(raw, tmp_path, store):
     (raw / "run.sh").write_text("echo")
     (raw / "dataset" / "0000001.exe").write_text("MZ")
     (raw / "dataset" / "._0000001.json").write_text("fork")
@@ -87,11 +82,11 @@ def test_links_and_devices_are_refused_by_name(tmp_path, store, kind):
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w"])
-def test_an_archive_cut_anywhere_is_refused_and_leaves_nothing(raw, tmp_path, store, mode):
+def test_a_truncated_archive_is_refused_and_leaves_no_file(raw, tmp_path, store, mode):
     whole = pack(raw, tmp_path / "whole.tar", mode).read_bytes()
     with tarfile.open(tmp_path / "whole.tar") as tar:
         last = tar.getmembers()[-1]
-    content = last.offset_data + -(-last.size // 512) * 512  # after the last file, where only the end mark is lost
+    content = last.offset_data + -(-last.size // 512) * 512  # after the last file, so that only the end mark is missing
     ends = [len(whole) // 3, len(whole) // 2, len(whole) - 5] if mode == "w:gz" else [700, 512 * 5, content // 2, content]
     for end in ends:
         archive = tmp_path / f"cut{end}.tar.gz"
@@ -121,7 +116,7 @@ def test_damaged_packed_bytes_are_noticed(raw, tmp_path, store):
             unpacked(archive, store)
 
 
-def test_packed_bytes_that_cannot_be_unpacked_within_a_file_are_noticed(raw, tmp_path, store):
+def test_damage_within_a_file_is_noticed(raw, tmp_path, store):
     (raw / "dataset" / "0000001.json").write_bytes(bytes(200_000))
     content = pack(raw, tmp_path / "a.tar", "w").read_bytes()
     packer = zlib.compressobj(wbits=31)
@@ -132,7 +127,7 @@ def test_packed_bytes_that_cannot_be_unpacked_within_a_file_are_noticed(raw, tmp
         unpacked(archive, store)
 
 
-def test_what_is_no_tar_is_refused(tmp_path, store):
+def test_a_file_that_is_no_tar_is_refused(tmp_path, store):
     archive = tmp_path / "a.tar.gz"
     for content in (b"", b"PK\x03\x04" * 400, gzip.compress(b"hello" * 400)):
         archive.write_bytes(content)
@@ -140,7 +135,7 @@ def test_what_is_no_tar_is_refused(tmp_path, store):
             unpacked(archive, store)
 
 
-def test_an_archive_of_something_else_is_refused(tmp_path, store):
+def test_an_archive_without_mm_imdb_is_refused(tmp_path, store):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "readme.txt").write_text("hello")
     with pytest.raises(UserError, match=r"no MM-IMDb: it lacks split.json"):
@@ -156,14 +151,14 @@ def test_an_archive_of_two_data_sets_is_refused(raw, tmp_path, store):
 
 
 def test_a_bomb_is_refused_before_it_fills_the_disk(raw, tmp_path, store):
-    (raw / "padding.bin").write_bytes(bytes(5_000_000))  # outside the layout, and still counted
+    (raw / "padding.bin").write_bytes(bytes(5_000_000))  # outside the layout, but counted
     archive = pack(raw, tmp_path / "a.tar.gz")
     with pytest.raises(UserError, match="unpacks to more than 1,000,000 bytes"):
         unpacked(archive, store, Limits(ratio=1, floor=1_000_000))
     unpacked(archive, store, Limits(ratio=1, floor=6_000_000))
 
 
-def test_a_file_too_large_and_a_member_too_many_are_refused(raw, tmp_path, store):
+def test_too_large_files_and_too_many_members_are_refused(raw, tmp_path, store):
     (raw / "dataset" / "0000001.jpeg").write_bytes(bytes(3_000))
     archive = pack(raw, tmp_path / "a.tar.gz")
     with pytest.raises(UserError, match=r"member 'mmimdb/dataset/0000001.jpeg', as too large"):
@@ -176,7 +171,7 @@ def test_a_file_too_large_and_a_member_too_many_are_refused(raw, tmp_path, store
     ("sparse_map", "sentence"),
     [(b"1\n99999999\n1\n", "neither a plain file nor a folder"), (b"many\n", "truncated or damaged")],
 )
-def test_a_sparse_member_is_refused_since_its_size_is_in_no_stream(tmp_path, store, sparse_map, sentence):
+def test_a_sparse_member_is_refused(tmp_path, store, sparse_map, sentence):
     header = tarfile.TarInfo("mmimdb/dataset/1.json")
     header.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "mmimdb/dataset/1.json"}
     header.pax_headers["GNU.sparse.realsize"] = "100000000"

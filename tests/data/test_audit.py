@@ -1,4 +1,4 @@
-"""The audit: nothing goes wrong without a name, and strict means strict."""
+"""Record, count and summarise problems of the data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def audit() -> Audit:
     return audit
 
 
-def test_audit_json_has_what_its_readers_expect(audit):
+def test_audit_json_has_the_keys_of_the_contract(audit):
     written = audit.as_dict("raw", {"train": 4, "val": 0}, {"train": {"Drama": 4}, "val": {"Drama": 0}})
     assert written["layout"] == "raw"
     assert written["movies"] == {"train": 4, "val": 0}
@@ -33,7 +33,7 @@ def test_audit_json_has_what_its_readers_expect(audit):
     }
 
 
-def test_a_kind_or_an_action_outside_the_lists_is_a_programming_error():
+def test_an_unknown_kind_or_action_raises_value_error():
     with pytest.raises(ValueError, match="kind='lost'"):
         Audit().add("1", "f", "train", "lost", "removed")
     with pytest.raises(ValueError, match="action='dropped'"):
@@ -52,7 +52,7 @@ def test_strict_names_the_first_problem_and_what_to_do(audit):
         audit.raise_if_strict()
 
 
-def test_strict_accepts_what_follows_from_the_label_policy():
+def test_strict_accepts_problems_of_the_label_policy():
     audit = Audit()
     audit.add("1", "", "train", "dropped_genre", "kept", by_policy=True)
     audit.raise_if_strict()

@@ -1,4 +1,4 @@
-"""Which movies stand in which batch: decided by (seed, epoch), whole, and sparing with padding."""
+"""Assign movies to batches by seed and epoch, with little padding."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rows_of(found: list[list[int]]) -> list[int]:
 
 
 def padding(found: list[list[int]], lengths: np.ndarray) -> int:
-    """Tokens that are none."""
+    """Return the number of padding tokens."""
     return sum(len(batch) * lengths[batch].max() - lengths[batch].sum() for batch in found)
 
 
@@ -56,20 +56,20 @@ def test_another_epoch_and_another_seed_give_other_batches(order):
         assert len(same) < len(first) / 10
 
 
-def test_epoch_and_seed_do_not_stand_for_each_other():
+def test_epoch_and_seed_are_not_interchangeable():
     assert batches(seed=1, epoch=2) != batches(seed=2, epoch=1)
 
 
-def test_evaluations_order_is_the_splits_whatever_the_epoch():
+def test_evaluation_keeps_the_order_of_the_split():
     assert rows_of(batches(epoch=0)) == rows_of(batches(epoch=5)) == ROWS.tolist()
 
 
-def test_evaluation_with_lengths_goes_from_short_to_long_and_ties_keep_the_splits_order():
+def test_evaluation_with_lengths_is_sorted_stably():
     found = rows_of(batches(lengths=LENGTHS, epoch=5))
     assert found == sorted(ROWS.tolist(), key=lambda row: (LENGTHS[row], row))
 
 
-def test_batches_have_the_size_asked_for_but_the_last():
+def test_all_batches_but_the_last_have_the_chosen_size():
     assert [len(batch) for batch in batches(size=64)] == [64, 64, 64, 64, 44]
     assert sorted(len(batch) for batch in batches(size=64, seed=1, lengths=LENGTHS)) == [44, 64, 64, 64, 64]
 
@@ -105,7 +105,7 @@ def test_a_budget_is_used():
     assert sorted(map(len, found)) == [1, 3, 3, 3]
 
 
-def test_a_movie_that_is_longer_than_the_budget_stands_alone():
+def test_a_movie_longer_than_the_budget_is_alone():
     lengths = np.array([10, 900, 10, 10, 700])
     found = batches(np.arange(5), seed=1, lengths=lengths, tokens=30)
     assert sorted(map(sorted, found)) == [[0, 2, 3], [1], [4]]
@@ -113,7 +113,7 @@ def test_a_movie_that_is_longer_than_the_budget_stands_alone():
 
 @every_order
 @pytest.mark.parametrize("world", [2, 3, 7])
-def test_processes_share_an_evaluation_exactly_and_training_without_a_gap(order, world):
+def test_processes_share_all_batches(order, world):
     shares = [batches(epoch=2, rank=rank, world=world, **order) for rank in range(world)]
     alone = batches(epoch=2, **order)
     together = [tuple(batch) for share in shares for batch in share]
@@ -125,7 +125,7 @@ def test_processes_share_an_evaluation_exactly_and_training_without_a_gap(order,
         assert len(together) == len(alone)
 
 
-def test_no_process_of_training_is_without_a_batch_even_where_there_are_more_of_them():
+def test_every_process_of_training_has_a_batch():
     assert [len(batches(ROWS[:20], size=16, seed=1, rank=rank, world=7)) for rank in range(7)] == [1] * 7
 
 
@@ -140,17 +140,17 @@ def test_a_split_without_movies_has_no_batches():
     assert batches(ROWS[:0], seed=1, world=2) == []
 
 
-def test_where_padding_costs_nothing_the_budget_counts_real_tokens_and_lengths_are_mixed():
+def test_with_free_padding_lengths_are_mixed():
     found = batches(seed=1, lengths=LENGTHS, tokens=1000, mixed=True)
     held = [int(LENGTHS[batch].sum()) for batch in found]
     assert max(held) <= 1000
-    assert all(h + LENGTHS[after[0]] > 1000 for h, after in zip(held, found[1:], strict=False))  # filled as they come
+    assert all(h + LENGTHS[after[0]] > 1000 for h, after in zip(held, found[1:], strict=False))  # filled in order
     bucketed = batches(seed=1, lengths=LENGTHS, tokens=1000)
     assert np.mean([np.std(LENGTHS[b]) for b in found]) > 3 * np.mean([np.std(LENGTHS[b]) for b in bucketed])
     assert rows_of(found) == rows_of(batches(seed=1))  # the order of a plain shuffle
 
 
-def test_a_text_longer_than_the_budget_stands_alone_among_mixed_ones_too():
+def test_a_long_text_is_alone_among_mixed_lengths_too():
     lengths = np.array([5, 40, 5, 5, 40])
     found = batches(np.arange(5), seed=1, lengths=lengths, tokens=30, mixed=True)
     assert all(len(batch) == 1 for batch in found if 40 in lengths[batch])
@@ -158,7 +158,7 @@ def test_a_text_longer_than_the_budget_stands_alone_among_mixed_ones_too():
 
 @pytest.mark.parametrize("order", [{}, {"lengths": LENGTHS}], ids=["fixed", "fixed by length"])
 @pytest.mark.parametrize("movies", [1, 16, 33, 300])
-def test_in_evaluation_no_process_is_without_a_batch_and_no_movie_is_left_out(order, movies):
+def test_every_process_of_evaluation_has_a_batch(order, movies):
     rows = ROWS[:movies]
     shares = [batches(rows, rank=rank, world=3, **order) for rank in range(3)]
     assert all(shares)

@@ -1,4 +1,4 @@
-"""Every choice of data=, found by listing conf/data, keeps to what the framework relies on."""
+"""Check the framework's rules on every data set in conf/data."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import yaml
 from hydra.utils import instantiate
 
-from gmu_lightning.data.module import MovieData
+from gmu_lightning.config.groups import choices_of, conf_folder
+from gmu_lightning.data.dataset import DataSet
 from gmu_lightning.data.store import Store
-from gmu_lightning.experiment.conf import choices_of, conf_folder
 from gmu_lightning.movie import MODALITIES
 from gmu_lightning.testing import check_data
 
@@ -20,18 +20,18 @@ from .moviescope_files import damage, write
 CHECKED = {"mmimdb", "moviescope", "planted"}
 
 
-def data_of(choice: str, **changes) -> MovieData:
+def data_of(choice: str, **changes) -> DataSet:
     node = yaml.safe_load((conf_folder() / "data" / f"{choice}.yaml").read_text())
     node.pop("defaults", None)
     node["token_budget"] = None
-    return instantiate(node | changes, _convert_="all")
+    return instantiate(node | changes, _convert_="all").data_set
 
 
 def test_every_choice_is_checked_here():
     assert set(choices_of("data")) == CHECKED
 
 
-def test_mmimdb_keeps_to_what_every_data_set_keeps_to(raw, tmp_path):
+def test_mmimdb_passes_the_shared_checks(raw, tmp_path):
     (raw / "dataset" / "0000002.json").write_text("{")
     (raw / "dataset" / "0000005.jpeg").unlink()
     listed = json.loads((raw / "split.json").read_text())
@@ -41,7 +41,7 @@ def test_mmimdb_keeps_to_what_every_data_set_keeps_to(raw, tmp_path):
 
 
 @pytest.mark.parametrize(("layout", "modalities"), [("full", MODALITIES), ("teaching", ("video", "text", "audio"))])
-def test_moviescope_keeps_to_what_every_data_set_keeps_to(tmp_path, layout, modalities):
+def test_moviescope_passes_the_shared_checks(tmp_path, layout, modalities):
     root = write(tmp_path / "moviescope", layout)
     damage(root, 0.3, np.random.default_rng(0))
     lines = {split: (root / f"{split}.jsonl").read_text().splitlines() for split in ("train", "dev", "test")}
@@ -51,6 +51,6 @@ def test_moviescope_keeps_to_what_every_data_set_keeps_to(tmp_path, layout, moda
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_planted_keeps_to_what_every_data_set_keeps_to(tmp_path, kept):
+def test_planted_passes_the_shared_checks(tmp_path, kept):
     root = str(tmp_path / "planted") if kept else None
     check_data(data_of("planted", root=root, movies=24), ("text", "image"), Store(tmp_path / "store"))

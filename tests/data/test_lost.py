@@ -1,4 +1,4 @@
-"""Data of which all or much is lost: the most frequent reason, with its first file, in an error or in a warning."""
+"""Report the most frequent reason, with its first file, if many or all movies are lost."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ import numpy as np
 import pytest
 
 from gmu_lightning.data.audit import Problem
+from gmu_lightning.data.dataset import MovieTable
 from gmu_lightning.data.mmimdb import MMIMDb
 from gmu_lightning.data.moviescope import Moviescope
 from gmu_lightning.data.store import Store, prepared
-from gmu_lightning.encoders.sequences import SequencePreparation
+from gmu_lightning.encoders.temporal import SequencePreparation
 from gmu_lightning.movie import UserError
 
 from .moviescope_files import write
 
 IDS = {"train": [f"{n:07d}" for n in range(1, 13)], "dev": ["0000013", "0000014"], "test": ["0000015", "0000016"]}
-NOT_READABLE = Path("/proc/self/mem")  # opens, and gives an input/output error
+NOT_READABLE = Path("/proc/self/mem")  # can be opened, but raises an input/output error
 needs_proc = pytest.mark.skipif(not NOT_READABLE.exists(), reason="no /proc")
 
 
 @pytest.fixture
 def raw(tmp_path: Path, write_raw: Callable[..., Path]) -> Path:
-    """Sixteen whole movies."""
+    """Return the folder of sixteen sound movies."""
     return write_raw(tmp_path / "mmimdb", IDS)
 
 
-def loaded(root: Path, modalities: tuple[str, ...] = ("text", "image"), **arguments: object) -> MMIMDb:
-    data = MMIMDb(str(root), **arguments)
-    data.load(modalities, Store(root.parent / "store"))
-    return data
+def loaded(root: Path, modalities: tuple[str, ...] = ("text", "image"), **arguments: object) -> MovieTable:
+    return MMIMDb(str(root), **arguments).load(modalities, Store(root.parent / "store"))
 
 
-def faults(data: MMIMDb) -> list[Problem]:
+def faults(data: MovieTable) -> list[Problem]:
     return [problem for problem in data.audit.problems if problem.kind != "shared_image"]
 
 
@@ -71,7 +70,7 @@ def lines(root: Path, label: object = ("Drama",), end: str = "\n", **more: objec
         (b'{"genres": "Drama, War"}', "genres is 'Drama, War', expected a list of strings"),
     ],
 )
-def test_when_all_records_are_lost_the_error_says_why_and_holds_the_audit(raw, content, why):
+def test_losing_all_records_is_an_error_with_the_audit(raw, content, why):
     for path in records(raw):
         path.write_bytes(content)
     error = refused(raw)
@@ -104,8 +103,14 @@ def test_genres_under_another_key_are_named(raw):
     assert f"no movie of train has a genre, so there is nothing to learn ({why})" in str(refused(raw, ("text",)))
 
 
+def test_train_without_any_genre_is_an_error(raw):
+    for id in IDS["train"]:
+        (raw / f"dataset/{id}.json").write_text(json.dumps({"plot": "A plot.", "genres": []}))
+    assert "no movie of train has a genre, so there is nothing to learn" in str(refused(raw, ("text",)))
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_lines_may_end_as_any_system_ends_them(tmp_path, end):
+def test_lines_may_end_as_on_any_system(tmp_path, end):
     assert loaded(lines(tmp_path / "d", end=end), ("text",)).ids["train"] == ["00", "01", "02"]
 
 
@@ -134,17 +139,17 @@ def test_ids_of_the_split_file_may_lack_zeros_or_have_tt(raw):
 
 
 @pytest.mark.parametrize("split", ["train", "dev", "test"])
-def test_a_modality_that_nobody_in_a_split_has_is_refused(raw, split):
+def test_a_modality_that_a_split_lacks_is_refused(raw, split):
     for id in IDS[split]:
         (raw / "dataset" / f"{id}.jpeg").unlink()
     name, ids = {"dev": "val"}.get(split, split), IDS[split]
     why = f"{len(ids)} of {len(ids)} as in dataset/{ids[0]}.jpeg, movie {ids[0]}: no such file"
     assert f"no movie of {name} has its image ({why})" in str(refused(raw))
-    assert loaded(raw, ("text",)).warnings == []
-    MMIMDb(str(raw)).load(("text", "image"), Store(raw.parent / "store"), require=False)
+    assert loaded(raw, ("text",)).warnings == ()
+    MMIMDb(str(raw)).load(("text", "image"), Store(raw.parent / "store"), fitted=True)
 
 
-def test_more_than_a_tenth_of_the_movies_lost_is_a_warning_with_the_near_name(raw):
+def test_losing_over_a_tenth_of_movies_is_a_warning(raw):
     for path in records(raw)[:2]:
         path.rename(path.with_name(f"movie_{path.name}"))
     (warning,) = loaded(raw).warnings
@@ -154,28 +159,27 @@ def test_more_than_a_tenth_of_the_movies_lost_is_a_warning_with_the_near_name(ra
     )
 
 
-def test_a_tenth_of_the_movies_lost_is_no_warning(raw):
+def test_losing_a_tenth_of_the_movies_is_no_warning(raw):
     records(raw)[0].unlink()
-    assert loaded(raw).warnings == []
+    assert loaded(raw).warnings == ()
 
 
-def test_more_than_a_tenth_without_a_modality_is_a_warning_by_split(raw):
+def test_over_a_tenth_without_a_modality_is_a_warning(raw):
     for id in ("0000001", "0000002", "0000013"):
         (raw / "dataset" / f"{id}.jpeg").unlink()
     data = loaded(raw)
-    data.warn_of_losses({"image": np.array(["image" in movie.content for movie in data.movies])})
+    data = data.stored({"image": np.array(["image" in movie.content for movie in data.movies])})
     assert [warning.partition(" (")[0] for warning in data.warnings] == [
         "missing_image: 2 of 12 movies of train lack image",
         "missing_image: 1 of 2 movies of val lack image",
     ]
 
 
-def test_what_was_asked_for_is_no_warning(raw):
+def test_removals_by_choice_are_no_warning(raw):
     for id in ("0000001", "0000002", "0000013"):
         (raw / "dataset" / f"{id}.jpeg").unlink()
     data = loaded(raw, absent="drop")
-    data.warn_of_losses({"image": np.ones(len(data.movies), bool)})
-    assert data.warnings == []
+    assert data.stored({"image": np.ones(len(data.movies), bool)}).warnings == ()
     assert [p.detail for p in faults(data)] == ["data.absent=drop: no such file"] * 3
 
 
@@ -204,11 +208,11 @@ def test_a_folder_that_the_system_refuses_cannot_be_read(raw, monkeypatch):
     def refuse(folder: str) -> None:
         raise PermissionError(13, "Permission denied", folder)
 
-    monkeypatch.setattr("gmu_lightning.data.media.os.scandir", refuse)
+    monkeypatch.setattr("gmu_lightning.data.readers.media.os.scandir", refuse)
     assert f"{raw / 'dataset'} cannot be read (Permission denied): check its permissions" in str(refused(raw))
 
 
-def test_a_store_that_cannot_be_written_is_not_the_files_fault(raw, monkeypatch):
+def test_an_unwritable_store_is_no_fault_of_the_file(raw, monkeypatch):
     def full(path: Path, value: object) -> None:
         raise OSError(28, "No space left on device", str(path))
 
@@ -217,14 +221,12 @@ def test_a_store_that_cannot_be_written_is_not_the_files_fault(raw, monkeypatch)
         loaded(raw)
 
 
-def arrays(folder: Path, shape: tuple[int, ...]) -> Moviescope:
+def arrays(folder: Path, shape: tuple[int, ...]) -> MovieTable:
     root = write(folder / "moviescope")
     for path in list((root / "200F_VGG16").iterdir()):
         np.save(path.with_suffix(".npy"), np.zeros(shape, np.float32))
         path.unlink()
-    data = Moviescope(str(root))
-    data.load(("video",), Store(folder / "store"))
-    return data
+    return Moviescope(str(root)).load(("video",), Store(folder / "store"))
 
 
 @pytest.mark.parametrize(
@@ -234,13 +236,13 @@ def arrays(folder: Path, shape: tuple[int, ...]) -> Moviescope:
         ((4096, 200), r"shape \(4096, 200\), expected \(200, 4096\); it is transposed$"),
     ],
 )
-def test_arrays_of_another_network_teach_nothing_and_are_named(tmp_path, shape, why):
+def test_arrays_of_another_network_are_left_out_of_fitting(tmp_path, shape, why):
     data = arrays(tmp_path, shape)
     preparation = SequencePreparation("video")
     store = Store(tmp_path / "store")
     with pytest.raises(UserError, match="no video of train can be used") as nothing:
         prepared(store, "video", data.contents("video"), data.digests["video"], data.in_train, preparation)
-    data.note_unusable("video", nothing.value.bad)
+    data = data.noting("video", nothing.value.bad)
     with pytest.raises(UserError, match=why.removesuffix("$")) as refusal:
         data.require("video", ~data.in_train)
     assert "(4 of 4 as in 200F_VGG16/3015.npy, movie 3015: " in str(refusal.value)

@@ -1,4 +1,4 @@
-"""Files of movies are found however an id, a path or a suffix is written, and never outside the data set's folder."""
+"""Find files of movies in several spellings, and only inside the data set's folder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from unicodedata import normalize
 
 import pytest
 
-from gmu_lightning.data.media import POSTERS, Folder, Ids, NamedFiles, one_form
+from gmu_lightning.data.readers.media import POSTERS, Folder, Ids, NamedFiles, one_form
 from gmu_lightning.movie import BadContent
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A data set's folder with one poster, and a poster outside it."""
+    """Return a data set's folder with one poster, and another poster outside it."""
     (tmp_path / "outside.jpg").write_bytes(b"jpeg")
     (tmp_path / "data" / "my img").mkdir(parents=True)
     (tmp_path / "data" / "my img" / "1.jpg").write_bytes(b"jpeg")
@@ -29,7 +29,7 @@ def test_spellings_of_an_id_have_one_form(id):
     assert one_form(id) == "1001"
 
 
-def test_an_id_is_found_under_another_spelling_unless_two_fit():
+def test_an_id_is_found_under_one_other_spelling():
     names = Ids(["0001001", "tt7", "07", "caf" + normalize("NFD", "é")])
     assert names.find("1001") == "0001001"
     assert names.find("tt7") == "tt7"
@@ -42,11 +42,11 @@ def test_a_name_that_is_another_id_is_not_taken():
     assert Ids(["0001"], ids=["1"]).find("1") == "0001"
 
 
-def test_a_folder_finds_suffixes_in_any_case_and_prefers_the_first(tmp_path):
+def test_a_folder_prefers_the_first_suffix_in_any_case(tmp_path):
     for name in ("1.JPG", "2.png", "2.Jpeg", "0003.WebP", "4.txt"):
         (tmp_path / name).write_bytes(b"")
     folder = Folder(tmp_path, POSTERS)
-    found = {id: path.name if (path := folder.find(id)) else None for id in "12345"}
+    found = {id: folder.name(id) for id in "12345"}
     assert found == {"1": "1.JPG", "2": "2.Jpeg", "3": "0003.WebP", "4": None, "5": None}
 
 
@@ -91,7 +91,7 @@ def test_a_name_in_another_unicode_form_is_found(root, there, typed):
     assert NamedFiles(root).find(normalize(typed, "é/ü.png")) == poster
 
 
-def test_a_name_of_several_files_that_differ_by_capitals_finds_none(root):
+def test_an_ambiguous_name_finds_no_file(root):
     for name in ("A.jpg", "a.JPG"):
         (root / name).write_bytes(b"jpeg")
     with pytest.raises(BadContent, match="no such file"):
@@ -101,7 +101,7 @@ def test_a_name_of_several_files_that_differ_by_capitals_finds_none(root):
 @pytest.mark.parametrize(
     "name", ["../outside.jpg", "..\\outside.jpg", "%2e%2e/outside.jpg", "OUTSIDE", "file://OUTSIDE", "C:\\1.jpg"]
 )
-def test_what_lies_outside_the_folder_is_not_read(root, name):
+def test_files_outside_the_folder_are_not_read(root, name):
     with pytest.raises(BadContent, match="points outside"):
         NamedFiles(root).find(name.replace("OUTSIDE", str(root.parent / "outside.jpg")))
 
@@ -118,7 +118,7 @@ def test_the_key_that_holds_a_poster_is_read(root, record):
     assert NamedFiles(root).poster(record) == root / "my img" / "1.jpg"
 
 
-def test_a_file_that_cannot_be_looked_at_is_unreadable_and_not_missing(root, monkeypatch):
+def test_an_inaccessible_file_is_unreadable_not_missing(root, monkeypatch):
     def refuse(path: Path) -> bool:
         raise PermissionError(13, "Permission denied", str(path))
 

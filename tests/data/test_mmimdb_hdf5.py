@@ -1,4 +1,4 @@
-"""The HDF5 layout: pre-extracted vectors, row by row."""
+"""Read the HDF5 layout of MM-IMDb."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gmu_lightning.data import hdf5
 from gmu_lightning.data.audit import Audit
-from gmu_lightning.data.hdf5 import Hdf5Layout
+from gmu_lightning.data.mmimdb import layouts
+from gmu_lightning.data.mmimdb.layouts import Hdf5Layout
 from gmu_lightning.movie import SPLITS, UserError
 
 h5py = pytest.importorskip("h5py")
@@ -23,7 +23,7 @@ GENRES = ["Drama", "Comedy", "War"]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Ten movies; row n holds n everywhere, and movie n has the genres of n's bits."""
+    """Return a file of ten movies. Row n holds n everywhere, and movie n has the genres of n's bits."""
     path = tmp_path / "multimodal_imdb.hdf5"
     rows = np.arange(MOVIES)
     with h5py.File(path, "w") as file:
@@ -40,8 +40,8 @@ def split(path: Path, train: list[int], dev: list[int], test: list[int]) -> None
     (path.parent / "split.json").write_text(json.dumps(ids))
 
 
-def test_rows_are_train_dev_test_in_that_order_where_the_count_is_the_published_one(path, monkeypatch):
-    monkeypatch.setattr(hdf5, "PUBLISHED_SPLITS", {"train": 6, "val": 1, "test": 3})
+def test_a_file_of_published_size_has_the_published_split(path, monkeypatch):
+    monkeypatch.setattr(layouts, "PUBLISHED_SPLITS", {"train": 6, "val": 1, "test": 3})
     layout = Hdf5Layout(path)
     read = {name: [movie.id for movie in layout.read(name, Audit())] for name in SPLITS}
     assert read == {
@@ -52,13 +52,13 @@ def test_rows_are_train_dev_test_in_that_order_where_the_count_is_the_published_
 
 
 def test_the_published_counts_are_those_of_the_paper():
-    assert sum(hdf5.PUBLISHED_SPLITS.values()) == 25959
-    assert list(hdf5.PUBLISHED_SPLITS.items()) == [("train", 15552), ("val", 2608), ("test", 7799)]
+    assert sum(layouts.PUBLISHED_SPLITS.values()) == 25959
+    assert list(layouts.PUBLISHED_SPLITS.items()) == [("train", 15552), ("val", 2608), ("test", 7799)]
 
 
 @pytest.mark.parametrize("window", [2, 512])
 def test_vectors_and_genres_belong_to_the_id_in_any_order(path, monkeypatch, window):
-    monkeypatch.setattr(hdf5, "WINDOW", window)
+    monkeypatch.setattr(layouts, "WINDOW", window)
     split(path, [7, 2, 3, 0], [5], [6, 1])
     movies = list(Hdf5Layout(path).read("train", Audit()))
     assert [movie.id for movie in movies] == ["0000007", "0000002", "0000003", "0000000"]
@@ -93,7 +93,7 @@ def test_a_file_of_another_size_has_its_own_split(path, shape):
     places = {"train": (0, 5), "dev": (5, 7), "test": (7, 10)}
     rows = [(name, source, *place) for name, place in places.items() for source in ("features", "genres", "vgg_features")]
     own_split(path, [*rows, ("train", "word_grams", 0, 0)], shape)
-    split(path, [9], [8], [7])  # the file's own comes first
+    split(path, [9], [8], [7])  # takes precedence over split.json
     layout = Hdf5Layout(path)
     found = {name: [int(movie.id) for movie in layout.read(name, Audit())] for name in SPLITS}
     assert found == {"train": [0, 1, 2, 3, 4], "val": [5, 6], "test": [7, 8, 9]}
@@ -117,14 +117,14 @@ def test_a_split_may_list_its_rows(path):
         ([("train", "features", 0, 0)], "has no rows for train, only for nothing"),
     ],
 )
-def test_a_split_of_its_own_that_does_not_fit_is_refused(path, rows, sentence):
+def test_a_split_attribute_that_does_not_fit_is_refused(path, rows, sentence):
     own_split(path, rows)
     with pytest.raises(UserError, match=f"its attribute split .*{sentence}"):
         Hdf5Layout(path)
 
 
 @pytest.mark.parametrize("value", ["train", np.arange(3), np.zeros(2, np.dtype([("split", "S5"), ("start", int)]))])
-def test_a_split_of_its_own_that_is_no_table_is_refused(path, value):
+def test_a_split_attribute_that_is_no_table_is_refused(path, value):
     with h5py.File(path, "r+") as file:
         file.attrs["split"] = value
     with pytest.raises(UserError, match="has no rows of split, source, start, stop: expected the table"):
@@ -136,7 +136,7 @@ def test_another_count_needs_a_split(path):
         Hdf5Layout(path)
 
 
-def test_an_id_without_a_row_and_one_that_stands_twice_are_removed_and_named(path):
+def test_ids_without_a_row_and_repeated_ids_are_removed(path):
     split(path, [0, 77], [1], [0, 2])
     layout, audit = Hdf5Layout(path), Audit()
     assert {name: len(list(layout.read(name, audit))) for name in SPLITS} == {"train": 1, "val": 1, "test": 1}
@@ -146,8 +146,8 @@ def test_an_id_without_a_row_and_one_that_stands_twice_are_removed_and_named(pat
     ]
 
 
-def test_of_two_rows_with_one_id_the_first_is_kept(path, monkeypatch):
-    monkeypatch.setattr(hdf5, "PUBLISHED_SPLITS", {"train": 6, "val": 1, "test": 3})
+def test_the_first_of_two_rows_with_one_id_is_kept(path, monkeypatch):
+    monkeypatch.setattr(layouts, "PUBLISHED_SPLITS", {"train": 6, "val": 1, "test": 3})
     with h5py.File(path, "r+") as file:
         file["imdb_ids"][8] = b"0000002"
     layout, audit = Hdf5Layout(path), Audit()
@@ -188,7 +188,7 @@ def test_a_file_cut_short_is_refused(path):
         Hdf5Layout(path)
 
 
-def test_without_h5py_the_sentence_says_what_to_install(path, monkeypatch):
+def test_without_h5py_the_error_names_the_package(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UserError, match=r'pip install "gmu-lightning\[hdf5\]"'):
         Hdf5Layout(path)
@@ -204,7 +204,7 @@ def test_an_opened_layout_goes_to_worker_processes(path):
     ("value", "dtype", "said"),
     [(-1, "i4", "-1"), (2, "u1", "2"), (np.nan, "f4", "nan"), (0.5, "f8", "0.5"), (-1, "i1", "-1"), (b"1", "S1", "b'[01]'")],
 )
-def test_a_label_that_is_neither_0_nor_1_is_refused_with_its_place(path, value, dtype, said):
+def test_a_label_other_than_0_and_1_is_refused(path, value, dtype, said):
     split(path, [0, 1, 2], [3, 4], [5, 6])
     with h5py.File(path, "r+") as file:
         labels = file["genres"][:].astype(dtype)

@@ -1,4 +1,4 @@
-"""The jsonl layout of the MMBT code."""
+"""Read the jsonl layout of MM-IMDb."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gmu_lightning.data.audit import Audit
-from gmu_lightning.data.jsonl import JsonlLayout
+from gmu_lightning.data.mmimdb.layouts import JsonlLayout
 from gmu_lightning.movie import SPLITS, Movie, UserError
 
 ROW = {"id": "0000001", "text": "A plot.", "img": "dataset/0000001.jpeg", "label": ["Drama", "War"]}
@@ -92,7 +92,7 @@ def test_a_broken_line_is_removed_and_named_by_its_number(root, broken):
     assert [(p.file, p.kind, p.action) for p in audit.problems] == [("train.jsonl:3", "broken_json", "removed")]
 
 
-def test_of_an_id_that_stands_twice_the_first_is_kept(root):
+def test_the_first_of_a_repeated_id_is_kept(root):
     write(root, "test", ROW, {**ROW, "id": "3"}, {**ROW, "id": 3})
     layout, audit = JsonlLayout(root), Audit()
     assert {split: [movie.id for movie in layout.read(split, audit)] for split in SPLITS}["test"] == ["3"]

@@ -1,4 +1,4 @@
-"""The raw layout: every id of the split file is read, or it is said why not."""
+"""Read the raw layout of MM-IMDb; the audit explains each missing id."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gmu_lightning.data.audit import Audit
-from gmu_lightning.data.raw import RawLayout
+from gmu_lightning.data.mmimdb.layouts import RawLayout
 from gmu_lightning.movie import SPLITS, Movie, UserError
 
 
@@ -27,7 +27,7 @@ def problems(audit: Audit) -> list[tuple[str, str, str, str]]:
     return [(p.id, p.split, p.kind, p.action) for p in audit.problems]
 
 
-def test_a_whole_data_set_reads_without_a_word(raw):
+def test_a_sound_data_set_has_no_problem(raw):
     movies, audit = read(raw)
     assert movies["0000001"] == Movie(
         "0000001", {"text": "The long plot of 0000001.", "image": raw / "dataset" / "0000001.jpeg"}, ("Drama", "War")
@@ -36,7 +36,7 @@ def test_a_whole_data_set_reads_without_a_word(raw):
     assert audit.problems == []
 
 
-def test_dev_is_val_and_the_split_files_order_is_kept(raw):
+def test_dev_is_val_in_the_order_of_the_split_file(raw):
     (raw / "split.json").write_text(json.dumps({"train": ["0000003", "0000001"], "dev": ["0000004"], "test": ["0000006"]}))
     layout = RawLayout(raw)
     assert [movie.id for movie in layout.read("train", Audit())] == ["0000003", "0000001"]
@@ -47,7 +47,7 @@ def test_dev_is_val_and_the_split_files_order_is_kept(raw):
     ("plot", "text"),
     [("longest", "the longest one"), ("first", "short"), ("concat", "short a b c d e the longest one the longest two")],
 )
-def test_plot_says_which_of_the_plots_is_the_text(raw, plot, text):
+def test_plot_chooses_the_text(raw, plot, text):
     rewrite(raw, "0000001", plot=["", " short\n", "a b c d e", "the longest one", "the longest two"])
     assert read(raw, plot)[0]["0000001"].content["text"] == text
 
@@ -58,7 +58,7 @@ def test_a_plot_may_be_a_string(raw):
 
 
 @pytest.mark.parametrize("plot", [None, [], "", ["", " \n"], {"en": "text"}, 7])
-def test_a_movie_without_a_plot_is_kept_without_it_whatever_its_outline_says(raw, plot):
+def test_an_outline_does_not_replace_a_missing_plot(raw, plot):
     rewrite(raw, "0000001", plot=plot, **{"plot outline": "An outline."})
     movies, audit = read(raw)
     assert set(movies["0000001"].content) == {"image"}
@@ -107,7 +107,7 @@ def test_a_genre_named_twice_counts_once(raw):
     assert read(raw)[0]["0000001"].genres == ("War", "Drama")
 
 
-def test_of_an_id_that_stands_twice_the_first_is_kept_in_the_order_train_val_test(tmp_path, write_raw):
+def test_the_first_split_keeps_a_repeated_id(tmp_path, write_raw):
     ids = {"test": ["0000001", "0000003"], "dev": ["0000002", "0000001"], "train": ["0000001", "0000004", "0000001"]}
     root = write_raw(tmp_path / "twice", ids)
     layout, audit = RawLayout(root), Audit()
@@ -117,7 +117,7 @@ def test_of_an_id_that_stands_twice_the_first_is_kept_in_the_order_train_val_tes
     assert "already in train, place 1" in audit.problems[0].detail
 
 
-def test_a_split_reads_the_same_whether_or_not_others_were_read_before(tmp_path, write_raw):
+def test_splits_can_be_read_in_any_order(tmp_path, write_raw):
     root = write_raw(tmp_path / "twice", {"train": ["0000001"], "dev": ["0000002"], "test": ["0000002", "0000001", "0000003"]})
     assert [movie.id for movie in RawLayout(root).read("test", Audit())] == ["0000003"]
 

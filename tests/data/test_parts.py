@@ -1,4 +1,4 @@
-"""What is costly is kept content by content."""
+"""Keep each row of a costly preparation in a file of its own."""
 
 import os
 
@@ -10,7 +10,7 @@ from gmu_lightning.movie import ArrayFile, BadContent
 
 
 class Costly:
-    """Counts what it stores; `bad` cannot be stored, `crash` stops everything."""
+    """Counts stored contents; `bad` is unusable, and `crash` raises an error."""
 
     learns, costly, fingerprint = False, True, "costly"
 
@@ -43,7 +43,7 @@ def column(store, contents, preparation):
     return prepared(store, "video", contents, digests, np.ones(len(contents), bool), preparation)
 
 
-def test_what_was_finished_before_a_crash_is_not_done_again(tmp_path):
+def test_rows_finished_before_a_crash_are_reused(tmp_path):
     with pytest.raises(RuntimeError):
         column(Store(tmp_path), ["a", "bb", "bad", "crash"], Costly())
     again = Costly()
@@ -53,7 +53,7 @@ def test_what_was_finished_before_a_crash_is_not_done_again(tmp_path):
     assert found.bad == ((2, "bad_array", "it is bad"),)
 
 
-def test_what_the_machine_may_be_to_blame_for_is_tried_again(tmp_path):
+def test_errors_of_the_machine_are_tried_again(tmp_path):
     class Ill(Costly):
         def store(self, content):
             self.stored.append(content)
@@ -63,7 +63,7 @@ def test_what_the_machine_may_be_to_blame_for_is_tried_again(tmp_path):
     assert column(Store(tmp_path), ["a", None], Costly()).row(0) == [1.0]
 
 
-def test_another_set_of_movies_costs_only_what_is_new(tmp_path):
+def test_more_movies_cost_only_the_new_contents(tmp_path):
     column(Store(tmp_path), ["a", "bb"], Costly())
     again = Costly()
     assert column(Store(tmp_path), ["bb", None, "ccc"], again).row(0) == [2.0]
@@ -79,7 +79,7 @@ def test_a_damaged_part_is_made_again(tmp_path):
     assert sorted(again.stored) == ["a", "bb", "c"]
 
 
-def test_a_preparation_that_is_not_costly_leaves_no_parts(tmp_path):
+def test_a_cheap_preparation_leaves_no_parts(tmp_path):
     preparation = Costly()
     preparation.costly = False
     column(Store(tmp_path), ["a"], preparation)
@@ -110,7 +110,7 @@ class FirstOne(Costly):
         return content
 
 
-def test_an_array_in_a_file_is_read_when_it_is_stored_and_a_broken_one_teaches_nothing(tmp_path):
+def test_a_broken_array_file_is_left_out_of_fitting(tmp_path):
     files = []
     for name, text in (("a", "broken"), ("b", "7"), ("c", "8")):
         (tmp_path / name).write_text(text)

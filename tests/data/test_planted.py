@@ -2,14 +2,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gmu_lightning.data.planted import generate
-from gmu_lightning.data.planted_content import ASSURANCES, SHOWN, TOLD
-from gmu_lightning.data.planted_plan import SINGLE_GENRES, SWITCH_GENRES, draw, planted_vectors, split_sizes
+from gmu_lightning.data.planted import Planted, generate
+from gmu_lightning.data.planted.content import (
+    ASSURANCES,
+    COLOURS,
+    SINGLE_GENRES,
+    STORIES,
+    SWITCH_GENRES,
+    draw,
+    split_sizes,
+)
+from gmu_lightning.data.store import Store
 from gmu_lightning.movie import UserError
 
 LEVELS = 4
@@ -37,14 +46,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_same_seed_gives_same_bytes_and_another_seed_other_movies(tmp_path: Path, folder: Path) -> None:
+def test_a_seed_determines_the_bytes(tmp_path: Path, folder: Path) -> None:
     again = contents(generate(tmp_path / "again", movies=60, seed=1, levels=LEVELS))
     other = contents(generate(tmp_path / "other", movies=60, seed=2, levels=LEVELS))
     assert again == contents(folder)
     assert all(again[name] != other[name] for name in again if name.endswith(".jpeg"))
 
 
-def test_layout_is_mm_imdbs(folder: Path) -> None:
+def test_the_layout_is_that_of_mm_imdb(folder: Path) -> None:
     splits = json.loads((folder / "split.json").read_text())
     assert {split: len(ids) for split, ids in splits.items()} == {"train": 40, "dev": 10, "test": 10}
     ids = [movie for split in splits.values() for movie in split]
@@ -59,12 +68,12 @@ def test_layout_is_mm_imdbs(folder: Path) -> None:
             assert (poster.format, poster.size, poster.mode) == ("JPEG", (64, 64), "RGB")
 
 
-def test_sizes_are_two_thirds_and_two_sixths_and_lose_no_movie() -> None:
+def test_splits_are_two_thirds_and_two_sixths() -> None:
     assert split_sizes(2400) == {"train": 1600, "val": 400, "test": 400}
     assert sum(split_sizes(61).values()) == 61
 
 
-def test_truth_has_a_row_per_movie_in_the_order_and_words_of_the_splits(folder: Path, truth: list[dict]) -> None:
+def test_truth_has_a_row_per_movie_in_split_order(folder: Path, truth: list[dict]) -> None:
     splits = json.loads((folder / "split.json").read_text())
     named = {"train": splits["train"], "val": splits["dev"], "test": splits["test"]}
     expected = [(movie, split) for split, ids in named.items() for movie in ids]
@@ -72,7 +81,7 @@ def test_truth_has_a_row_per_movie_in_the_order_and_words_of_the_splits(folder: 
     assert all(set(row) == {"id", "split", "switch", "level", "claims"} for row in truth)
 
 
-def test_genres_follow_the_switch_and_single_modality_genres_their_own_modality(folder: Path, truth: list[dict]) -> None:
+def test_labels_follow_the_switch_or_their_own_modality(folder: Path, truth: list[dict]) -> None:
     kinds = json.loads((folder / "genres.json").read_text())
     assert sorted(kinds.values()) == ["image"] * 2 + ["switch"] * 6 + ["text"] * 2
     for row in truth:
@@ -96,21 +105,21 @@ def test_even_six_movies_train_on_every_genre(tmp_path: Path, seed: int) -> None
     assert len({genre for movie in train for genre in record(folder, movie)["genres"]}) == 10
 
 
-def test_plot_counts_its_confidence_and_tells_the_claims_of_text_alone(folder: Path, truth: list[dict]) -> None:
+def test_a_plot_shows_confidence_and_claims_of_text(folder: Path, truth: list[dict]) -> None:
     for row in truth:
         (plot,) = record(folder, row["id"])["plot"]
         assert sum(plot.count(phrase) for phrase in ASSURANCES) == shown_confidence(row, "text")
-        told = {genre for genre, (_, deeds) in TOLD.items() if any(deed in plot for deed in deeds)}
+        told = {genre for genre, (_, deeds) in STORIES.items() if any(deed in plot for deed in deeds)}
         assert told == set(row["claims"]["text"])
 
 
-def test_poster_measures_its_confidence_and_shows_the_claims_of_image_alone(folder: Path, truth: list[dict]) -> None:
+def test_a_poster_shows_confidence_and_claims_of_image(folder: Path, truth: list[dict]) -> None:
     for row in truth:
         with Image.open(folder / "dataset" / f"{row['id']}.jpeg") as poster:
             pixels = np.asarray(poster, dtype=int)
         white = (pixels[60] > 200).all(axis=1).sum()
         assert round(white / 55 * (LEVELS - 1)) == shown_confidence(row, "image")
-        shown = {genre for genre, colour in SHOWN.items() if holds_a_square(np.abs(pixels - colour).max(axis=2) < 25)}
+        shown = {genre for genre, colour in COLOURS.items() if holds_a_square(np.abs(pixels - colour).max(axis=2) < 25)}
         assert shown == set(row["claims"]["image"])
 
 
@@ -126,11 +135,11 @@ def test_no_two_movies_share_a_plot_or_a_poster(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("modalities", [("text", "image"), ("text", "video", "audio")])
-def test_all_modalities_together_tell_the_switch_and_no_single_one_does(modalities: tuple[str, ...]) -> None:
+def test_only_all_modalities_together_reveal_the_switch(modalities: tuple[str, ...]) -> None:
     plan = draw(6000, modalities, levels=6, rng=np.random.default_rng(0))
     assert (plan.confidence.argmax(axis=1) == plan.switch).all()
     for m in range(len(modalities)):
-        for confidence in (1, 2, 3, 4):  # the two extremes, alone, do tell
+        for confidence in (1, 2, 3, 4):  # only the two extremes reveal the switch
             told = plan.switch[plan.confidence[:, m] == confidence] == m
             assert told.mean() == pytest.approx(1 / len(modalities), abs=0.05)
 
@@ -141,7 +150,7 @@ def test_no_movie_is_drawn_without_a_genre() -> None:
     assert plan.labels.any(axis=1).all()
 
 
-def test_a_lie_is_another_draw_and_not_the_negation() -> None:
+def test_a_false_claim_is_independent_of_the_true_one() -> None:
     plan = draw(6000, ("text", "image"), levels=6, rng=np.random.default_rng(0))
     is_switch = np.array([kind == "switch" for kind in plan.kinds.values()])
     truth = plan.labels[:, is_switch]
@@ -149,31 +158,7 @@ def test_a_lie_is_another_draw_and_not_the_negation() -> None:
     assert np.corrcoef(truth.ravel(), lie.ravel())[0, 1] == pytest.approx(0, abs=0.03)
 
 
-def test_vectors_say_claims_and_confidence_linearly_and_nothing_of_the_others() -> None:
-    data = planted_vectors(600, ("text", "video", "audio"), seed=3)
-    plan = data.plan
-    for m, x in enumerate(data.inputs.values()):
-        assert (x.shape, x.dtype) == ((600, 32), np.float32)
-        said = np.column_stack([plan.claims[:, m], plan.confidence[:, m]]).astype(float)
-        unsaid = np.delete(plan.claims, m, axis=1)[..., :6].reshape(600, -1).astype(float)
-        assert (left_over(x, said) < 0.1).all()
-        assert (left_over(x, unsaid) > 0.8).all()
-
-
-def left_over(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The share of variance that a linear map of x leaves, for each column of y that varies."""
-    x, y = np.column_stack([x, np.ones(len(x))]), y[:, y.std(axis=0) > 0]
-    rest = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
-    return rest.var(axis=0) / y.var(axis=0)
-
-
-def test_vectors_of_one_seed_are_equal() -> None:
-    one, two = (planted_vectors(50, ("text", "image", "audio"), seed=3) for _ in range(2))
-    assert all(np.array_equal(one.inputs[m], two.inputs[m]) for m in one.inputs)
-    assert np.array_equal(one.plan.claims, two.plan.claims)
-
-
-def test_interrupted_generation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_generation_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -183,7 +168,14 @@ def test_interrupted_generation_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_folder_is_filled_and_a_full_one_never_overwritten(tmp_path: Path) -> None:
+def test_an_empty_folder_is_still_to_be_filled(tmp_path: Path, folder: Path) -> None:
+    store, empty = Store(tmp_path / "store"), tmp_path / "empty"
+    empty.mkdir()
+    assert Planted(str(empty), movies=12).pending(store) == f"12 movies to be generated in {empty}"
+    assert Planted(str(folder)).pending(store) is None
+
+
+def test_only_an_empty_folder_is_filled(tmp_path: Path) -> None:
     target = tmp_path / "a = (b), c"
     target.mkdir()
     generate(target, movies=12, seed=1)
@@ -200,9 +192,10 @@ def test_an_empty_folder_is_filled_and_a_full_one_never_overwritten(tmp_path: Pa
         ({"seed": -1}, "data.seed=-1"),
         ({"levels": 1}, "choose 2 to 11"),
         ({"levels": 12}, "choose 2 to 11"),
+        ({"modalities": ("text", "smell")}, "cannot be planted"),
     ],
 )
-def test_what_cannot_be_planted_is_refused_in_a_sentence(tmp_path: Path, wrong: dict[str, int], sentence: str) -> None:
+def test_arguments_out_of_range_are_refused(tmp_path: Path, wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         generate(tmp_path / "movies", **{"movies": 60, "seed": 1, **wrong})
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What each planted modality says: all of its claims, its confidence, and nothing of which modality tells the truth."""
+"""Each planted modality shows its claims and confidence, and does not reveal the true modality."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from gmu_lightning.data.planted import Planted, generate
-from gmu_lightning.data.planted_plan import SINGLE_GENRES, SWITCH_GENRES
+from gmu_lightning.data.planted.content import SINGLE_GENRES, SWITCH_GENRES
 from gmu_lightning.data.store import Store
-from gmu_lightning.encoders.tables import TablePreparation
+from gmu_lightning.encoders.metadata import TablePreparation
 
 MODALITIES = ("video", "audio", "metadata")
 MOVIES = 900
@@ -19,10 +19,9 @@ MOVIES = 900
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """{modality: (N, d)} without any learning, and the truth of each movie."""
+    """Return {modality: (N, d)}, the truth of each movie, and the table of movies."""
     folder = generate(tmp_path_factory.mktemp("planted") / "made", MOVIES, 1, modalities=MODALITIES)
-    data = Planted(str(folder), modalities="+".join(MODALITIES))
-    data.load(MODALITIES, Store(folder.parent / "store"))
+    data = Planted(str(folder), modalities="+".join(MODALITIES)).load(MODALITIES, Store(folder.parent / "store"))
     rows = data.contents("metadata")
     table = TablePreparation(min_count=1).fit(rows)
     seen = {
@@ -35,7 +34,7 @@ def planted(tmp_path_factory):
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_a_modality_tells_all_its_claims_and_how_sure_it_is(planted, modality):
+def test_a_modality_shows_its_claims_and_confidence(planted, modality):
     seen, truth, _ = planted
     x, half = seen[modality], MOVIES // 2
     for genre in (*SWITCH_GENRES, *SINGLE_GENRES[modality]):
@@ -48,16 +47,16 @@ def test_a_modality_tells_all_its_claims_and_how_sure_it_is(planted, modality):
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_no_modality_alone_tells_which_one_is_true(planted, modality):
+def test_no_single_modality_reveals_the_true_one(planted, modality):
     seen, truth, _ = planted
     x, half = seen[modality], MOVIES // 2
     true = np.array([row["switch"] == modality for row in truth])
     probe = LogisticRegression(max_iter=2000).fit(x[:half], true[:half])
     told = np.corrcoef(probe.predict_proba(x[half:])[:, 1], true[half:])[0, 1]
-    assert told < 0.6  # what its own level gives away; the difference to the others' gives all of it
+    assert told < 0.6  # the level alone reveals a part; its difference to the others reveals all
 
 
-def test_labels_are_the_claims_of_the_true_modality_or_of_the_only_one_that_tells(planted):
+def test_labels_are_the_claims_of_the_deciding_modality(planted):
     _, truth, data = planted
     for movie, row in zip(data.movies, truth, strict=True):
         claimed = {genre for genre in row["claims"][row["switch"]] if genre in SWITCH_GENRES}

@@ -1,17 +1,17 @@
-"""Planted movies beyond plots and posters: what is written, and what becomes of a damaged or an absent file."""
+"""Write planted movies with trailers, and handle damaged and missing files."""
 
 import hashlib
 
 import numpy as np
 import pytest
 
-from gmu_lightning.data.arrays import numbers
 from gmu_lightning.data.planted import Planted, generate
+from gmu_lightning.data.readers.arrays import numbers
 from gmu_lightning.data.store import Store
 from gmu_lightning.movie import BadContent, UserError
 
 
-def test_plots_and_posters_are_written_as_before_there_was_more(tmp_path):
+def test_plots_and_posters_keep_their_published_bytes(tmp_path):
     folder, seen = generate(tmp_path / "made", 60, 1), hashlib.sha256()
     for path in sorted(folder.rglob("*.json*")):
         seen.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
@@ -29,14 +29,13 @@ def test_a_damaged_array_is_bad(tmp_path, content):
 def test_an_absent_file_is_named_and_its_movie_kept(tmp_path):
     folder = generate(tmp_path / "made", 60, 1, modalities=("text", "video", "metadata"))
     (folder / "video/0000002.npy").unlink()
-    data = Planted(str(folder), modalities="text+video+metadata")
-    data.load(("text", "video", "metadata"), Store(tmp_path / "store"))
+    data = Planted(str(folder), modalities="text+video+metadata").load(("text", "video", "metadata"), Store(tmp_path / "store"))
     assert [(p.id, p.kind, p.action) for p in data.audit.problems] == [("0000002", "missing_video", "kept_absent")]
     movie = next(movie for movie in data.movies if movie.id == "0000002")
     assert set(movie.content) == {"text", "metadata"}
     assert np.isfinite(data.movies[0].content["video"].load()).all()
 
 
-def test_modalities_that_do_not_exist_are_refused():
+def test_unknown_modalities_are_refused():
     with pytest.raises(UserError, match="smell"):
         Planted(modalities="text+smell")

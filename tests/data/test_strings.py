@@ -1,4 +1,4 @@
-"""Strings of any origin: decoded by their mark, held by UTF-8, tidy, and absent where nothing of them shows."""
+"""Decode files, replace lone surrogates, tidy genres, and drop invisible plots."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from gmu_lightning.data.dataset import MovieTable
 from gmu_lightning.data.mmimdb import MMIMDb
 from gmu_lightning.data.moviescope import Moviescope
+from gmu_lightning.data.readers.metadata_table import read_table
+from gmu_lightning.data.readers.strings import as_utf8, parsed, shows, spelling, spelt_alike, tidy
 from gmu_lightning.data.store import Store
-from gmu_lightning.data.strings import as_utf8, parsed, shows, spelling, spelt_alike, tidy
-from gmu_lightning.data.tables import read_table
 from gmu_lightning.files import digest, sound, write_json, write_rows
 from gmu_lightning.movie import UserError
 
@@ -24,7 +25,7 @@ Rows = dict[str, list[dict]]
 
 
 def rows(**train: object) -> Rows:
-    """Four movies of train, the second changed as named; two of val and of test."""
+    """Return a data set with four movies of train, the second with these changes, and two each of val and test."""
     found = {
         split: [
             {"id": f"{split}{n}", "text": f"Plot {n} of {split}.", "label": ["Drama", "War"][: 1 + n % 2]} for n in range(count)
@@ -62,9 +63,8 @@ every_layout = pytest.mark.parametrize("write", [jsonl, raw, moviescope])
 Write = Callable[..., MMIMDb | Moviescope]
 
 
-def load(data: MMIMDb | Moviescope, tmp_path: Path) -> MMIMDb | Moviescope:
-    data.load(("text",), Store(tmp_path / "store"))
-    return data
+def load(data: MMIMDb | Moviescope, tmp_path: Path) -> MovieTable:
+    return data.load(("text",), Store(tmp_path / "store"))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_tables_are_decoded_by_their_mark(tmp_path, encoding):
     assert read_table(tmp_path / "metadata.jsonl")["1"]["word"] == TITLE
 
 
-def test_a_cut_utf_16_file_loses_its_last_line_alone(tmp_path):
+def test_a_cut_utf_16_file_loses_only_its_last_line(tmp_path):
     jsonl(tmp_path / "d", rows(), "utf-16-le", codecs.BOM_UTF16_LE)
     path = tmp_path / "d" / "train.jsonl"
     path.write_bytes(path.read_bytes()[:-21])
@@ -111,7 +111,7 @@ def test_a_file_that_cannot_be_decoded_is_refused_by_name(tmp_path):
         load(MMIMDb(str(tmp_path / "d")), tmp_path)
 
 
-def test_a_line_that_is_no_utf_8_is_never_guessed(tmp_path):
+def test_a_line_outside_utf_8_is_not_guessed(tmp_path):
     jsonl(tmp_path / "d", rows())
     path = tmp_path / "d" / "train.jsonl"
     first, second, *more = path.read_bytes().split(b"\n")
@@ -173,7 +173,7 @@ def test_files_and_digests_hold_lone_surrogates(tmp_path):
     "plot", ["\u200b\u200b", "\ufeff", "\u2060\u00ad", "\x00", "\x1b\u200e ", "\u0301", "\u3164", "\u2800\u00a0"]
 )
 @every_layout
-def test_a_plot_that_shows_nothing_is_absent(tmp_path, write, plot):
+def test_an_invisible_plot_is_absent(tmp_path, write, plot):
     movies = rows()
     movies["train"][1]["text"] = plot
     data = write(tmp_path / "d", movies)
@@ -184,14 +184,14 @@ def test_a_plot_that_shows_nothing_is_absent(tmp_path, write, plot):
     assert [(p.id, p.action) for p in data.audit.problems if p.kind == "missing_plot"] == [("train1", "kept_absent")]
 
 
-def test_a_plot_that_shows_something_is_chosen_before_a_longer_one_that_does_not(tmp_path):
+def test_a_visible_plot_precedes_a_longer_invisible_one(tmp_path):
     raw(tmp_path / "d", rows())
     (tmp_path / "d" / "dataset" / "train1.json").write_text(json.dumps({"plot": ["\u200b" * 99, "A plot."], "genres": ["War"]}))
     assert load(MMIMDb(str(tmp_path / "d")), tmp_path).movies[1].content["text"] == "A plot."
 
 
 @pytest.mark.parametrize("text", ["a", "7", "!", "\U0001f600", "\u0939\u093f", "\u0e20", "\u200bx", "\U0001fae9"])
-def test_letters_figures_and_signs_show(text):
+def test_letters_figures_and_signs_are_visible(text):
     assert shows(text)
 
 
@@ -199,7 +199,7 @@ def test_letters_figures_and_signs_show(text):
 def test_genres_are_tidy(tmp_path, write):
     data = load(write(tmp_path / "d", rows(label=[" War\u00a0", "\ufeffDrama", "Cafe\u0301", " ", "War"])), tmp_path)
     assert data.movies[1].genres == ("War", "Drama", "Caf\u00e9")
-    assert data.warnings == []
+    assert data.warnings == ()
 
 
 def test_a_genre_keeps_its_last_combining_mark():
@@ -208,7 +208,7 @@ def test_a_genre_keeps_its_last_combining_mark():
 
 @pytest.mark.parametrize("other", ["drama", "DRAMA", "Dra ma", "dra-ma", "Dra\u2013ma", "Dra\u00a0ma", "Dra\u00adma", "Dra_ma"])
 @every_layout
-def test_genres_that_differ_by_case_blanks_or_dashes_are_warned_of(tmp_path, write, other):
+def test_genres_that_differ_by_case_are_a_warning(tmp_path, write, other):
     data = load(write(tmp_path / "d", rows(label=[other])), tmp_path)
     (warning,) = data.warnings
     assert warning.startswith("genre_spelling: ")
@@ -216,7 +216,7 @@ def test_genres_that_differ_by_case_blanks_or_dashes_are_warned_of(tmp_path, wri
     assert "'Drama'" in warning
 
 
-def test_different_genres_are_not_warned_of():
+def test_different_genres_are_no_warning():
     assert spelt_alike(["Drama", "Dramas", "War", "Music", "Musical", "Sci-Fi", "Film-Noir"]) is None
     assert spelling("Sci-Fi") == spelling("sci fi") == spelling("SciFi")
     many = spelt_alike([name for n in "abcde" for name in (n, n.upper())])

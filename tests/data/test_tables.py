@@ -1,4 +1,4 @@
-"""Tables of metadata: a row per movie, every cell read by itself."""
+"""Read tables of metadata cell by cell."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gmu_lightning.data.tables import read_table
+from gmu_lightning.data.readers.metadata_table import read_table
 from gmu_lightning.movie import UserError
 
 
@@ -41,7 +41,7 @@ def test_each_cell_of_a_csv_file_is_read_by_itself(tmp_path, cells, read):
     assert read_table(path) == {str(n): {"x": value} for n, value in enumerate(read)}
 
 
-def test_the_csv_modules_own_limit_holds_again_afterwards(tmp_path):
+def test_the_csv_limit_is_restored(tmp_path):
     limit = csv.field_size_limit()
     read_table(csv_of(tmp_path, "id,x\n1," + "y" * 150_000 + "\n"))
     assert csv.field_size_limit() == limit
@@ -55,7 +55,7 @@ def test_each_cell_of_json_lines_is_read_by_itself(tmp_path):
     assert list(table["8"]["x"]) == ["unreadable"]
 
 
-def test_a_number_of_thousands_of_digits_costs_its_cell_alone(tmp_path):
+def test_a_number_of_thousands_of_digits_is_one_unfit_cell(tmp_path):
     path = lines_of(tmp_path, '{"id": 1, "x": ' + "9" * 5000 + ', "y": 2}')
     assert read_table(path) == {"1": {"x": "9" * 40 + "…", "y": 2.0}}
 
@@ -65,7 +65,7 @@ def test_every_row_has_all_columns(tmp_path):
     assert read_table(path) == {"1": {"year": 1999.0, "country": None}, "2": {"year": None, "country": "France"}}
 
 
-def test_columns_may_be_left_out_and_a_wrong_name_is_answered_with_near_ones(tmp_path):
+def test_columns_may_be_left_out_by_name(tmp_path):
     path = csv_of(tmp_path, "\ufeffid,year,country\n1,1999,France\n")
     assert read_table(path, ["country"]) == {"1": {"year": "1999"}}
     with pytest.raises(UserError, match=r"data.leave_out names yaer, which is no column of .*metadata.csv: choose among year"):

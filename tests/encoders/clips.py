@@ -1,4 +1,4 @@
-"""Small trailers, written on the spot: each second of the picture has a shade of its own, the sound is a tone."""
+"""Write small trailers for tests. Each second of the picture has its own shade of grey, and the sound is a tone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAYOUTS = {1: "mono", 2: "stereo", 8: "7.1"}
 
 
 def shade(second: float) -> int:
-    """Of the picture, while that second lasts."""
+    """Return the picture's grey value during a second, 0 to 255."""
     return 20 + 25 * (int(second) % 9)
 
 
@@ -34,10 +34,21 @@ def write(
     cover: bool = False,
     sound_seconds: float | None = None,
 ) -> Path:
-    """A clip of that length; size is (height, width), `channels` the amplitude of the tone in each, `times` those of the frames.
+    """Write a clip and return its path.
 
-    `noise` seeds a picture of its own in the upper left quarter, so that no two clips are the same; with a `cover` the picture is
-    that of a piece of music; `sound_seconds` is the length of the sound, if it is another.
+    Args:
+        path: its suffix decides the format.
+        seconds: length of the clip.
+        size: (height, width) of the picture.
+        fps: frames per second.
+        picture: whether the clip has a picture.
+        tone: frequency of the sound in Hz; None writes no sound.
+        channels: amplitude of the tone in each channel.
+        aspect: width of a pixel divided by its height.
+        times: of the frames, in seconds; None takes equal steps.
+        noise: seed of a random pattern in the upper left quarter, which makes clips differ.
+        cover: whether the picture is marked as the cover of a piece of music.
+        sound_seconds: length of the sound; None takes `seconds`.
     """
     with av.open(str(path), "w") as file:
         video = file.add_stream("mjpeg" if cover else "mpeg4", rate=fps) if picture or cover else None
@@ -67,7 +78,7 @@ def write(
 
 
 def rotated(path: Path, quarter_turns: int) -> Path:
-    """The same mp4, told to be shown turned clockwise, as telephones write it: the matrix in its track's header."""
+    """Mark an mp4 as rotated clockwise by the matrix in its track's header, as telephones do."""
     content = bytearray(path.read_bytes())
     at = content.index(b"tkhd") + 4 + 40
     cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter_turns % 4]

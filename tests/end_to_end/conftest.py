@@ -13,13 +13,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from gmu_lightning.cli.command_line import escaped
+from gmu_lightning.config.groups import conf_folder
+from gmu_lightning.config.resolve import resolve
+from gmu_lightning.config.schema import RunConfig
 from gmu_lightning.data.planted import generate
-from gmu_lightning.experiment.conf import conf_folder
-from gmu_lightning.experiment.settle import settle
 from gmu_lightning.run import Run
-from gmu_lightning.sweep.command_line import escaped
-from gmu_lightning.sweep.job import Job, perform
-from gmu_lightning.sweep.task import plain
+from gmu_lightning.sweep.job import Job, perform, plain
 
 from .shell import typed
 
@@ -40,15 +40,15 @@ def store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settled(store) -> Callable[..., dict[str, Any]]:
+def settled(store) -> Callable[..., RunConfig]:
     """(overrides) -> the settled configuration, as the commands would make it."""
 
-    def settle_composed(*overrides: str) -> dict[str, Any]:
+    def settle_composed(*overrides: str) -> RunConfig:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             given = [escaped(o) for o in (*overrides, f"store.dir={store}")]
             config = compose("train", given, return_hydra_config=True)
-        return settle(plain(config), dict(config.hydra.runtime.choices))
+        return RunConfig.of(resolve(plain(config), dict(config.hydra.runtime.choices)))
 
     return settle_composed
 

@@ -27,10 +27,10 @@ class Case:
     """One change to a folder.
 
     Attributes:
-        command: `evaluate`, of one run, or `compare` or `dashboard`, of a sweep whose first run is changed.
-        file: what is changed, relative to the run, or to the sweep where it begins with `../`.
-        code: the exit code expected; None where both are sound.
-        words: overrides beside `run=` or `runs=`.
+        command: `evaluate` reads one changed run; `compare` and `dashboard` read a sweep whose first run is changed.
+        file: the changed file, relative to the run. A name that begins with `../` is in the folder of the sweep.
+        code: expected exit code; None if 0 and 1 are both correct.
+        words: overrides in addition to `run=` or `runs=`.
     """
 
     id: str
@@ -42,7 +42,7 @@ class Case:
 
 
 class Runs:
-    """Writes a file, if anybody unpickles it."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -57,7 +57,7 @@ def written(content: bytes) -> Change:
 
 
 def replaced(make: Change) -> Change:
-    """Something else has the file's name."""
+    """Put another object in the place of the file."""
 
     def change(path: Path) -> None:
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a user's mistake costs: an exit code of 1 and one sentence, the last line on stderr."""
+"""A user's mistake ends in exit code 1 and one sentence, the last line on stderr."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from gmu_lightning import train
-from gmu_lightning.sweep import command_line
+from gmu_lightning.cli import command_line, tasks
 
 from . import shell
 
@@ -31,7 +30,7 @@ class Said(NamedTuple):
     err: str
 
     def refused(self, sentence: str) -> bool:
-        """Whether it exited with 1, the sentence being on its last line and a traceback nowhere."""
+        """Return whether it exited with 1, without a traceback, and with the sentence on its last line."""
         assert self.code == 1, self.err
         assert sentence in shell.last_line(self.err), self.err
         assert "Traceback" not in self.err
@@ -49,7 +48,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def typed(here, store, monkeypatch, capsys) -> Callable[..., Said]:
-    """`python -m gmu_lightning.train`, but for the process."""
+    """`python -m gmu_lightning.train`, in this process."""
     monkeypatch.setenv("GMU_STORE", str(store))
 
     def run(*words: str) -> Said:
@@ -58,7 +57,7 @@ def typed(here, store, monkeypatch, capsys) -> Callable[..., Said]:
         GlobalHydra.instance().clear()
         capsys.readouterr()
         try:
-            command_line.call(train.main)
+            command_line.call(tasks.train)
         except SystemExit as ended:
             return Said(int(ended.code or 0), capsys.readouterr().err)
         return Said(0, capsys.readouterr().err)
@@ -96,7 +95,7 @@ def test_a_broken_split_file_is_named(typed, copy):
     assert typed(f"data.root={copy.folder}", *RUN).refused("split.json cannot be read as JSON")
 
 
-def test_a_zero_byte_poster_and_a_broken_record_cost_no_run_unless_strict(typed, copy, here):
+def test_damaged_files_end_a_run_only_if_strict(typed, copy, here):
     copy.poster("0000003").write_bytes(b"")
     (copy.folder / "dataset/0000004.json").write_text("{")
     said = typed(f"data.root={copy.folder}", *RUN, "hydra.run.dir=run")
@@ -109,7 +108,7 @@ def test_a_zero_byte_poster_and_a_broken_record_cost_no_run_unless_strict(typed,
     assert typed(f"data.root={copy.folder}", *RUN, "data.strict=true").refused("data.strict=true accepts no problem")
 
 
-def test_posters_that_all_turn_out_unreadable_are_refused_and_leave_the_audit(typed, copy, here):
+def test_unreadable_posters_end_the_run_and_leave_an_audit(typed, copy, here):
     for movie in (movie for ids in copy.ids.values() for movie in ids):
         copy.poster(movie).write_bytes(b"<!DOCTYPE html><html>404</html>")
     first = copy.ids["train"][0]
@@ -121,7 +120,7 @@ def test_posters_that_all_turn_out_unreadable_are_refused_and_leave_the_audit(ty
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no /proc")
-def test_a_poster_that_the_system_refuses_costs_its_movie_alone_and_many_lost_ones_warn(typed, copy, here):
+def test_many_refused_posters_give_a_warning(typed, copy, here):
     refused, *lost = copy.ids["train"][:5]
     copy.poster(refused).unlink()
     copy.poster(refused).symlink_to("/proc/self/mem")
@@ -147,8 +146,8 @@ def test_a_poster_that_the_system_refuses_costs_its_movie_alone_and_many_lost_on
         ("modalities=text+video", "data=planted has no video: choose modalities among text, image"),
         ("fusion=none", "fusion=none takes exactly one modality and modalities=text+image names 2"),
         ("modalities=text", "fusion=gmu_original takes at least 2 modalities"),
-        ("seed=first", "seed=first is no seed: give a whole number"),
-        ("trainer.max_epochs=many", "trainer.max_epochs=many is no such number: give a whole number from 1 on"),
+        ("seed=first", "seed=first is not possible: give a whole number"),
+        ("trainer.max_epochs=many", "trainer.max_epochs=many is not possible: give a whole number from 1 to 1,000,000"),
         ("optimizer.lr=1e30", "the val loss became nan in epoch 0"),
         ("data.root=", "holds something, and nothing is overwritten"),
     ],
@@ -165,7 +164,13 @@ def test_a_gpu_that_is_missing_says_what_to_type(typed, monkeypatch, accelerator
     assert said.refused(f"trainer.accelerator={accelerator} finds no such device on this machine: type trainer.accelerator=cpu")
 
 
-def test_a_sweep_over_choices_of_which_one_lacks_a_key_names_it_and_promises_nothing(here, store):
+def test_more_processes_than_cores_are_refused(typed, monkeypatch):
+    monkeypatch.setattr("gmu_lightning.experiment.choices.cores", lambda: 4)
+    said = typed(*PLANTED, *RUN, "trainer.accelerator=cpu", "trainer.devices=99")
+    assert said.refused("trainer.devices=99 would start 99 processes on a CPU, and this machine has room for 4")
+
+
+def test_a_sweep_names_the_choice_that_lacks_a_key(here, store):
     words = ("-m", *PLANTED, *RUN, "fusion=lmf,concat", "fusion.rank=2", "hydra/launcher=stacked")
     done = shell.typed("train", *words, folder=here, store=store)
     said = Said(done.returncode, done.stderr)
@@ -179,14 +184,14 @@ def test_a_run_that_diverges_in_its_last_step_says_so(typed):
     assert typed(*words).refused("the val loss became nan in epoch 0: lower optimizer.lr")
 
 
-def test_weights_that_are_nowhere_are_never_replaced_by_random_ones(here, store):
+def test_missing_weights_are_never_replaced_by_random_ones(here, store):
     done = shell.typed(
         "train", *PLANTED, "encoder/text=bert_base", folder=here, store=store, HF_HUB_OFFLINE="1", HF_HOME=str(here)
     )
     assert Said(done.returncode, done.stderr).refused("its weights are in no local folder, package or Hugging Face cache")
 
 
-def test_a_genre_that_train_never_shows_is_removed_by_name_or_refused(typed, copy, here):
+def test_a_genre_absent_from_train_is_removed_or_refused(typed, copy, here):
     movie = copy.ids["test"][0]
     copy.change(movie, genres=[*copy.record(movie)["genres"], "Opera"])
     said = typed(f"data.root={copy.folder}", *RUN, "hydra.run.dir=run")
@@ -197,7 +202,7 @@ def test_a_genre_that_train_never_shows_is_removed_by_name_or_refused(typed, cop
     assert typed(f"data.root={copy.folder}", *RUN, "data.strict=true").refused("Opera never occurs in train")
 
 
-def test_a_vector_that_is_not_finite_makes_its_movie_lack_the_modality(typed, here, tmp_path):
+def test_a_vector_that_is_not_finite_counts_as_absent(typed, here, tmp_path):
     h5py = pytest.importorskip("h5py")
     random = np.random.default_rng(0)
     ids = [f"{n:07d}" for n in range(60)]

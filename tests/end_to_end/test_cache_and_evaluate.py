@@ -1,8 +1,7 @@
-"""What is computed once and read ever after, raw data made ready, and finished runs scored again."""
+"""Cached features, prepared raw data, and finished runs scored again."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -21,22 +20,26 @@ import torch
 import yaml
 from sklearn.metrics import f1_score
 
+from gmu_lightning.config.groups import choices_of
+from gmu_lightning.config.identity import identity
+from gmu_lightning.config.schema import RunConfig
 from gmu_lightning.data.planted import generate
 from gmu_lightning.data.store import Store
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.experiment import build
-from gmu_lightning.experiment.conf import choices_of
 from gmu_lightning.experiment.evaluate import evaluate, restored
 from gmu_lightning.experiment.prepare import prepare
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
+from gmu_lightning.sweep.dry_run import report
 from gmu_lightning.sweep.job import perform
-from gmu_lightning.sweep.plan import plan
 
 from ..data.moviescope_files import write
 from .shell import SMOKE, environment, last_line, typed
 
-NARROW = {"layers": [1, 1, 1, 1], "channels": [4, 4, 8, 8]}
+# With fewer than 16 channels, oneDNN's gradient of a 1x1 convolution of stride 2 writes past its workspace:
+# https://github.com/uxlfoundation/oneDNN/issues/6035
+NARROW = {"layers": [1, 1, 1, 1], "channels": [16, 16, 16, 16]}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def pretrained(tmp_path_factory, raw) -> tuple[str, ...]:
 
 
 def write_bert(folder: Path, plots: list[str]) -> None:
-    """As save_pretrained writes it; its vocabulary is every word of the plots."""
+    """Write it as save_pretrained does; its vocabulary is every word of the plots."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -126,7 +129,7 @@ cli()
 """
 
 
-def test_a_run_on_cached_features_imports_no_library_of_encoders(cached, pretrained, tmp_path, store):
+def test_a_run_on_cached_features_imports_no_encoder_library(cached, pretrained, tmp_path, store):
     command = [sys.executable, "-c", AT_THE_FIRST_STEP, *SMOKE, *pretrained, "seed=2", "hydra.run.dir=run"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(store), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -153,7 +156,7 @@ def contents(folder: Path, *, beside: str = "-") -> dict[str, str]:
 
 
 def columns_in(store: Path) -> set[str]:
-    """What the store holds finished."""
+    """Return the finished entries of the store."""
     return {str(path.parent.relative_to(store)) for path in store.glob("*/*/meta.json")}
 
 
@@ -182,60 +185,25 @@ def test_a_frozen_encoder_is_loaded_once_and_read_ever_after(cached, train, pret
     assert np.array_equal(again.predictions("test").logits, cached.run.predictions("test").logits)
 
 
-def test_features_in_half_precision_are_another_run_and_are_read_again_by_evaluate(cached, train, pretrained, store):
-    with counted() as loaded:
-        half = train(*pretrained, "store.precision=float16")
-    assert +loaded == {"text": 1, "image": 1}
-    assert half.status["identity"] != cached.run.status["identity"]
-    logits = half.predictions("test").logits
-    assert not np.array_equal(logits, cached.run.predictions("test").logits)
-    assert logits == pytest.approx(cached.run.predictions("test").logits, abs=0.05)
-    with counted() as loaded:
-        again = Run(evaluate(half, "test", None, "0.5", Store(store)))
-    assert not +loaded
-    assert np.array_equal(again.predictions("test").logits, logits)
+def test_a_run_with_settings_that_are_gone_is_scored_again(cached, store, tmp_path):
+    old = Run(shutil.copytree(cached.run.folder, tmp_path / "old"))
+    gone = {"max_gb": None, "precision": "float32", "blocks": True}
+    change_config(old, lambda config: config["store"].update(gone) or config["encode"].update(backend="onnxruntime"))
+    assert identity(old.config) == cached.run.status["identity"]
+    again = Run(evaluate(old, "test", None, "0.5", Store(store)))
+    assert np.array_equal(again.predictions("test").logits, cached.run.predictions("test").logits)
 
 
-@pytest.fixture(scope="module")
-def in_parts(train, pretrained, store) -> tuple[Run, Run]:
-    """A run that trains the last blocks of both networks from what the first gave once, and one that runs all in each step."""
-    how = ("encoder.text.freeze=1", "encoder.image.freeze=1", "encoder.text.lr=1e-3", "scheduler=constant")
-    before = columns_in(store)
-    kept = train(*pretrained, *how)
-    assert {"features/image", "features/text"} <= {name.split("-")[0] for name in columns_in(store) - before}
-    return kept, train(*pretrained, *how, "store.blocks=false")
+def test_a_run_with_frozen_first_blocks_is_scored_again(train, pretrained, store):
+    run = train(*pretrained, "encoder.text.freeze=1", "encoder.image.freeze=1", "encoder.text.lr=1e-3", "scheduler=constant")
+    again = Run(evaluate(run, "test", None, "0.5", Store(store)))
+    assert again.predictions("test").logits == pytest.approx(run.predictions("test").logits, abs=1e-5)
 
 
-def test_what_frozen_blocks_give_is_computed_once_and_changes_no_score(in_parts):
-    kept, whole = in_parts
-    for split in ("val", "test"):
-        assert kept.predictions(split).logits == pytest.approx(whole.predictions(split).logits, abs=1e-4)
-    losses = [[float(row["train/loss"]) for row in csv.DictReader((run / "history.csv").open())] for run in in_parts]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    states = [checkpoint(run)["state_dict"] for run in in_parts]
-    assert states[0].keys() == states[1].keys()
-    assert any(name.startswith("encoders.text.network.embeddings.") for name in states[0]), "the whole network is in a checkpoint"
-
-
-def test_a_run_in_parts_is_scored_again_from_what_its_blocks_gave_and_from_raw_files(in_parts, store, tmp_path):
-    kept, _ = in_parts
-    logits = kept.predictions("test").logits
-    for place in (store, tmp_path):
-        before = columns_in(place)
-        again = Run(evaluate(kept, "test", None, "0.5", Store(place)))
-        assert again.predictions("test").logits == pytest.approx(logits, abs=1e-5)
-        assert not [name for name in columns_in(place) - before if name.startswith("features/")], "a single pass keeps nothing"
-
-
-def test_a_plan_says_whether_what_frozen_blocks_give_is_there(in_parts, job, pretrained):
-    def said(*how: str) -> str:
-        (line,) = [line for line in plan([job(*pretrained, *how)])[0] if line.startswith("data ") and "text=" in line]
-        return line
-
-    assert said("encoder.text.freeze=1").endswith("computed in every step, what its frozen blocks give cached")
-    assert "to be computed once, where there is room" in said("encoder.text.freeze=1", "store.precision=float16")
-    assert said("encoder.text.freeze=1", "store.blocks=false").endswith("computed in every step")
-    assert said("encoder.text.freeze=0").endswith("computed in every step")
+def test_a_plan_counts_frozen_first_blocks_in_every_step(cached, job, pretrained):
+    lines = report([job(*pretrained, "encoder.text.freeze=1")])[0]
+    (line,) = [line for line in lines if line.startswith("data ") and "text=" in line]
+    assert line.endswith("computed in every step")
 
 
 def test_other_weights_and_another_pooling_are_other_features(cached, train, pretrained, tmp_path):
@@ -250,19 +218,19 @@ def test_other_weights_and_another_pooling_are_other_features(cached, train, pre
 
 
 def test_stored_features_equal_those_computed_in_the_step(cached, store):
-    data, model = restored(cached.run.config, checkpoint(cached.run), Store(store))
+    data, model = restored(RunConfig.of(cached.run.config), checkpoint(cached.run), Store(store))
     features = data.columns
-    columns = {m: build.prepare_column(data, m, encoder, Store(store), fitted=True) for m, encoder in model.encoders.items()}
+    table = data.table
+    columns = {m: build.prepare_column(table, e, Store(store), fitted=True)[1] for m, e in model.encoders.items()}
     for encoder in model.encoders.values():
         encoder.build()
-    data.use(columns)
-    (batch,) = data.loader("test")  # in the order of their lengths
+    (batch,) = data.over(table, columns).loader("test")  # in the order of their lengths
     order = [cached.run.predictions("test").ids.index(movie) for movie in batch.ids]
     with torch.no_grad():
         logits = model.eval()(batch).logits
         for modality, encoder in model.encoders.items():
             computed = encoder(batch.inputs[modality]).vector
-            stored = features[modality].batch(data.rows("test")[order]).vector
+            stored = features[modality].batch(table.rows("test")[order]).vector
             assert computed.std(dim=0).max() > 0.01, "the same features for every movie would show nothing"
             assert computed.numpy() == pytest.approx(stored.numpy(), abs=1e-5)
     assert logits.numpy() == pytest.approx(cached.run.predictions("test").logits[order], abs=1e-5)
@@ -283,11 +251,11 @@ def test_frozen_weights_are_counted_and_are_in_no_checkpoint(cached):
     ],
     ids=["all", "the last block", "all from the second epoch on"],
 )
-def test_a_fine_tuned_run_is_the_seeds_and_is_scored_again_with_the_weights_it_learned(how, stays, train, pretrained, store):
+def test_a_fine_tuned_run_is_evaluated_with_its_learned_weights(how, stays, train, pretrained, store):
     run, again = (train(*pretrained, *how, "encoder.text.lr=1e-3", "scheduler=constant") for _ in range(2))
     learned = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     learned = {name.removeprefix("encoders.text.network."): t for name, t in learned.items() if name.startswith("encoders.text.")}
-    encoder = build.build_encoders(run.config)["text"]
+    encoder = build.build_encoders(RunConfig.of(run.config).encoder)["text"]
     encoder.build()
     before = encoder.network.state_dict()
     used = [name for name, _ in encoder.network.named_parameters() if not name.startswith("pooler.")]
@@ -297,7 +265,7 @@ def test_a_fine_tuned_run_is_the_seeds_and_is_scored_again_with_the_weights_it_l
     assert evaluated.predictions("test").logits == pytest.approx(run.predictions("test").logits, abs=1e-5)
 
 
-def test_augmented_posters_are_encoded_in_the_step_and_that_is_said(cached, train, pretrained, store, capsys):
+def test_augmented_posters_are_encoded_in_each_step(cached, train, pretrained, store, capsys):
     before = columns_in(store)
     with counted() as loaded:
         run = train(*pretrained, "encoder.image.augment=true")
@@ -305,13 +273,13 @@ def test_augmented_posters_are_encoded_in_the_step_and_that_is_said(cached, trai
     assert "encoder.image.augment=true" in capsys.readouterr().err
     assert columns_in(store) == before
     image = {n: t for n, t in checkpoint(run)["state_dict"].items() if n.startswith("encoders.image.") and "running" in n}
-    weights = build.build_encoders(run.config)["image"]
+    weights = build.build_encoders(RunConfig.of(run.config).encoder)["image"]
     weights.build()
     assert image.keys()
     assert all(torch.equal(t, weights.state_dict()[n.removeprefix("encoders.image.")]) for n, t in image.items())
 
 
-def test_evaluating_the_test_split_again_gives_its_scores_and_touches_nothing(finished, store):
+def test_evaluate_repeats_the_scores_and_keeps_the_runs_files(finished, store):
     before = contents(finished.folder)
     done = typed("evaluate", f"run={finished.folder}", folder=finished.folder.parent, store=store)
     assert done.returncode == 0, done.stderr
@@ -328,7 +296,7 @@ def test_evaluating_the_test_split_again_gives_its_scores_and_touches_nothing(fi
     assert f"{known['test/f1_micro']:.4f}" in done.stdout
 
 
-def test_what_the_run_encoded_is_read_again_wherever_evaluate_is_typed(finished, tmp_path):
+def test_evaluate_reads_the_runs_cached_features_anywhere(finished, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     done = typed("evaluate", f"run={finished.folder}", folder=elsewhere, store=None)
@@ -337,7 +305,7 @@ def test_what_the_run_encoded_is_read_again_wherever_evaluate_is_typed(finished,
     assert "preparing" not in done.stderr
 
 
-def test_a_run_that_did_not_finish_is_evaluated_with_a_word_of_it(finished, tmp_path, store, capsys):
+def test_an_unfinished_run_is_evaluated_with_a_warning(finished, tmp_path, store, capsys):
     cut = Run(shutil.copytree(finished.folder, tmp_path / "cut"))
     cut.end("failed", "interrupted")
     evaluate(cut, "test", None, "0.5", Store(store))
@@ -383,7 +351,7 @@ def test_data_may_lie_elsewhere(finished, store, copy):
     assert (flipped.predictions("test").labels != finished.predictions("test").labels).all()
 
 
-def test_a_genre_without_a_positive_in_other_data_changes_neither_scores_nor_loss(finished, store, copy):
+def test_a_genre_absent_from_other_data_leaves_the_scores_equal(finished, store, copy):
     missing, other = copy.genres[:2]
     for movie in copy.ids["train"]:
         genres = [genre for genre in copy.record(movie)["genres"] if genre != missing]
@@ -404,7 +372,7 @@ def test_a_run_of_a_gpu_is_evaluated_where_there_is_none(finished, store, monkey
     assert "trainer.accelerator=gpu, which this machine lacks: evaluated on the CPU" in capsys.readouterr().err
 
 
-def test_other_data_are_scored_with_the_runs_own_vocabulary_and_genres(finished, store, tmp_path):
+def test_other_data_are_scored_with_the_runs_own_genres(finished, store, tmp_path):
     other = generate(tmp_path / "other", movies=90, seed=5)
     again = Run(evaluate(finished, "test", str(other), "0.5", Store(store))).predictions("test")
     assert len(again.ids) == 15
@@ -448,20 +416,13 @@ def test_a_strangers_checkpoint_runs_nothing(finished, store, tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize(
-    ("split", "threshold", "sentence"),
-    [
-        ("dev", "0.5", "split=dev does not exist: choose one of train, val, test"),
-        ("test", "best", "threshold=best is no rule: give a number"),
-        ("test", "1.5", "threshold=1.5 is no probability"),
-    ],
-)
-def test_what_cannot_be_evaluated_is_said_in_a_sentence(finished, store, split, threshold, sentence):
-    with pytest.raises(UserError, match=sentence):
-        evaluate(finished, split, None, threshold, Store(store))
+@pytest.mark.parametrize(("threshold", "problem"), [("best", "is no rule: give a number"), ("1.5", "is no probability")])
+def test_an_impossible_threshold_is_refused(finished, store, threshold, problem):
+    with pytest.raises(UserError, match=f"threshold={threshold} {problem}"):
+        evaluate(finished, "test", None, threshold, Store(store))
 
 
-def test_prepare_writes_generated_movies_the_same_for_the_same_seed(tmp_path, store):
+def test_prepare_generates_equal_movies_for_equal_seeds(tmp_path, store):
     wanted = ("data=planted", "data.root=made", "data.movies=60", "data.seed=1", "hydra.run.dir=prepared")
     done = typed("prepare", *wanted, folder=tmp_path, store=store)
     assert done.returncode == 0, done.stderr
@@ -529,10 +490,10 @@ def extracted(raw, tmp_path) -> Path:
 def test_every_preset_trains(experiment, settled, job, raw, extracted):
     short = (f"experiment={experiment}", "trainer.max_epochs=1", "trainer.threads=1", *SMALL.get(experiment, ()))
     chosen = settled(*short)
-    root = extracted if chosen["data"].get("layout") == "hdf5" else raw
-    if chosen["choices"]["data"] == "moviescope":
+    root = extracted if chosen.data.node.get("layout") == "hdf5" else raw
+    if chosen.choices["data"] == "moviescope":
         root = write(extracted / "moviescope", "full", (12, 6, 6))
-    made = job(*short, "data.movies=60" if chosen["choices"]["data"] == "planted" else f"data.root={root}", preset=())
+    made = job(*short, "data.movies=60" if chosen.choices["data"] == "planted" else f"data.root={root}", preset=())
     perform(made)
     assert made.run.metrics["epochs"] == 1
     assert made.run.metrics["parameters/trainable"] > 0

@@ -1,8 +1,9 @@
-"""Choices that meet first in a whole run: each trains, is recorded, and changes nothing that it should not."""
+"""Combinations of choices in whole runs: each trains, is recorded, and leaves unrelated results unchanged."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from gmu_lightning.data.progress import QUIET
-from gmu_lightning.experiment.conf import choices_of
+from gmu_lightning.config.groups import choices_of
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
 from gmu_lightning.sweep.job import perform, perform_in_sweep
@@ -44,7 +44,7 @@ def plain(train) -> Run:
 
 
 @pytest.mark.parametrize("fusion", choices_of("fusion"))
-def test_every_fusion_is_trained_and_what_it_can_tell_is_recorded(fusion, train):
+def test_every_fusion_trains_and_records_its_gates_and_parts(fusion, train):
     modalities = "text" if fusion == "none" else "text+image"
     transformer = ["encoder/text=minilm"] if fusion == "mmbt" else []
     run = train(f"fusion={fusion}", f"modalities={modalities}", "trainer.max_epochs=1", *transformer)
@@ -68,7 +68,7 @@ def test_every_loss_optimizer_scheduler_and_callback_trains(choice, train):
     assert all(np.isfinite(list(row.values())).all() for row in history(run))
 
 
-def test_a_schedule_ends_with_the_last_update_whatever_is_accumulated(train):
+def test_a_schedule_ends_with_the_last_accumulated_update(train):
     run = train("scheduler=onecycle", SMALL_BATCHES, "trainer.accumulate_grad_batches=3", "trainer.max_epochs=3")
     rows = history(run)
     assert [row["step"] for row in rows] == [2, 4, 6]
@@ -87,7 +87,7 @@ def test_early_stopping_ends_a_run_that_does_not_improve(train):
 
 
 @pytest.mark.parametrize("logger", ["csv", "tensorboard"])
-def test_callbacks_may_monitor_any_score_of_val_with_a_logger_and_without(logger, train):
+def test_callbacks_may_monitor_any_score_of_val(logger, train):
     score = "callbacks.early_stopping.monitor=val/ap_samples"
     run = train("callbacks=early_stopping", score, "callbacks.early_stopping.patience=1", "optimizer.lr=0", f"logger={logger}")
     assert [row["epoch"] for row in history(run)] == [0, 1]
@@ -103,7 +103,7 @@ def test_what_is_no_part_of_a_runs_identity_changes_nothing(choice, plain, train
 @pytest.mark.parametrize(
     "random", ["encoder.image.augment=true", "encoder.text.dropout=0.5", "encoder.text.modality_dropout=0.5"]
 )
-def test_what_is_random_in_training_follows_from_the_seed_whatever_else_draws_numbers(random, plain, train, monkeypatch):
+def test_randomness_in_training_follows_from_the_seed(random, plain, train, monkeypatch):
     one = train(SMALL_BATCHES, random)
     monkeypatch.setattr(pl.Callback, "on_validation_start", lambda *_: torch.rand(7))
     other = train(SMALL_BATCHES, random, "data.workers=1")
@@ -161,8 +161,7 @@ def test_a_finished_run_is_never_overwritten(job):
     assert contents(made.run.folder) == before
 
 
-def test_a_job_that_was_done_is_not_done_again_and_one_that_failed_is(job, monkeypatch, capsys):
-    monkeypatch.setenv(QUIET, "1")
+def test_failed_jobs_are_repeated_and_finished_ones_kept(job, monkeypatch, capsys):
     done = job("trainer.max_epochs=1", sweep="again")
     perform_in_sweep(done)
     before = contents(done.run.folder)
@@ -173,12 +172,27 @@ def test_a_job_that_was_done_is_not_done_again_and_one_that_failed_is(job, monke
     assert done.run.status["state"] == "finished"
 
 
+@pytest.mark.parametrize(
+    ("perform", "error"), [(perform, ValueError), (perform, KeyboardInterrupt), (perform_in_sweep, KeyboardInterrupt)]
+)
+def test_an_error_is_raised_though_the_run_folder_is_gone(job, monkeypatch, perform, error):
+    made = job("trainer.max_epochs=1", sweep="gone")
+
+    def vanish(_: object) -> None:
+        shutil.rmtree(made.run.folder)
+        raise error("the cause")
+
+    monkeypatch.setattr("gmu_lightning.sweep.job._train", vanish)
+    with pytest.raises(error, match="the cause"):
+        perform(made)
+
+
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Every file: when it was written, and what it holds."""
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_in_bfloat16_gradients_are_clipped_and_weights_stay_float32(train):
+def test_bfloat16_clips_gradients_and_keeps_float32_weights(train):
     """AdamW is fused, and Lightning would refuse to clip for it."""
     clipped = (SMALL_BATCHES, "trainer.gradient_clip_val=0.01")
     whole, narrow = train(*clipped), train(*clipped, "trainer.precision=bf16-mixed")

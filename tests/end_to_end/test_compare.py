@@ -14,13 +14,13 @@ import pytest
 
 from gmu_lightning.data.planted import generate
 from gmu_lightning.files import write_json
-from gmu_lightning.report.commands import more_seeds
-from gmu_lightning.report.found import runs_in
+from gmu_lightning.report.discovery import runs_in
+from gmu_lightning.report.reproduce import more_seeds
 from gmu_lightning.report.settings import settings_of
 from gmu_lightning.run import Run
 
-from ..report.made import Sweep
-from .shell import SMOKE, environment, last_line, typed
+from ..report.made_runs import Sweep
+from .shell import PATIENCE, SMOKE, environment, last_line, typed
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_what_was_typed_wrong_is_one_sentence(sweep, tmp_path, words, sentence):
     assert [path.name for path in tmp_path.iterdir()] == [sweep.name]
 
 
-def test_a_dashboard_is_always_kept_as_a_file_and_written_only_where_w_b_can_be_reached(sweep, tmp_path):
+def test_a_dashboard_is_kept_as_a_file_without_wandb(sweep, tmp_path):
     pytest.importorskip("wandb_workspaces")
     away = {"WANDB_API_KEY": "", "WANDB_BASE_URL": "http://127.0.0.1:9", "HOME": str(tmp_path)}
     kept = typed("dashboard", f"runs={sweep}", "mode=offline", "output=board", folder=tmp_path, store=tmp_path, **away)
@@ -99,7 +99,7 @@ def test_a_dashboard_is_always_kept_as_a_file_and_written_only_where_w_b_can_be_
         ("text+image", "board", None),
     ],
 )
-def test_a_dashboard_of_an_odd_name_or_place_is_made_or_refused_in_a_sentence(tmp_path, name, output, sentence):
+def test_odd_dashboard_folders_work_or_end_in_a_sentence(tmp_path, name, output, sentence):
     pytest.importorskip("wandb_workspaces")
     Sweep(tmp_path / name).rivals()
     done = typed("dashboard", f"runs={name}", "mode=offline", f"output={output}", folder=tmp_path, store=tmp_path)
@@ -147,7 +147,7 @@ def test_what_was_skipped_failed_or_lies_deeper_is_told_of(sweep, tmp_path):
     write_json(deeper.folder / "status.json", {"state": "finished", "why": None, "jobs": []})
     done = typed("compare", f"runs={sweep}", "output=found", folder=tmp_path, store=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "skipped, 1 job: none takes exactly one modality" in done.stderr
+    assert "1 of 8 combinations is invalid and left out: leaderboard.md lists it" in done.stderr
     assert ": the disk is full" in done.stderr
     assert f"left out, for it is a sweep, which is compared if it is named too: {deeper.folder}" in done.stderr
     board = (tmp_path / "found/leaderboard.md").read_text()
@@ -171,7 +171,7 @@ def test_movies_that_were_changed_since_are_not_shown(tmp_path):
     assert f"the report shows no movies: {generated} holds other data now" in again.stderr
     text = (tmp_path / "again/report.html").read_text()
     assert 'id="movies"' not in text
-    assert "correlation with the truth" not in text
+    assert "r(gate, truth)" not in text
 
 
 def test_the_command_for_more_seeds_adds_them_to_the_sweep(tmp_path, raw):
@@ -195,7 +195,7 @@ def test_the_command_for_more_seeds_adds_them_to_the_sweep(tmp_path, raw):
         env=environment(tmp_path / "store"),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert again.returncode == 0, again.stderr

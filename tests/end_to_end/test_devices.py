@@ -1,4 +1,4 @@
-"""A run on two devices is one run: every movie is scored once, and one folder tells of it."""
+"""A run on two devices scores every movie once, and leaves one folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TWO = (
 )
 
 
-def test_two_processes_leave_one_run_in_which_every_test_movie_stands_once(tmp_path, store):
+def test_two_devices_score_every_test_movie_once(tmp_path, store):
     done = typed("train", *TWO, "hydra.run.dir=run", folder=tmp_path, store=store)
     assert done.returncode == 0, done.stderr
     run = Run(tmp_path / "run")

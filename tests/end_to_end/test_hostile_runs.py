@@ -1,4 +1,4 @@
-"""Hostile and damaged run folders: one sentence, an exit code, no code run, nothing that acts on a terminal."""
+"""Commands on hostile and damaged run folders end in one sentence, execute no code and print no escape sequences."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from gmu_lightning import compare, dashboard, evaluate
+from gmu_lightning.cli import command_line, tasks
 from gmu_lightning.files import write_json, write_text
-from gmu_lightning.sweep import command_line
 
-from ..report.made import Sweep, study
+from ..report.made_runs import Sweep, write_study
 from .hostile import CANARY, Case, cases
 
 SECONDS = 10
-MAIN = {"evaluate": evaluate.main, "compare": compare.main, "dashboard": dashboard.main}
+TASKS = {"train": tasks.train, "evaluate": tasks.evaluate, "compare": tasks.compare, "dashboard": tasks.dashboard}
 CASES = cases()
 EVERYDAY = CASES[::31]  # of each kind some
 SEARCHED = {
@@ -43,7 +42,7 @@ MULTIRUN = """hydra:
 
 @dataclass
 class Ended:
-    """How a command ended: its exit code, None after `SECONDS`, and all that it printed."""
+    """A command's exit code (None after `SECONDS`) and output."""
 
     code: int | None
     text: str
@@ -62,7 +61,7 @@ def sound(smoke, tmp_path_factory) -> Path:
     first = sweep.run("gmu_original", 1, 2.0)
     sweep.run("gmu_original", 2, 2.0)
     sweep.run("concat", 1, 0.5)
-    study(first, {"text": 0.1, "image": 0.2})
+    write_study(first, {"text": 0.1, "image": 0.2})
     write_json(sweep.folder / "search/search.json", SEARCHED)
     write_text(sweep.folder / "multirun.yaml", MULTIRUN)
     for name in ("evaluate", "compare"):
@@ -96,8 +95,8 @@ def ended(sound, store, tmp_path) -> Callable[[Case], Ended]:
     return run
 
 
-def forked(name: str, words: list[str], folder: Path) -> int | None:
-    """The exit code of a command in a child of this process, None after `SECONDS`."""
+def forked(name: str, words: list[str], folder: Path, seconds: float = SECONDS) -> int | None:
+    """The exit code of a command in a child of this process, None after `seconds`."""
     child = os.fork()
     if child == 0:
         code = 70
@@ -110,7 +109,7 @@ def forked(name: str, words: list[str], folder: Path) -> int | None:
             os.environ["HYDRA_FULL_ERROR"] = ""
             sys.argv = [name, *words]
             try:
-                command_line.call(MAIN[name])
+                command_line.call(TASKS[name])
                 code = 0
             except SystemExit as error:
                 code = int(error.code or 0)
@@ -118,7 +117,7 @@ def forked(name: str, words: list[str], folder: Path) -> int | None:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
@@ -130,7 +129,7 @@ def forked(name: str, words: list[str], folder: Path) -> int | None:
 
 
 def problem(case: Case, found: Ended) -> str | None:
-    """What is wrong with how a command ended; None where nothing is."""
+    """Return the first fault in the end of a command; None if it is sound."""
     if found.code is None:
         return "hang"
     if "Traceback" in found.text or found.code not in (0, 1):

@@ -1,4 +1,4 @@
-"""What loggers are told: W&B's own offline files are read back."""
+"""Records of the loggers, read back from W&B's own offline files and from TensorBoard's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from gmu_lightning.data.progress import QUIET
 from gmu_lightning.experiment.loggers import log_comparison, open_loggers, wandb_of
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
@@ -25,7 +24,6 @@ def sweep(job, tmp_path_factory) -> Path:
     """Two seeds that finish and one job that fails, offline."""
     folder = tmp_path_factory.mktemp("loggers") / "my sweep"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(QUIET, "1")
         patch.setenv("WANDB_SILENT", "true")
         for words in (("seed=1",), ("seed=2",), ("seed=3", "optimizer.lr=1e30")):
             made = job(*words, *BOTH, sweep=folder.name)
@@ -35,7 +33,7 @@ def sweep(job, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def recorded(sweep) -> Callable[[int], OfflineRun]:
-    """(seed) -> what W&B was told of its job."""
+    """(seed) -> the W&B record of its job."""
     return lambda seed: read_offline_run(sweep / f"seed={seed}")
 
 
@@ -94,7 +92,7 @@ def test_an_unknown_mode_is_answered_in_a_sentence(job, tmp_path):
         open_loggers(config, Run(tmp_path), None)
 
 
-def test_a_sweep_has_a_run_of_its_own_with_its_leaderboard_and_its_files(tmp_path, monkeypatch):
+def test_a_sweep_logs_its_leaderboard_and_files_to_wandb(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DATA_DIR", "")
     monkeypatch.delenv("WANDB_DATA_DIR")

@@ -1,4 +1,4 @@
-"""What a finished run is worth on movies that lack modalities, and what modality_dropout does about it."""
+"""Scores of a finished run on movies that lack modalities, with and without modality_dropout."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from gmu_lightning.cli import tasks
+from gmu_lightning.config.groups import conf_folder
 from gmu_lightning.data.store import Store
-from gmu_lightning.experiment.conf import conf_folder
 from gmu_lightning.experiment.evaluate import evaluate
 from gmu_lightning.experiment.robustness import SHARES, scenarios
 from gmu_lightning.metrics import scores
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
-from gmu_lightning.sweep import task
+from gmu_lightning.sweep.session import Session
 
 from .shell import last_line, typed
 
@@ -59,7 +60,7 @@ def told(row: dict[str, Any]) -> dict[str, float]:
     return {score: row[score] for score in SCORES}
 
 
-def test_the_command_leaves_the_study_beside_what_evaluate_leaves_and_says_the_gist(first, store, tmp_path):
+def test_robustness_writes_its_study_and_prints_a_summary(first, store, tmp_path):
     done = typed(
         "evaluate", f"run={first.folder}", "split=val", "robustness=true", "robustness_seed=5", folder=tmp_path, store=store
     )
@@ -91,7 +92,7 @@ def test_with_nothing_lost_the_scores_are_evaluate_s_own(first, study):
         assert told(row) == pytest.approx(own, abs=1e-6)
 
 
-def test_genre_by_genre_it_tells_what_evaluate_tells_and_agrees_with_the_whole(first, study):
+def test_scores_by_genre_agree_with_evaluate(first, study):
     with (study / "robustness_by_genre.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     test = first.predictions("test")
@@ -107,13 +108,13 @@ def test_genre_by_genre_it_tells_what_evaluate_tells_and_agrees_with_the_whole(f
     assert np.mean([float(row["ap"]) for row in without_text if row["ap"]]) == pytest.approx(subset(study, "image")["ap_macro"])
 
 
-def test_with_a_modality_lost_everywhere_the_scores_are_the_other_s_alone(study):
+def test_without_a_modality_the_scores_equal_those_of_the_other(study):
     assert told(curve(study, "text")[1.0]) == told(subset(study, "image")) != told(subset(study, "text"))
     assert told(curve(study, "image")[1.0]) == told(subset(study, "text"))
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
-def test_a_lost_poster_is_scored_as_a_poster_whose_file_is_absent(first, study, store, copy, share):
+def test_a_lost_poster_is_scored_as_one_without_a_file(first, study, store, copy, share):
     ids = first.predictions("test").ids
     asked = scenarios(np.ones((len(ids), 2), dtype=bool), ["text", "image"], seed=0)
     (left,) = (s.present for s in asked if (s.about["modality"], s.about["share"]) == ("image", share))
@@ -140,21 +141,21 @@ def test_a_run_of_one_modality_is_left_with_its_bias_alone(train, store):
 @pytest.mark.parametrize(
     ("typed_wrong", "sentence"),
     [
-        ("robustness=maybe", "^robustness=maybe is neither true nor false: give one of them$"),
-        ("robustness_seed=-1", "^robustness_seed=-1 is no seed: give a whole number from 0 on"),
+        ("robustness=maybe", "^robustness=maybe is not possible: give true or false$"),
+        ("robustness_seed=-1", "^robustness_seed=-1 is not possible: give a whole number from 0 on"),
     ],
 )
-def test_what_is_not_understood_is_said_before_anything_is_read(first, typed_wrong, sentence):
+def test_a_wrong_setting_is_refused_before_the_run_is_read(first, typed_wrong, sentence):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = compose("evaluate", [f"run={first.folder}", typed_wrong])
     before = list(first.folder.rglob("*"))
     with pytest.raises(UserError, match=sentence):
-        task.evaluate(config)
+        tasks.evaluate(config, Session())
     assert list(first.folder.rglob("*")) == before
 
 
-def test_a_run_trained_with_modality_dropout_loses_less_when_the_modality_is_removed(train, store):
+def test_modality_dropout_helps_when_a_modality_is_missing(train, store):
     rows = {}
     for rate in (0, 0.5):
         run = train(

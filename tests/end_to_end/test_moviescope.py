@@ -22,7 +22,7 @@ SUBSETS = {
 
 
 @pytest.mark.parametrize("layout", SUBSETS)
-def test_a_sweep_over_subsets_needs_no_encoder_named_and_survives_damage(layout, tmp_path):
+def test_a_sweep_over_subsets_survives_damaged_files(layout, tmp_path):
     root = write(tmp_path / "movies", layout, MOVIES)
     harmed = damage(root, 0.1, np.random.default_rng(1))
     said = typed(
@@ -52,7 +52,7 @@ def test_a_check_needs_no_size_that_train_would_tell(tmp_path):
 
 
 @pytest.mark.heavy
-def test_one_odd_cell_costs_a_run_and_its_evaluation_that_cell_alone(tmp_path):
+def test_an_odd_cell_costs_only_that_cell(tmp_path):
     root = write(tmp_path / "movies", movies=MOVIES)
     table = root / "metadata.csv"
     rows = [f"{3015 + n},{n * 37 % 101},{'ab'[n % 2]}" for n in range(sum(MOVIES))]

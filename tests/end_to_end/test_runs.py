@@ -15,7 +15,6 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score
 
-from gmu_lightning.data.progress import QUIET
 from gmu_lightning.data.store import Store
 from gmu_lightning.experiment.evaluate import evaluate
 from gmu_lightning.run import Run
@@ -158,14 +157,14 @@ def test_scores_are_scikit_learns(smoke, split):
 
 
 @each_split
-def test_the_loss_is_weighted_cross_entropy_over_the_whole_split(smoke, split):
+def test_the_loss_is_weighted_cross_entropy_over_the_split(smoke, split):
     labels, logits = per_genre(smoke, split, "label"), per_genre(smoke, split, "logit")
     terms = np.where(labels, weights(smoke) * np.logaddexp(0, -logits), np.logaddexp(0, logits))
     assert smoke.metrics[f"{split}/loss"] == pytest.approx(terms.mean(), abs=1e-6)
 
 
 @each_split
-def test_bias_and_contributions_sum_to_the_logit_and_the_logit_is_the_probability(smoke, split):
+def test_bias_and_contributions_sum_to_the_logit(smoke, split):
     columns, bias = table(smoke, split), about(smoke, split)["bias"]
     for genre in about(smoke, split)["genres"]:
         explained = bias[genre] + columns[f"contribution/text/{genre}"] + columns[f"contribution/image/{genre}"]
@@ -198,7 +197,7 @@ def test_the_gates_of_two_modalities_are_shares(smoke):
     assert all(0 <= share <= 1 for m in ("text", "image") for share in columns[f"gate_open/{m}"])
 
 
-def test_the_gate_table_is_over_the_test_movies_that_truly_have_the_genre(smoke):
+def test_the_gate_table_covers_movies_that_have_the_genre(smoke):
     columns = table(smoke, "test")
     rows = pq.read_table(smoke / "gates/by_genre.parquet").to_pylist()
     assert len(rows) == 2 * len(about(smoke, "test")["genres"])
@@ -245,7 +244,7 @@ def test_the_environment_is_told(smoke):
     assert Path(told["cwd"]) == smoke.folder.parent
 
 
-def test_scores_are_those_of_the_best_epoch_though_others_followed(train):
+def test_scores_are_those_of_the_best_epoch(train):
     run = train("trainer.max_epochs=6", "optimizer.lr=0.1")
     rows = history(run)
     assert set(HISTORY) <= rows[0].keys()
@@ -283,7 +282,6 @@ def test_another_seed_gives_another_run_of_the_same_setting(alone, train):
 
 
 def test_a_job_of_a_sweep_equals_the_run_alone(alone, job, monkeypatch):
-    monkeypatch.setenv(QUIET, "1")
     for overrides in (("seed=3", "fusion=concat"), ()):
         swept = job(*overrides, sweep="sweep")
         perform_in_sweep(swept)
@@ -401,7 +399,6 @@ def test_movies_stay_when_a_poster_or_a_plot_is_missing(copy, train, fusion):
 
 
 def test_a_run_that_learned_nothing_is_marked_everywhere(job, monkeypatch, capsys):
-    monkeypatch.setenv(QUIET, "1")
     flat = job("optimizer.lr=0", "trainer.max_epochs=3")
     perform_in_sweep(flat)
     warnings = flat.run.status["warnings"]
@@ -417,3 +414,18 @@ def test_a_run_that_learned_nothing_is_marked_everywhere(job, monkeypatch, capsy
 
 def test_two_epochs_are_too_few_to_call_a_loss_flat(train):
     assert train("optimizer.lr=0", "trainer.max_epochs=2").status["warnings"] == []
+
+
+@pytest.mark.parametrize("profiler", ["simple", "advanced", "pytorch"])
+def test_a_profiler_writes_a_file_and_changes_no_score(train, alone, capsys, profiler):
+    run = train(f"trainer.profiler={profiler}")
+    table = (run / "fit-profile.txt").read_text()
+    assert "run_training_epoch" in table or "aten::" in table
+    assert f"profile of the fit: {run / 'fit-profile'}" in capsys.readouterr().err
+    assert len(list(run.folder.glob("*.pt.trace.json"))) == (profiler == "pytorch")
+    assert run.status["identity"] == alone.status["identity"]
+
+    def lasting(one: Run) -> dict[str, Any]:
+        return {key: value for key, value in one.metrics.items() if not key.startswith(VOLATILE)}
+
+    assert lasting(run) == lasting(alone)

@@ -1,4 +1,4 @@
-"""Every setting is tuned with the same budget on val, and judged on seeds that tuned nothing."""
+"""A search tunes every setting with the same budget on val, and trains its winner on fresh seeds."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_trial_s_score_is_its_run_s_on_val(search, tmp_path):
 def test_a_search_that_was_stopped_goes_on_where_it_was(search, tmp_path):
     search("fusion=mean", *SMALL)
     before = trials(tmp_path)
-    for winner in (tmp_path / "found").glob("mean-*"):  # none was judged yet
+    for winner in (tmp_path / "found").glob("mean-*"):  # as if test had scored no winner
         shutil.rmtree(winner)
     again = search("fusion=mean", *SMALL, "hydra.sweeper.trials=5")
     assert again.returncode == 0, again.stderr
@@ -90,14 +90,14 @@ def test_a_search_told_in_two_parts_keeps_both(search, tmp_path):
     both = trials(tmp_path)
     assert both[0] == mean
     assert "fusion=concat" in both[1]["overrides"]
-    done = search("fusion=mean,concat", *words)  # nothing is left to ask
+    done = search("fusion=mean,concat", *words)  # every trial has been done
     assert done.returncode == 0, done.stderr
     assert trials(tmp_path) == both
     page = (tmp_path / "found/report.html").read_text()
     assert "1 trial of each setting, judged by val/ap_micro with seed 0." in page
 
 
-def test_winners_that_test_has_judged_get_no_rivals_from_another_budget(search, tmp_path):
+def test_scored_winners_get_no_rivals_from_another_budget(search, tmp_path):
     words = ("fusion=mean", "seed=1", "hydra.sweep.dir=found")
     assert search(*words, "hydra.sweeper.trials=1").returncode == 0
     before = sorted(path.name for path in (tmp_path / "found").iterdir())
@@ -107,7 +107,7 @@ def test_winners_that_test_has_judged_get_no_rivals_from_another_budget(search, 
     assert sorted(path.name for path in (tmp_path / "found").iterdir()) == before
 
 
-def test_a_setting_whose_trials_all_fail_has_no_winner_and_is_told(search, tmp_path):
+def test_a_setting_whose_trials_all_fail_has_no_winner(search, tmp_path):
     done = search("fusion=mean", "optimizer.lr=1e30", *SMALL)
     assert done.returncode == 1
     assert "none of its trials finished, so it has no winner" in done.stderr
@@ -128,7 +128,7 @@ def test_what_is_typed_leaves_the_space_or_comes_into_it(search, tmp_path, more)
     ("words", "sentence"),
     [
         (["seed=0,1"], "seed=0 is the trials' own, and a winner is judged on fresh seeds"),
-        (["hydra.sweeper.trials=0"], "hydra.sweeper.trials=0 is no such number"),
+        (["hydra.sweeper.trials=0"], "hydra.sweeper.trials=0 is not possible: give a whole number from 1"),
         (["optimizer.lr=interval(1,1)"], "hydra.sweeper.space.optimizer.lr is no range"),
     ],
 )

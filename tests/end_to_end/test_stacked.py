@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -25,7 +26,7 @@ TIMES = ("seconds/", "movies_per_second", "peak_memory_mb")
 
 
 class Sweep(NamedTuple):
-    """What a sweep said and left."""
+    """A sweep's folder, exit code and output."""
 
     folder: Path
     code: int
@@ -153,7 +154,7 @@ def test_a_worker_that_dies_costs_the_job_it_was_at(sweep):
     assert "seed2" in failed["folder"] and "SIGKILL" in failed["why"]
 
 
-def test_what_cannot_be_stacked_is_trained_one_by_one_and_says_why(sweep):
+def test_jobs_that_cannot_be_stacked_train_one_by_one(sweep):
     trained = ("encoder.audio.freeze=none", "encoder.audio.dim=8", "trainer.max_epochs=1")
     left = sweep("left", *FROZEN, *trained, "seed=1,2", STACKED, "hydra.launcher.how=stacks")
     assert left.code == 0, left.err
@@ -162,7 +163,7 @@ def test_what_cannot_be_stacked_is_trained_one_by_one_and_says_why(sweep):
 
 
 def test_a_pretrained_encoder_that_is_trained_gets_every_core(sweep):
-    """MiniLM is not there to be loaded, so the job fails; but it was told apart before."""
+    """The job fails, because no weights are found; the launcher has sorted it by then."""
     away = (
         "encoder.text.name=/nowhere/minilm",
         "encoder.text.freeze=none",
@@ -179,10 +180,10 @@ def test_a_pretrained_encoder_that_is_trained_gets_every_core(sweep):
 @pytest.mark.parametrize(
     ("each", "shares"), [(1, [{0}, {1}, {2}, {3}, {4}]), (2, [{0, 1}, {2, 3, 4}]), (5, [{0, 1, 2, 3, 4}]), (9, [{0, 1, 2, 3, 4}])]
 )
-def test_cores_are_shared_out_among_workers_of_several_threads(each, shares):
-    from gmu_lightning.sweep.stacked import _shares
+def test_workers_of_several_threads_share_the_cores(each, shares):
+    from gmu_lightning.sweep.workers import shares_of
 
-    assert _shares([0, 1, 2, 3, 4], each) == shares
+    assert shares_of([0, 1, 2, 3, 4], each) == shares
 
 
 def test_ctrl_c_ends_the_workers(home, tmp_path):
@@ -199,81 +200,75 @@ def test_ctrl_c_ends_the_workers(home, tmp_path):
     assert {(job["state"], job["why"]) for job in jobs} == {("interrupted", "interrupted")}
 
 
-def test_a_seed_that_diverges_costs_the_other_seeds_of_its_stack_nothing(settled, tmp_path, monkeypatch, capsys):
-    from gmu_lightning.experiment.resident import Resident
-    from gmu_lightning.experiment.stack import Stack
-    from gmu_lightning.run import Run
-    from gmu_lightning.sweep.job import Job
-    from gmu_lightning.sweep.stacks import perform_stacked
+def test_a_diverging_seed_leaves_its_stack_intact(settled, tmp_path, monkeypatch, capsys):
 
-    losses = Stack.losses
-    monkeypatch.setattr(Stack, "losses", lambda self, *at: losses(self, *at) * torch.tensor([1.0, float("nan"), 1.0]))
+    from gmu_lightning.experiment.build import DatasetCache
+    from gmu_lightning.experiment.fast_loop import SeedStack
+    from gmu_lightning.run import Run
+    from gmu_lightning.sweep.job import Job, perform_stacked
+
+    losses = SeedStack.losses
+    monkeypatch.setattr(SeedStack, "losses", lambda self, *at: losses(self, *at) * torch.tensor([1.0, float("nan"), 1.0]))
     jobs = []
     for seed in (1, 2, 3):
         config = settled(*FROZEN, "trainer.max_epochs=2", f"seed={seed}", f"data.root={tmp_path / 'planted'}")
         jobs.append(Job(config, [], str(tmp_path / f"seed{seed}"), "sweep"))
-    perform_stacked(jobs, Resident())
+    perform_stacked(jobs, DatasetCache())
     states = [Run(job.folder).status for job in jobs]
     assert [status["state"] for status in states] == ["finished", "failed", "finished"]
     assert states[1]["why"].startswith("the training loss became nan in epoch 0")
 
 
 def test_all_columns_of_the_valid_jobs_are_read_in_advance(settled, tmp_path, capsys):
-    """The first job of each key is invalid; the modality that one valid job lacks costs the others nothing."""
-    from gmu_lightning.experiment.resident import Resident, key_of
+    """The first job of each key is invalid, and one valid job lacks a modality that the others have."""
+    from gmu_lightning.experiment.build import DatasetCache, data_key
     from gmu_lightning.sweep.job import Job
-    from gmu_lightning.sweep.stacked import Warmed, _warm
+    from gmu_lightning.sweep.launcher import warm
 
     def job(*words: str) -> Job:
         config = settled(*FROZEN, f"data.root={tmp_path / 'planted'}", *words)
         return Job(config, [], str(tmp_path / "-".join(words)), "sweep")
 
-    resident = Resident()
+    cache = DatasetCache()
     away = ("encoder/video=trailer", "encoder.video.preparation.name=/nowhere/weights")
     broken = job("fusion=mean", *away)
     valid = [job("fusion=none", "modalities=audio"), job("fusion=mean")]
     jobs = [job("fusion=none"), job("fusion=mean", "modalities=audio"), broken, *valid]
-    assert _warm(jobs, resident) == Warmed(jobs=3, cuda=torch.cuda.is_available())
-    assert set(resident._known) == {key_of(one.config) for one in valid}
+    warmed = warm(jobs, cache)
+    assert set(warmed.skipped) == {jobs[0].folder, jobs[1].folder}
+    assert warmed.cuda is torch.cuda.is_available()
+    assert set(cache._known) == {data_key(one.config) for one in valid}
     assert "stacked: not read in advance: " in capsys.readouterr().err
 
 
-def test_a_worker_that_dies_as_it_reads_is_told(capsys):
-    from gmu_lightning.sweep.stacked import Warmed, _Worker
+def test_a_worker_that_dies_as_it_reads_gives_a_warning(monkeypatch, caplog):
+    from gmu_lightning.sweep import launcher
+    from gmu_lightning.sweep.job import Job
+    from gmu_lightning.sweep.session import Session
 
-    class Dead(_Worker):
-        def __init__(self) -> None:
-            self.started, self.ended = 0, False
+    asked = []
 
-        def _start(self) -> None:
-            self.started += 1
+    class Dead(launcher.Worker):
+        def do(self, task: launcher.Task) -> None:
+            asked.append(task.work)
+            self.exit_code = -9
 
-        def ask(self, request: tuple[str, Any]) -> Any:
-            self.process = type("Process", (), {"exitcode": -9, "join": lambda _: None})()
-            raise EOFError
-
-    worker = Dead()
-    assert worker.warm([]) == Warmed(0, cuda=False)
-    assert worker.started == 1
-    assert (
-        "nothing was read in advance, for its process was ended by SIGKILL, perhaps for want of memory" in capsys.readouterr().err
-    )
-
-
-@pytest.mark.parametrize("workers", ["abc", "0"])
-def test_a_number_of_workers_that_is_none_is_a_sentence(sweep, workers):
-    said = sweep(f"workers-{workers}", *FROZEN, STACKED, f"hydra.launcher.workers={workers}")
-    assert said.code == 1
-    assert f"hydra.launcher.workers={workers} is no such number" in said.err.splitlines()[-1]
+    monkeypatch.setattr(launcher, "Worker", Dead)
+    job = Job(SimpleNamespace(fine_tuned=[], trainer=SimpleNamespace(threads=1)), [], "", "sweep")
+    stacked = launcher.Stacked(workers=1)
+    stacked.session = Session()
+    stacked.run(None, [job])
+    assert asked == [launcher.warm, launcher.perform_stacked]
+    assert "nothing was read in advance, for its process was ended by SIGKILL, perhaps for want of memory" in caplog.text
 
 
-def test_an_unknown_way_is_a_sentence(sweep):
-    said = sweep("unknown", *FROZEN, STACKED, "hydra.launcher.how=vmap")
-    assert said.code == 1
-    assert "hydra.launcher.how=vmap is none of auto, workers and stacks" in said.err.splitlines()[-1]
+def test_an_invalid_number_of_workers_ends_in_a_sentence(sweep):
+    failed = sweep("workers-abc", *FROZEN, STACKED, "hydra.launcher.workers=abc")
+    assert failed.code == 1
+    assert failed.err.splitlines()[-1].startswith("hydra.launcher.workers=abc is not possible: give a whole number from 1 to")
 
 
-def test_what_trains_an_encoder_is_trained_by_a_trainer_and_gives_what_it_gives_alone(sweep):
+def test_stacked_training_of_encoders_equals_single_runs(sweep):
     small = ("experiment=smoke", "trainer.threads=1", "seed=1,2")
     alone, lasting = sweep("smoke", *small), sweep("smoke-stacked", *small, STACKED)
     assert lasting.code == 0, lasting.err

@@ -1,4 +1,4 @@
-"""Runs among what a machine brings along: Slurm, notebooks, closed pipes, processes that die, and splits without labels."""
+"""Runs under Slurm, in notebooks, with closed pipes, with processes that die, and on splits without labels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from gmu_lightning.experiment.evaluate import evaluate
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.leaderboard import rows
+from gmu_lightning.report.settings import settings_of
 from gmu_lightning.run import Run
 
-from .shell import SMOKE, command, environment, last_line, typed
+from .shell import PATIENCE, SMOKE, command, environment, last_line, typed
 
 SLURM = {
     "SLURM_JOB_ID": "1",
@@ -35,11 +36,11 @@ SWEEP = ("-m", *SMOKE, "seed=1,2", "hydra/launcher=stacked", "hydra.sweep.dir=sw
 
 
 def files(folder: Path) -> set[str]:
-    """All that a run left, but its checkpoints' names."""
+    """Return the relative names of all files of a run."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_on_one_device_reads_neither_slurm_nor_a_notebooks_backend_nor_a_closed_stdout(smoke, store, tmp_path):
+def test_slurm_notebooks_and_closed_pipes_leave_a_run_intact(smoke, store, tmp_path):
     line = " ".join(command("train", *SMOKE, "hydra.run.dir=run"))
     done = subprocess.run(
         ["bash", "-c", f"{line} | true; exit ${{PIPESTATUS[0]}}"],
@@ -47,7 +48,7 @@ def test_a_run_on_one_device_reads_neither_slurm_nor_a_notebooks_backend_nor_a_c
         env=environment(store, **SLURM, **NOTEBOOK),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
@@ -68,7 +69,7 @@ def test_a_sweep_whose_stdout_is_closed_leaves_every_file(store, tmp_path):
         ["bash", "-c", f"{line} 2>&1 | true; exit ${{PIPESTATUS[0]}}"],
         cwd=tmp_path,
         env=environment(store, **NOTEBOOK),
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0
@@ -92,7 +93,7 @@ def test_two_devices_share_a_val_split_of_one_batch(store, tmp_path):
     [("pyarrow.parquet", "'forkserver' in ' '.join(sys.orig_argv)"), ("gmu_lightning.data.planted", "P()")],
     ids=["server", "worker"],
 )
-def test_a_process_that_dies_while_it_loads_is_a_failed_job(store, tmp_path, launcher, module, where):
+def test_a_process_that_dies_while_loading_fails_its_job(store, tmp_path, launcher, module, where):
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\n"
         "def P():\n"
@@ -114,14 +115,14 @@ def test_a_process_that_dies_while_it_loads_is_a_failed_job(store, tmp_path, lau
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "compare", "prepare", "dashboard"])
-def test_bytes_that_are_no_utf_8_are_refused_in_a_sentence(tmp_path, name):
+def test_arguments_outside_utf_8_are_refused(tmp_path, name):
     key = {"train": "data.root", "prepare": "data.root", "evaluate": "run"}.get(name, "runs")
     done = subprocess.run(
         [*(word.encode() for word in command(name)), f"{key}=caf".encode() + b"\xe9"],
         cwd=tmp_path,
         env=environment(tmp_path / "store"),
         capture_output=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     said = done.stderr.decode()
@@ -130,13 +131,13 @@ def test_bytes_that_are_no_utf_8_are_refused_in_a_sentence(tmp_path, name):
 
 
 def unlabelled(copy, *splits: str):
-    """The folder of generated movies, those of `splits` without genres."""
+    """Remove the genres of all movies of these splits, and return the folder."""
     for movie in (movie for split in splits for movie in copy.ids[split]):
         copy.change(movie, genres=None)
     return copy.folder
 
 
-def test_a_test_split_without_labels_is_predicted_and_not_scored(train, copy, store, capsys):
+def test_an_unlabelled_test_split_is_only_predicted(train, copy, store, capsys):
     root = unlabelled(copy, "test")
     run = train(f"data.root={root}", "trainer.max_epochs=1")
     assert "val micro F1" in capsys.readouterr().out
@@ -146,7 +147,7 @@ def test_a_test_split_without_labels_is_predicted_and_not_scored(train, copy, st
     assert "val/f1_micro" in run.metrics
     assert [w for w in run.status["warnings"] if w.startswith("unlabelled_test: ")]
     assert run.predictions("test").ids == copy.ids["test"]
-    assert rows([run])[0]["test/f1_micro/mean"] is None
+    assert rows(settings_of([run]))[0]["test/f1_micro/mean"] is None
     with pytest.raises(UserError, match=r"nothing can be compared: .* no movie of its test split has a label"):
         compare([run])
     evaluate(run, "test", None, "0.5", Store(store))
@@ -160,7 +161,7 @@ def test_a_val_split_without_labels_is_refused(train, copy):
         train(f"data.root={unlabelled(copy, 'dev')}", "trainer.max_epochs=1")
 
 
-def test_a_run_is_evaluated_on_data_whose_other_splits_have_no_labels(smoke, copy, store, tmp_path, capsys):
+def test_evaluate_needs_labels_of_its_split_only(smoke, copy, store, tmp_path, capsys):
     shutil.copytree(smoke.folder, tmp_path / "run")
     evaluate(Run(tmp_path / "run"), "test", str(unlabelled(copy, "dev")), "0.5", Store(store))
     assert "test micro F1" in capsys.readouterr().out

@@ -1,10 +1,12 @@
-"""A sweep runs what makes sense, survives what fails, and leaves a table of what finished."""
+"""A sweep runs the valid jobs, survives failures, and writes a table of the finished runs."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
+import shlex
+import shutil
 import signal
 import statistics
 import subprocess
@@ -18,7 +20,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 
-from .shell import SMOKE, command, environment, last_line, typed
+from .shell import PATIENCE, SMOKE, command, environment, last_line, typed
 from .wandb_offline import read_offline_run
 
 SCORES = ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro")
@@ -39,7 +41,7 @@ class Kill(pl.Callback):
 
 
 class Sweep(NamedTuple):
-    """What a sweep said and left."""
+    """A sweep's folder, exit code and output."""
 
     folder: Path
     code: int
@@ -58,7 +60,7 @@ class Sweep(NamedTuple):
         return [job for job in self.status["jobs"] if job["state"] == state]
 
     def run(self, words: str) -> Path:
-        """The one run whose folder begins with these words."""
+        """Return the only run whose folder begins with these words."""
         (found,) = self.folder.glob(f"{words}-*")
         return found
 
@@ -118,31 +120,60 @@ def failing(sweep: Callable[..., Sweep]) -> Sweep:
     return sweep("failing", "optimizer.lr=1e30,0.01", *OFFLINE)
 
 
-def test_pairs_that_do_not_go_together_are_skipped_and_cost_no_exit_code(crossed):
+def test_incompatible_pairs_are_skipped_with_exit_code_0(crossed):
     assert crossed.code == 0, crossed.err
     assert (crossed.status["state"], crossed.status["finished"], crossed.status["skipped"]) == ("finished", 4, 4)
     reasons = {(job["why"].split()[0], "modalities=text+image" in job["why"]) for job in crossed.jobs("skipped")}
     assert reasons == {("fusion=none", True), ("fusion=gmu_original", False)}
 
 
-def test_a_skipped_job_leaves_its_reason_and_nothing_else(crossed):
+def test_skipped_jobs_leave_no_folder_and_one_line(crossed):
+    assert {job["folder"] for job in crossed.jobs("skipped")} == {None}
+    finished = {job["folder"] for job in crossed.jobs("finished")}
+    assert {path.name for path in crossed.folder.iterdir() if path.is_dir()} == finished
+    assert crossed.err.splitlines().count("4 of 8 combinations are invalid and left out: leaderboard.md lists them") == 1
+    board = (crossed.folder / "leaderboard.md").read_text()
     for job in crossed.jobs("skipped"):
-        folder = crossed.folder / job["folder"]
-        assert {path.name for path in folder.iterdir()} == {"status.json", "config.yaml", "overrides.txt"}
-        status = read_json(folder / "status.json")
-        assert status["state"] == "skipped"
-        assert status["why"] == job["why"]
-        assert f"skipped, 2 jobs: {job['why']}" in crossed.err.splitlines()
+        assert f"- {job['why']} (`fusion=" in board
+        assert job["why"] not in crossed.err
+
+
+def test_two_seeds_are_announced_as_too_few(crossed):
+    assert crossed.err.splitlines()[0].startswith("with 2 seeds of a setting no difference can be claimed: three are the least")
+
+
+def test_a_sweep_ends_with_its_verdict_and_commands(crossed):
+    words = " ".join(crossed.out.split())
+    assert "Verdict: Nothing can be claimed. Of " in words
+    assert "Movies: 60 used (40 train, 10 val, 10 test), none lost." in words
+    assert words.endswith(f"Open {crossed.folder}/report.html {crossed.folder}: 4 finished, 0 failed, 4 skipped")
+    rerun, more = (shlex.split(line) for line in crossed.out.splitlines() if line.startswith("  python -m gmu_lightning.train"))
+    best = crossed.leaderboard[0]
+    assert {"seed=1,2", f"fusion={best['fusion']}", f"modalities={best['modalities']}"} <= set(rerun)
+    assert {"seed=3", f"hydra.sweep.dir={crossed.folder}"} <= set(more)
+
+
+def test_the_command_for_seeds_completes_the_sweep(crossed, home):
+    (line,) = (line for line in crossed.out.splitlines() if "hydra.sweep.dir=" in line)
+    copy = home / "copied"
+    shutil.copytree(crossed.folder, copy)
+    words = shlex.split(line.replace(str(crossed.folder), str(copy)))
+    added = typed(words[2].removeprefix("gmu_lightning."), *words[3:], folder=home, store=home / "store")
+    assert added.returncode == 0, added.stderr
+    assert [row["seed_list"] for row in read_rows(copy / "leaderboard.csv")] == ["1,2,3"] * 2
+    assert read_json(copy / "status.json")["skipped"] == 6
+    assert "no difference can be claimed" not in added.stderr.splitlines()[0]
 
 
 def test_a_sweep_lists_every_job_with_its_overrides(crossed):
-    for job in crossed.status["jobs"]:
+    for job in crossed.jobs("finished"):
         assert (crossed.folder / job["folder"] / "overrides.txt").read_text().splitlines() == job["overrides"]
     chosen = Counter(tuple(sorted(o for o in job["overrides"] if "seed" in o or "fusion" in o)) for job in crossed.status["jobs"])
     assert chosen == {(f"fusion={fusion}", f"seed={seed}"): 2 for fusion in ("none", "gmu_original") for seed in (1, 2)}
+    assert len(crossed.status["jobs"]) == 8
 
 
-def test_the_leaderboard_has_a_row_per_setting_that_ran_and_the_columns_in_order(crossed):
+def test_the_leaderboard_has_a_row_for_each_setting(crossed):
     rows = crossed.leaderboard
     assert list(rows[0]) == [
         *("setting", "modalities", "fusion", "seeds", "seed_list", "warnings", "parameters", "parameters_fusion", "seconds/mean"),
@@ -154,7 +185,7 @@ def test_the_leaderboard_has_a_row_per_setting_that_ran_and_the_columns_in_order
     assert falling == sorted(falling, reverse=True)
 
 
-def test_the_leaderboard_is_mean_and_deviation_of_its_runs_unrounded(crossed):
+def test_the_leaderboard_holds_unrounded_means_and_deviations(crossed):
     for row in crossed.leaderboard:
         runs = [crossed.run(f"{row['fusion']}-{row['modalities']}-seed{seed}") for seed in (1, 2)]
         assert {read_json(run / "status.json")["setting"] for run in runs} == {row["setting"]}
@@ -221,7 +252,7 @@ def test_a_failing_job_costs_no_other_and_the_exit_code_says_so(failing):
     assert "Traceback" not in failing.err
 
 
-def test_a_setting_whose_runs_all_failed_stands_last_with_no_seed_and_its_sentence(failing):
+def test_a_setting_of_failed_runs_stands_last_with_its_reason(failing):
     (failed,) = failing.jobs("failed")
     trained, untrained = failing.leaderboard
     assert (trained["optimizer.lr"], trained["seeds"], trained["test/f1_micro/sd"]) == ("0.01", "1", "")
@@ -232,7 +263,7 @@ def test_a_setting_whose_runs_all_failed_stands_last_with_no_seed_and_its_senten
 
 @contextmanager
 def started(folder: Path, home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`train` as a process group of its own, such as a terminal interrupts; nothing of it is left afterwards."""
+    """Start `train` in a process group of its own, as a terminal does, and kill the group at the end."""
     process = subprocess.Popen(
         command("train", *arguments),
         cwd=folder,
@@ -251,9 +282,9 @@ def started(folder: Path, home: Path, *arguments: str) -> Iterator[subprocess.Po
 
 
 def interrupt(process: subprocess.Popen[str]) -> str:
-    """Ctrl-C, and what it must come to, once no process of the group is left to write; what is said of it."""
+    """Interrupt the group as Ctrl-C does, check how the command ends, and return its stderr."""
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert last_line(err) == "interrupted"
     assert "Traceback" not in err
@@ -266,7 +297,7 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> No
             return
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.1)
-    pytest.fail("what was waited for did not happen within a minute")
+    pytest.fail("the awaited event did not happen within a minute")
 
 
 @pytest.mark.parametrize("launcher", [(), ("hydra/launcher=processes", "hydra.launcher.n_jobs=1")], ids=["basic", "processes"])
@@ -323,11 +354,11 @@ def test_ctrl_c_of_a_run_alone_is_told_in_its_status(home, tmp_path):
     assert not (run / "metrics.json").exists()
 
 
-NOWHERE = "_target_=nowhere.Class cannot be imported (No module named 'nowhere')"
+NOWHERE = "_target_=nowhere.Class cannot be imported: Python finds no module nowhere; correct the name, or type --config-dir"
 
 
 @pytest.mark.parametrize("launcher", ["basic", "processes", "stacked"])
-def test_a_class_that_cannot_be_imported_fails_its_jobs_in_a_sentence(sweep, launcher):
+def test_a_class_that_cannot_be_imported_fails_its_jobs(sweep, launcher):
     failed = sweep(f"nowhere-{launcher}", "fusion._target_=nowhere.Class", f"hydra/launcher={launcher}")
     assert failed.code == 1
     assert [job["why"].startswith(NOWHERE) for job in failed.jobs("failed")] == [True]
@@ -339,7 +370,7 @@ def test_a_class_that_cannot_be_imported_fails_its_jobs_in_a_sentence(sweep, lau
 def test_a_check_of_jobs_that_would_fail_exits_with_1(sweep, words):
     checked = sweep("checked", *words, "check=true")
     assert checked.code == 1
-    assert last_line(checked.err).startswith(NOWHERE if "nowhere" in words[0] else "seed=first is no seed")
+    assert last_line(checked.err).startswith(NOWHERE if "nowhere" in words[0] else "seed=first is not possible")
     assert "stop  " in checked.out and "Traceback" not in checked.err
 
 
@@ -351,6 +382,9 @@ def test_a_check_says_what_would_happen_and_leaves_nothing(tmp_path):
         store=tmp_path / "store",
     )
     assert said.returncode == 0, said.stderr
-    assert Counter(line.split()[0] for line in said.stdout.splitlines() if "-seed" in line) == {"run": 4, "once": 2, "skip": 6}
+    lines = said.stdout.splitlines()
+    assert Counter(line.split()[0] for line in lines if "-seed" in line) == {"run": 4, "once": 2}
+    assert "skip  6 of 12 combinations are invalid and left out" in lines
+    assert "with 2 seeds of a setting no difference can be claimed: three are the least, such as seed=1,2,3" in lines
     assert "4 of 12 jobs would run" in said.stdout
     assert list(tmp_path.iterdir()) == []

@@ -49,7 +49,7 @@ def damaged(tmp_path_factory) -> Path:
     return root
 
 
-def test_trailers_train_a_model_and_those_that_cannot_be_used_are_absent(damaged, tmp_path):
+def test_unusable_trailers_count_as_absent_in_training(damaged, tmp_path):
     words = (*TRAILERS, *READ, f"data.root={damaged}", "fusion=gmu_softmax", "trainer.max_epochs=2", "trainer.threads=1")
     said = typed("train", *words, folder=tmp_path, store=tmp_path / "store")
     assert said.returncode == 0, said.stderr
@@ -109,7 +109,7 @@ def values(store: Path) -> bytes:
     ("words", "sentence"),
     [
         ((), "this data set's video is trailers, and this encoder/video reads extracted features: choose encoder/video=trailer"),
-        (("encoder/video=trailer", "store.workers=0"), "store.workers=0 is no such number"),
+        (("encoder/video=trailer", "store.workers=0"), "store.workers=0 is not possible"),
     ],
 )
 def test_a_wrong_request_ends_in_one_sentence(words, sentence, damaged, tmp_path):

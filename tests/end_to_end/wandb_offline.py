@@ -1,8 +1,8 @@
-"""What an offline W&B run recorded, read from its transaction log.
+"""Read the records of an offline W&B run from its transaction log.
 
-A `.wandb` file is 7 bytes of header (`:W&B`, magic number, version), then LevelDB's log format
-(https://github.com/google/leveldb/blob/main/doc/log_format.md): blocks of 32 KiB of chunks, each with its checksum (4 bytes),
-length (2) and type (1: 1 whole, 2 first, 3 middle, 4 last of a record). The header belongs to the first block.
+A `.wandb` file is 7 bytes of header (`:W&B`, magic number, version), then LevelDB's log format.
+Its blocks of 32 KiB hold chunks. Each chunk has a checksum (4 bytes), a length (2) and a type (1 whole, 2 first, 3 middle, 4 last
+of a record; 1 byte). The header belongs to the first block. https://github.com/google/leveldb/blob/main/doc/log_format.md
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Each preset is what its source published, or its table and its header give the reason; parameters are counted as there."""
+"""Each preset has its published settings, or its table and header give the reason. Parameter counts are the published ones."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from math import prod
 from textwrap import wrap
 from typing import Any, NamedTuple
@@ -12,16 +12,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from gmu_lightning.encoders.sequences import MeanPool
-from gmu_lightning.experiment import build
-from gmu_lightning.experiment.conf import choices_of, conf_folder
-from gmu_lightning.experiment.settle import settle
-from gmu_lightning.sweep.command_line import register_plugins
-from gmu_lightning.sweep.task import plain
+from gmu_lightning.config.groups import choices_of, conf_folder
+from gmu_lightning.config.schema import PartConfig
+from gmu_lightning.encoders.temporal import MeanPool
+from gmu_lightning.fusion import Fusion
 
 TABLE = conf_folder() / "experiment" / "README.md"
 OWN = {"quickstart", "quickstart_trimodal", "smoke"}  # presets of this project's own
@@ -31,7 +27,7 @@ PLACE = re.compile(r"^[\w/.]*(\.(py|md|json):|)\d+(:\d+)?")
 
 
 class Row(NamedTuple):
-    """A setting as published and as it is here."""
+    """A setting as published and as configured here."""
 
     setting: str
     published: Any
@@ -57,21 +53,8 @@ ROWS = table()
 PRESETS = sorted(set(choices_of("experiment")) - OWN)
 
 
-@pytest.fixture(autouse=True)
-def hydra() -> Iterator[None]:
-    register_plugins()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        yield
-
-
-def settled(*overrides: str) -> dict[str, Any]:
-    config = compose("train", overrides=list(overrides), return_hydra_config=True)
-    return settle(plain(config), OmegaConf.to_container(config.hydra.runtime.choices))
-
-
 def value_of(config: dict[str, Any], key: str) -> Any:
-    """The value of `a.b`, of a choice such as `encoder/text`, or of a product `a * b`."""
+    """Return the value of `a.b`, of a choice such as `encoder/text`, or of a product `a * b`."""
     if "*" in key:
         return prod(value_of(config, part.strip()) for part in key.split("*"))
     if key in config["choices"]:
@@ -88,26 +71,26 @@ def header_of(preset: str) -> str:
 
 
 def listed(rows: list[Row]) -> str:
-    """The header's list of differences."""
+    """Return the header's list of differences."""
     found = [
         line for row in rows if row.difference for line in wrap(row.difference, 128, initial_indent="- ", subsequent_indent="  ")
     ]
     return "\n".join([TITLE, *(f"# {line}" for line in found)])
 
 
-def test_the_table_has_every_preset_that_reproduces_a_source():
+def test_the_table_has_every_published_preset():
     assert sorted(set(ROWS) & set(choices_of("experiment"))) == PRESETS
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_has_the_value_that_the_table_gives(preset):
-    config = settled(f"experiment={preset}")
+def test_a_preset_has_the_value_that_the_table_gives(preset, run_config):
+    config = run_config(f"experiment={preset}").mapping
     keys = {match[1]: row for row in ROWS[preset] if (match := KEY.fullmatch(row.setting))}
     assert {key: value_of(config, key) for key in keys} == {key: row.here for key, row in keys.items()}
 
 
 @pytest.mark.parametrize("name", sorted(ROWS))
-def test_a_value_that_is_not_the_published_one_has_a_reason(name):
+def test_a_value_that_differs_from_its_source_has_a_reason(name):
     unexplained = [row.setting for row in ROWS[name] if (row.published != row.here) != bool(row.difference)]
     assert not unexplained
     assert all(PLACE.match(place) for row in ROWS[name] for place in row.source.split(", "))
@@ -120,7 +103,7 @@ def test_the_header_lists_the_differences_of_the_table(preset):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_all_that_a_preset_sets_is_in_the_table(preset):
+def test_the_table_has_every_setting_of_a_preset(preset):
     node = OmegaConf.to_container(OmegaConf.load(conf_folder() / "experiment" / f"{preset}.yaml"))
     chosen = [key.removeprefix("override /") for override in node.pop("defaults") for key in override]
     keys = {part.strip() for row in ROWS[preset] if (match := KEY.fullmatch(row.setting)) for part in match[1].split("*")}
@@ -138,9 +121,9 @@ def leaves(node: dict[str, Any], before: str = "") -> list[str]:
 
 @pytest.mark.parametrize("preset", ["arevalo2017", "lecture_moviescope", "mult_gmu"])
 @pytest.mark.parametrize("choice", ["bottleneck", "lmf", "mean", "mmbt"])
-def test_a_preset_gives_another_fusion_the_options_that_it_has(preset, choice):
+def test_another_fusion_in_a_preset_has_its_own_options(preset, choice, run_config):
     own = set(OmegaConf.load(conf_folder() / "fusion" / f"{choice}.yaml"))
-    node = settled(f"experiment={preset}", f"fusion={choice}")["fusion"]
+    node = run_config(f"experiment={preset}", f"fusion={choice}").fusion.node
     assert set(node) == own
     if preset == "lecture_moviescope":
         assert node.get("bias", False) is False
@@ -148,26 +131,30 @@ def test_a_preset_gives_another_fusion_the_options_that_it_has(preset, choice):
 
 
 @pytest.mark.parametrize(("variant", "parameters"), [("original", 10_223_616), ("hier", 8_454_144), ("softmax", 5_505_024)])
-def test_lecture_moviescope_has_the_published_parameters(variant, parameters):
-    config = settled("experiment=lecture_moviescope", f"fusion=gmu_{variant}")
-    encoders = {modality: build.make(node) for modality, node in config["encoder"].items()}
+def test_lecture_moviescope_has_the_published_parameters(variant, parameters, run_config):
+    config = run_config("experiment=lecture_moviescope", f"fusion=gmu_{variant}")
+    encoders = {modality: part.make() for modality, part in config.encoder.items()}
     video = encoders["video"]
     assert isinstance(video, MeanPool)
-    video.preparation = video.preparation.fit([_frames()])
+    video.adopt(video.preparation.fit([_frames()]))
     video.build()
     sizes = {"text": 768, "video": video.dim, "audio": encoders["audio"].dim}
-    fusion = build.build_fusion(config, {m: encoders[m] if m != "text" else _Vector(size) for m, size in sizes.items()})
+    fusion = _fusion(config.fusion, {m: encoders[m] if m != "text" else _Vector(size) for m, size in sizes.items()})
     assert numbers(video.network) == 4096 * 768
     assert numbers(video.network) + numbers(fusion) == parameters
 
 
-def test_mult_gmu_has_the_published_parameters():
-    """Those of the published class, without its encoders, residual block, classifier and unused projection of text."""
+def test_mult_gmu_has_the_published_parameters(run_config):
+    """Count the published class without its encoders, residual block, classifier and unused projection of text."""
     sizes = {"text": 768, "video": 4096, "audio": 768, "image": 4096, "metadata": 312}
     encoders = {m: _Vector(size, m in ("text", "video", "audio")) for m, size in sizes.items()}
     with torch.device("meta"):
-        fusion = build.build_fusion(settled("experiment=mult_gmu"), encoders)
+        fusion = _fusion(run_config("experiment=mult_gmu").fusion, encoders)
     assert numbers(fusion) == 672_471_552
+
+
+def _fusion(config: PartConfig, encoders: Mapping[str, Any]) -> Fusion:
+    return config.make(**config.target.arguments(encoders))
 
 
 def _frames() -> Any:

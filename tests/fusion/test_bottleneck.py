@@ -1,4 +1,4 @@
-"""Modalities hear of each other through the bottleneck alone, and of those only that are there."""
+"""Modalities exchange information only through the bottleneck, and absent ones have no effect."""
 
 from __future__ import annotations
 
@@ -33,53 +33,52 @@ def changed(inputs: dict[str, Features]) -> dict[str, Features]:
     return inputs | {"metadata": Features(inputs["metadata"].vector.flip(1))}
 
 
-@pytest.mark.parametrize(("layers", "fusion_layer", "told"), [(2, 0, True), (3, 1, True), (2, 1, False), (1, 0, False)])
-def test_it_takes_one_layer_to_tell_and_one_to_hear(layers, fusion_layer, told):
+@pytest.mark.parametrize(("layers", "fusion_layer", "crosses"), [(2, 0, True), (3, 1, True), (2, 1, False), (1, 0, False)])
+def test_information_crosses_in_two_fusion_layers(layers, fusion_layer, crosses):
     fusion, inputs = made(layers=layers, fusion_layer=fusion_layer), movies()
     a, b = (fusion(x).parts[:, 0] for x in (inputs, changed(inputs)))
-    assert torch.allclose(a, b, atol=1e-12) != told
+    assert torch.allclose(a, b, atol=1e-12) != crosses
 
 
-def test_who_is_absent_tells_nothing():
+def test_absent_modality_has_no_effect():
     fusion, inputs = made(), movies()
     present = torch.tensor([[True, True, False]] * 2)
     assert torch.equal(fusion(changed(inputs), present).parts, fusion(inputs, present).parts)
 
 
-def test_parts_are_shares_of_those_present():
-    fusion, inputs = made(layers=1), movies()  # nothing is heard within one layer
+def test_parts_are_equal_shares_of_present_modalities():
+    fusion, inputs = made(layers=1), movies()  # one layer exchanges no information
     whole = fusion(inputs).parts
     pair = fusion(inputs, torch.tensor([[True, False, True]] * 2)).parts
     assert torch.allclose(whole[:, [0, 2]] * 3, pair[:, [0, 2]] * 2)
     assert not pair[:, 1].any()
 
 
-def test_the_bottleneck_is_the_mean_of_what_those_present_say():
+def test_bottleneck_averages_present_updates():
     fusion, inputs = made(), movies()
-    states, masks = zip(*(fusion._begun(m, inputs[m], torch.ones(2, dtype=torch.bool)) for m in SIZES), strict=True)
-    states, said = fusion._layer(0, states, masks, fusion.bottlenecks.expand(2, -1, -1))
-    for present, who in ((torch.ones(2, 3, dtype=torch.bool), [0, 1, 2]), (torch.tensor([[True, True, False]] * 2), [0, 1])):
-        heard = fusion._layer(1, states, masks, said[:, who].mean(dim=1))[0][0][:, 0]
-        assert torch.allclose(fusion(inputs, present).parts[:, 0], fusion.norms["text"](heard) / len(who))
+    states, masks = zip(*(fusion._embedded(m, inputs[m], torch.ones(2, dtype=torch.bool)) for m in SIZES), strict=True)
+    states, updates = fusion._layer(0, states, masks, fusion.bottlenecks.expand(2, -1, -1))
+    for present, there in ((torch.ones(2, 3, dtype=torch.bool), [0, 1, 2]), (torch.tensor([[True, True, False]] * 2), [0, 1])):
+        cls = fusion._layer(1, states, masks, updates[:, there].mean(dim=1))[0][0][:, 0]
+        assert torch.allclose(fusion(inputs, present).parts[:, 0], fusion.norms["text"](cls) / len(there))
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"fusion_layer": 2}, "fusion.fusion_layer=2 of fusion.layers=2: give one from 0"),
-        ({"bottlenecks": 0}, "fusion.bottlenecks=0: give 1 or more"),
         ({"heads": 3}, "fusion.heads=3 does not divide 4 numbers"),
     ],
 )
-def test_a_number_that_makes_no_sense_ends_in_a_sentence(options, sentence):
+def test_wrong_numbers_are_refused(options, sentence):
     with pytest.raises(UserError, match=sentence):
         made(**options)
 
 
-def test_positions_do_not_outweigh_what_is_said():
+def test_projections_are_scaled_up_to_outweigh_positions():
     fusion, inputs = made(dim=64, heads=4), movies()
     there = torch.ones(2, dtype=torch.bool)
     louder = inputs["video"]._replace(sequence=2 * inputs["video"].sequence)
-    (once, _), (twice, _) = fusion._begun("video", inputs["video"], there), fusion._begun("video", louder, there)
-    said = inputs["video"].sequence @ fusion.project["video"].weight.T
-    assert torch.allclose((twice - once)[0, 1:], 8 * said[0], atol=1e-9)  # sqrt(64); the second movie is padded
+    (once, _), (twice, _) = fusion._embedded("video", inputs["video"], there), fusion._embedded("video", louder, there)
+    projected = inputs["video"].sequence @ fusion.project["video"].weight.T
+    assert torch.allclose((twice - once)[0, 1:], 8 * projected[0], atol=1e-9)  # sqrt(64); the second movie is padded

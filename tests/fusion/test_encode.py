@@ -1,4 +1,4 @@
-"""Each modality is encoded by itself, and what a movie lacks is never encoded."""
+"""Each modality is encoded by itself, and absent modalities are not encoded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Words(NamedTuple):
 
 
 class Doubles(nn.Module):
-    """Twice its input, as vector and sequence; keeps the rows it was shown."""
+    """Return twice the input, as vector and sequence, and record the rows."""
 
     dim = 2
 
@@ -44,7 +44,7 @@ def encode(inputs, present: list[bool], encoder: Doubles) -> Features:
 
 
 @pytest.mark.parametrize("inputs", [X, Words(X, torch.ones(3, 1))])
-def test_only_the_rows_that_are_there_reach_the_encoder_and_the_others_are_zeros(inputs):
+def test_absent_rows_skip_the_encoder_and_become_zeros(inputs):
     encoder = Doubles()
     features = encode(inputs, [True, False, True], encoder)
     assert torch.equal(encoder.seen[0], X[[0, 2]])
@@ -53,13 +53,13 @@ def test_only_the_rows_that_are_there_reach_the_encoder_and_the_others_are_zeros
     assert features.mask.tolist() == [[True], [False], [True]]
 
 
-def test_where_all_are_there_nothing_is_copied():
+def test_complete_batch_is_not_copied():
     encoder, inputs = Doubles(), torch.ones(3, 2)
     encode(inputs, [True] * 3, encoder)
     assert encoder.seen[0] is inputs
 
 
-def test_where_none_is_there_the_encoder_is_not_called():
+def test_batch_without_the_modality_skips_the_encoder():
     encoder = Doubles()
     assert encode(X, [False] * 3, encoder).vector.tolist() == [[0, 0]] * 3
     assert not encoder.seen

@@ -1,4 +1,4 @@
-"""Every choice of fusion=, found by listing conf/fusion, and every class, keeps to what the framework relies on."""
+"""Every choice in conf/fusion passes `check_fusion`, and every fusion class has a YAML."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from gmu_lightning import fusion
-from gmu_lightning.experiment.conf import choices_of, conf_folder
+from gmu_lightning.config.groups import choices_of, conf_folder
 from gmu_lightning.fusion import Fusion
 from gmu_lightning.movie import MODALITIES
 from gmu_lightning.testing import check_fusion
@@ -47,7 +47,7 @@ OPTIONS = [
 
 
 def node_of(choice: str) -> tuple[type[Fusion], dict[str, Any]]:
-    """The class a YAML names, and the arguments it gives."""
+    """Return the class that a YAML names and the arguments that it gives."""
     node = yaml.safe_load((conf_folder() / "fusion" / f"{choice}.yaml").read_text())
     module, _, name = node.pop("_target_").rpartition(".")
     assert node.pop("_partial_") is True
@@ -69,38 +69,38 @@ def one_thread():
 
 
 def check(choice: str, count: int, options: dict[str, Any], sequences: Sequence[str] = MODALITIES) -> None:
-    """Under `options`, over so many modalities, those that may be sequences being some."""
+    """Run `check_fusion` under `options` over the first `count` modalities; `sequences` come as sequences."""
     cls, arguments = node_of(choice)
-    told = {"sequences": sequences} if cls.needs == "sequence" else {}
-    check_fusion(lambda sizes: cls(**arguments | options | told, sizes=sizes), MODALITIES[:count], sequences)
+    inputs = {"sequences": sequences} if cls.needs == "sequence" else {}
+    check_fusion(lambda sizes: cls(**arguments | options | inputs, sizes=sizes), MODALITIES[:count], sequences)
 
 
 @pytest.mark.parametrize(("choice", "count"), OF_FEATURES)
-def test_keeps_to_what_every_fusion_keeps_to(choice, count):
+def test_every_choice_passes_check_fusion(choice, count):
     check(choice, count, {"dim": 8}, ("text", "video", "audio"))
 
 
 @pytest.mark.parametrize("choice", OF_SEQUENCES)
 @pytest.mark.parametrize("sequences", [(), ("image",), ("text", "image", "video")])
-def test_keeps_to_it_whichever_modalities_are_sequences(choice, sequences):
+def test_any_modalities_may_be_sequences(choice, sequences):
     check(choice, 3, {"dim": 8}, sequences)
 
 
 @pytest.mark.parametrize(("choice", "options"), OPTIONS)
-def test_keeps_to_it_under_its_options_too(choice, options):
+def test_options_pass_check_fusion(choice, options):
     for count in COUNTS[:3]:
         if takes(node_of(choice)[0], count):
             check(choice, count, {"dim": 5} | options)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_the_yaml_gives_every_argument_but_the_sizes_at_its_default(choice):
+def test_yaml_gives_every_argument_at_its_default(choice):
     cls, arguments = node_of(choice)
     parameters = dict(inspect.signature(cls).parameters)
-    if parameters.pop("head", None):  # all that a Fusion says of its head
+    if parameters.pop("head", None):  # the class passes the arguments of its head on to Fusion
         parameters = dict(inspect.signature(Fusion).parameters) | parameters
     assert set(arguments) == set(parameters) - {"sizes", "sequences"}
-    if cls is fusion.GMU:  # the paper's unit has no biases; the fair default gives every fusion some
+    if cls is fusion.GMU:  # the paper's unit has no biases; for a fair comparison every YAML sets them
         assert (parameters["bias"].default, arguments.pop("bias")) == (False, True)
     for name, value in arguments.items():
         assert parameters[name].default in (value, inspect.Parameter.empty)
@@ -109,8 +109,8 @@ def test_the_yaml_gives_every_argument_but_the_sizes_at_its_default(choice):
 @pytest.mark.parametrize("choice", sorted({choice for choice, _ in OF_FEATURES}))
 def test_hidden_and_gate_layers_have_biases_by_default(choice):
     cls, arguments = node_of(choice)
-    told = {"sequences": ("video",)} if cls.needs == "sequence" else {}
-    made = cls(**arguments | {"dim": 4} | told, sizes=dict.fromkeys(("text", "video")[: cls.most or 2], 3))
+    inputs = {"sequences": ("video",)} if cls.needs == "sequence" else {}
+    made = cls(**arguments | {"dim": 4} | inputs, sizes=dict.fromkeys(("text", "video")[: cls.most or 2], 3))
     linear = {name: layer for name, layer in made.named_modules() if isinstance(layer, torch.nn.Linear)}
     units = [layer for name, layer in linear.items() if set(name.split(".")) & {"hidden", "gate", "factors", "feed_forward"}]
     assert units
@@ -118,11 +118,11 @@ def test_hidden_and_gate_layers_have_biases_by_default(choice):
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_the_yaml_says_its_equation_first(choice):
+def test_yaml_starts_with_its_equation(choice):
     assert (conf_folder() / "fusion" / f"{choice}.yaml").read_text().startswith("# ")
 
 
-def test_every_public_fusion_is_named_by_a_yaml():
+def test_every_public_fusion_has_a_yaml():
     def below(cls: type) -> set[type]:
         return {cls, *(deeper for child in cls.__subclasses__() for deeper in below(child))}
 

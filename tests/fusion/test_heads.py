@@ -1,33 +1,32 @@
-"""The maxout head, and which head a fusion has."""
+"""The maxout head, and the choice of a fusion's head."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from gmu_lightning.fusion import GMU, Alone, Concat, LinearHead, MaxoutHead
-from gmu_lightning.movie import Fused, UserError
+from gmu_lightning.fusion import GMU, Concat, LinearHead, MaxoutHead, SingleModality
+from gmu_lightning.movie import Fused
 
 SIZES = {"text": 3, "image": 2}
 
 
-def test_a_head_is_linear_unless_asked_for_maxout():
+def test_head_is_linear_by_default():
     assert isinstance(Concat(SIZES, 4).head(2), LinearHead)
     head = Concat(SIZES, 4, head="maxout").head(2)
     assert isinstance(head, MaxoutHead)
-    assert [layer.in_features for layer in head.layers] == [8, 8]  # as wide as what was fused
-    assert isinstance(Alone({"text": 3}, 4, head="maxout", maxout_hidden=5).head(2), MaxoutHead)
+    assert [layer.in_features for layer in head.layers] == [8, 8]  # the width of the fused vector
+    assert isinstance(SingleModality({"text": 3}, 4, head="maxout", maxout_hidden=5).head(2), MaxoutHead)
 
 
-def test_the_head_adds_no_name_to_the_gates_own():
+def test_head_adds_no_key_to_the_fusion_s_state_dict():
     assert set(GMU("original", SIZES, 4, head="maxout").state_dict()) == set(GMU("original", SIZES, 4).state_dict())
 
 
-def test_maxout_is_the_largest_of_its_pieces():
+def test_maxout_takes_the_largest_piece():
     torch.manual_seed(0)
     head = MaxoutHead(3, genres=2, hidden=4, pieces=3).double().eval()
     h = torch.randn(5, 3, dtype=torch.float64)
-    unit = (1 + head.norms[0].eps) ** -0.5  # what batch normalisation is before it has seen a batch
+    unit = (1 + head.norms[0].eps) ** -0.5  # the factor of batch normalisation before its first batch
     x = h
     for layer in head.layers:
         pieces = [unit * x @ layer.weight[k::3].T + layer.bias[k::3] for k in range(3)]
@@ -35,11 +34,11 @@ def test_maxout_is_the_largest_of_its_pieces():
     assert torch.allclose(head(Fused(h)), head.out(unit * x))
 
 
-def test_a_batch_of_one_movie_can_be_trained_on():
+def test_maxout_trains_on_a_batch_of_one():
     assert torch.isfinite(MaxoutHead(3, genres=2, hidden=4)(Fused(torch.randn(1, 3)))).all()
 
 
-def test_dropout_falls_before_each_linear_layer_and_in_training_alone():
+def test_dropout_precedes_each_linear_layer_in_training():
     torch.manual_seed(0)
     head = MaxoutHead(40, genres=2, hidden=30, dropout=0.5)
     seen = {}
@@ -57,20 +56,6 @@ def test_batch_normalisation_adds_the_published_epsilon():
     assert {norm.eps for norm in MaxoutHead(3, genres=2, hidden=4).norms} == {1e-4}
 
 
-def test_parameters_at_the_published_sizes():
+def test_number_of_parameters_at_the_published_sizes():
     head = MaxoutHead(512, genres=23, hidden=512)
     assert sum(p.numel() for p in head.parameters()) == 2 * (512 * 1024 + 1024) + 3 * 2 * 512 + 512 * 23 + 23
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"head": "max"}, "fusion.head=max does not exist: choose one of linear, maxout"),
-        ({"head": "maxout", "maxout_hidden": 0}, "fusion.maxout_hidden=0: give 1 or more"),
-        ({"head": "maxout", "maxout_pieces": 0}, "fusion.maxout_pieces=0: give 1 or more"),
-        ({"head": "maxout", "maxout_dropout": 1}, "fusion.maxout_dropout=1: give a probability from 0 up to"),
-    ],
-)
-def test_a_wrong_argument_ends_in_a_sentence(options, sentence):
-    with pytest.raises(UserError, match=sentence):
-        Concat(SIZES, 4, **options).head(2)

@@ -1,4 +1,4 @@
-"""What stands before a plot is read with it; where nothing stands there the plot is read as by the text encoder alone."""
+"""MMBT reads other modalities as tokens before the plot; with text alone it gives the text encoder's features."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from gmu_lightning.encoders.prefix import Prefix
-from gmu_lightning.encoders.text import HuggingFaceText
-from gmu_lightning.encoders.tokens import TokenInputs
+from gmu_lightning.encoders.text.huggingface import HuggingFaceText, Prefix
+from gmu_lightning.encoders.text.tokens import TokenInputs
 from gmu_lightning.encoders.vector import Vector
 from gmu_lightning.fusion import GMU, MMBT
 from gmu_lightning.fusion.mmbt import shortened
@@ -32,7 +31,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """family -> a folder with a tiny network of random weights, as save_pretrained writes it."""
+    """Return a function: family -> a folder with a tiny random network, written by save_pretrained."""
 
     @cache
     def made(family: str) -> Path:
@@ -65,7 +64,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def text(folder):
-    """(family, options) -> a built text encoder in evaluation mode."""
+    """Return a function: (family, options) -> a built text encoder in evaluation mode."""
 
     def made(family: str = "bert", **options) -> HuggingFaceText:
         encoder = HuggingFaceText(str(folder(family)), **{"max_tokens": 32} | options)
@@ -81,7 +80,7 @@ def fusion(sizes: dict[str, int] = SIZES, **options) -> MMBT:
 
 
 def movies(encoder: HuggingFaceText, present: torch.Tensor = ALL, fill: float = 0.0) -> MovieBatch:
-    """Two plots, posters as vectors and videos as sequences of five frames; `fill` stands in whatever is absent."""
+    """Return two movies with plots, posters as vectors and videos as five frames; absent features are `fill`."""
     torch.manual_seed(4)
     rows = [encoder.preparation.store(plot) if there else None for plot, there in zip(PLOTS, present[:, 0], strict=True)]
     image, video = torch.randn(2, 5), torch.randn(2, 5, 3)
@@ -99,7 +98,7 @@ def read(unit: MMBT, encoder: HuggingFaceText, batch: MovieBatch) -> torch.Tenso
 
 
 def classifier(encoder: HuggingFaceText, normalise: str, dropout: float = 0.0) -> MovieGenreClassifier:
-    """The whole model in evaluation mode; what is standardised has means and deviations that are easily told apart."""
+    """Return the model in evaluation mode; `standardise` is fitted to a mean of 5 and a deviation of 3."""
     others = {m: Vector(m, SIZES[m], freeze="all", normalise=normalise, dropout=dropout) for m in ("image", "video")}
     model = MovieGenreClassifier({"text": encoder, **others}, fusion(), 4, nn.BCEWithLogitsLoss()).eval()
     if normalise == "standardise":
@@ -108,8 +107,8 @@ def classifier(encoder: HuggingFaceText, normalise: str, dropout: float = 0.0) -
     return model
 
 
-def shown(model: MovieGenreClassifier, batch: MovieBatch) -> torch.Tensor:
-    """What the transformer's embeddings are called with: a poster, a separator, five frames, a separator, the plot."""
+def embeddings_of(model: MovieGenreClassifier, batch: MovieBatch) -> torch.Tensor:
+    """Return the embeddings that the transformer receives: a poster, a separator, five frames, a separator, the plot."""
     seen: dict[str, torch.Tensor] = {}
     network = model.encoders["text"].network
     hook = network.register_forward_pre_hook(lambda _, __, given: seen.update(given), with_kwargs=True)
@@ -124,13 +123,13 @@ def only(*there: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("pool", ["mean", "cls"])
-def test_without_the_others_it_is_exactly_the_text_alone_even_if_nan(text, family, pool):
+def test_text_alone_gives_the_encoder_s_features_despite_nan(text, family, pool):
     encoder = text(family, pool=pool)
     batch = movies(encoder, only("text"), fill=float("nan"))
     assert torch.allclose(read(fusion(), encoder, batch), encoder(batch.inputs["text"]).vector, atol=1e-5)
 
 
-def test_the_pooler_reads_the_plots_own_first_token(text):
+def test_pooler_reads_the_plot_s_first_token(text):
     encoder = text("bert", pool="pooler")
     batch = movies(encoder, only("text"))
     assert torch.allclose(read(fusion(), encoder, batch), encoder(batch.inputs["text"]).vector, atol=1e-5)
@@ -138,13 +137,13 @@ def test_the_pooler_reads_the_plots_own_first_token(text):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("there", ["image", "video"])
-def test_with_another_modality_the_plot_is_read_differently(text, family, there):
+def test_other_modalities_change_the_plot_s_features(text, family, there):
     encoder = text(family)
     batch = movies(encoder, only("text", there))
     assert (read(fusion(), encoder, batch) - encoder(batch.inputs["text"]).vector).abs().max() > 1e-3
 
 
-def test_the_network_is_shown_tokens_and_separators_before_the_plot(text):
+def test_tokens_and_separators_precede_the_plot(text):
     encoder, unit, seen = text("bert"), fusion(), {}
     hook = encoder.network.register_forward_pre_hook(lambda _, __, given: seen.update(given), with_kwargs=True)
     batch = movies(encoder)
@@ -155,17 +154,17 @@ def test_the_network_is_shown_tokens_and_separators_before_the_plot(text):
     assert torch.allclose(seen["inputs_embeds"][:, 0], image)
     assert torch.allclose(seen["inputs_embeds"][:, [1, 7]], words.weight[3].expand(2, 2, -1))
     assert torch.equal(seen["inputs_embeds"][:, 8:], words(batch.inputs["text"].ids))
-    assert seen["position_ids"][1, :8].tolist() == [0, 1, 0, 1, 2, 3, 4, 3]  # its video's separator follows three frames
+    assert seen["position_ids"][1, :8].tolist() == [0, 1, 0, 1, 2, 3, 4, 3]  # the separator follows the three real frames
     assert seen["position_ids"][0].tolist() == [0, 1, 0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 6]
     assert seen["token_type_ids"][0].tolist() == [1] * 8 + [0] * 7
     assert seen["attention_mask"][1].tolist() == [1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("normalise", ["layer", "batch", "standardise"])
-def test_the_others_are_normalised_before_they_are_projected(text, normalise):
+def test_other_modalities_are_normalised_before_projection(text, normalise):
     encoder = text("bert", freeze="all", normalise="none")
     model, batch = classifier(encoder, normalise).train(normalise == "batch"), movies(encoder)
-    seen, raw, (_, frames, mask) = shown(model, batch), batch.inputs["image"].vector, batch.inputs["video"]
+    seen, raw, (_, frames, mask) = embeddings_of(model, batch), batch.inputs["image"].vector, batch.inputs["video"]
     image = model.normalisers["image"](raw, ALL[:, 1])
     video = model.normalisers["video"](frames.flatten(0, 1), mask.flatten()).view_as(frames)
     assert torch.allclose(seen[:, 0], model.fusion.project["image"](image), atol=1e-5)
@@ -175,10 +174,10 @@ def test_the_others_are_normalised_before_they_are_projected(text, normalise):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_others_are_dropped_out_before_they_are_projected_in_training_alone(text, training):
+def test_dropout_precedes_projection_in_training_only(text, training):
     encoder = text("bert", freeze="all", normalise="none")
     model, plain, batch = classifier(encoder, "none", dropout=1 - 1e-9), classifier(encoder, "none"), movies(encoder)
-    seen, kept = shown(model.train(training), batch), shown(plain, batch)
+    seen, kept = embeddings_of(model.train(training), batch), embeddings_of(plain, batch)
     assert torch.equal(seen[:, 0], kept[:, 0]) != training
     if training:
         assert torch.allclose(seen[:, 0], model.fusion.project["image"].bias.expand(2, -1))
@@ -186,14 +185,14 @@ def test_the_others_are_dropped_out_before_they_are_projected_in_training_alone(
 
 
 @pytest.mark.parametrize("normalise", ["layer", "batch", "standardise"])
-def test_what_is_normalised_leaves_no_trace_where_it_is_absent_even_if_nan(text, normalise):
+def test_absent_nan_has_no_effect_with_any_normaliser(text, normalise):
     encoder = text("bert", normalise="none")
     model, batch = classifier(encoder, normalise), movies(encoder, only("text"), fill=float("nan"))
     alone = model.head(model.fusion({"text": encoder(batch.inputs["text"]).vector}, batch.present))
     assert torch.allclose(model(batch).logits, alone, atol=1e-5)
 
 
-def test_the_segment_of_a_modality_is_its_own(text):
+def test_each_modality_has_its_own_segment(text):
     encoder, unit = text("bert"), fusion()
     batches = {there: movies(encoder, only("text", there)) for there in ("image", "video")}
     before = {there: read(unit, encoder, batch) for there, batch in batches.items()}
@@ -204,7 +203,7 @@ def test_the_segment_of_a_modality_is_its_own(text):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_movie_without_a_plot_has_an_empty_one(text, family):
+def test_movie_without_a_plot_gets_an_empty_plot(text, family):
     encoder, unit = text(family), fusion()
     present = torch.tensor([[True, True, True], [False, True, True]])
     batch = movies(encoder, present)
@@ -213,7 +212,7 @@ def test_a_movie_without_a_plot_has_an_empty_one(text, family):
     assert torch.allclose(read(unit, encoder, batch), read(unit, encoder, empty), atol=1e-5)
 
 
-def test_an_empty_plot_finds_room_where_no_movie_of_a_batch_has_any(text):
+def test_empty_plots_widen_a_batch_without_plots(text):
     encoder = text("bert")
     inputs = movies(encoder, only("image")).inputs["text"]
     assert inputs.ids.shape == (2, 1)
@@ -222,7 +221,7 @@ def test_an_empty_plot_finds_room_where_no_movie_of_a_batch_has_any(text):
     assert emptied.mask.tolist() == [[True, True], [True, False]]
 
 
-def test_a_movie_with_nothing_at_all_is_zero_and_the_others_are_unmoved(text):
+def test_movie_without_any_modality_gives_zeros(text):
     encoder, unit = text("bert"), fusion(dim=4)
     present = torch.tensor([[True, True, True], [False, False, False]])
     found = read(unit, encoder, movies(encoder, present, fill=float("nan")))
@@ -231,7 +230,7 @@ def test_a_movie_with_nothing_at_all_is_zero_and_the_others_are_unmoved(text):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_neither_batch_mates_nor_padding_change_a_movie(text, family):
+def test_features_are_independent_of_batch_and_padding(text, family):
     encoder, unit = text(family), fusion()
     batch = movies(encoder)
     together = read(unit, encoder, batch)
@@ -241,7 +240,7 @@ def test_neither_batch_mates_nor_padding_change_a_movie(text, family):
     assert torch.allclose(read(unit, encoder, MovieBatch(("b",), alone, ALL[1:], None))[0], together[1], atol=1e-5)
 
 
-def test_long_sequences_are_averaged_over_stretches_of_what_is_real():
+def test_long_sequences_are_averaged_over_real_tokens():
     tokens = torch.arange(1.0, 6).repeat(3, 1)[..., None]
     mask = torch.tensor([[True] * 5, [True, True, True, False, False], [False] * 5])
     short, real = shortened(tokens, mask, 2)
@@ -252,7 +251,7 @@ def test_long_sequences_are_averaged_over_stretches_of_what_is_real():
     assert torch.equal(real, mask)
 
 
-def test_dim_gives_the_head_a_hidden_layer(text):
+def test_dim_adds_a_hidden_layer(text):
     encoder = text("bert")
     batch, unit = movies(encoder), fusion(dim=4)
     plain = read(fusion(), encoder, batch)
@@ -264,31 +263,26 @@ def test_dim_gives_the_head_a_hidden_layer(text):
 
 
 @pytest.mark.parametrize("freeze", ["none", "all"])
-def test_all_that_is_trained_gets_a_gradient_and_a_frozen_text_none(text, freeze):
+def test_gradients_reach_all_but_a_frozen_text_encoder(text, freeze):
     encoder, unit = text("bert", freeze=freeze), fusion(dim=4)
     read(unit, encoder, movies(encoder)).pow(2).sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in unit.parameters())
     assert any(p.grad is not None for p in encoder.parameters()) == (freeze == "none")
 
 
-def test_absent_modalities_leave_every_gradient_finite(text):
+def test_absent_nan_leaves_gradients_finite(text):
     encoder, unit = text("bert"), fusion()
     read(unit, encoder, movies(encoder, only("text"), fill=float("nan"))).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in [*unit.parameters(), *encoder.parameters()] if p.grad is not None)
 
 
-def test_a_width_that_is_not_the_words_own_ends_in_a_sentence(text):
+def test_prefix_of_another_width_is_refused(text):
     encoder = text("bert")
     with pytest.raises(UserError, match="bert reads no tokens but words; choose one like BERT, or another fusion"):
         encoder(movies(encoder).inputs["text"], _narrow_prefix())
 
 
-def test_a_number_of_tokens_out_of_range_ends_in_a_sentence():
-    with pytest.raises(UserError, match=r"fusion.max_tokens_per_modality=0: give a number from 1 to 256"):
-        fusion(max_tokens_per_modality=0)
-
-
-def test_what_it_declares():
+def test_declarations():
     assert (MMBT.needs, MMBT.requires) == ("tokens", ("text",))
     assert GMU.requires == ()
     assert HuggingFaceText.takes_prefix

@@ -1,4 +1,4 @@
-"""Settings whose true difference is known: runs that vary with their seed, on movies that vary from draw to draw."""
+"""Simulate settings with a known true difference. Runs vary with their seed, and movies vary from draw to draw."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from gmu_lightning.report.evidence import TUNED
-from gmu_lightning.report.inference import Difference, Scored, holm
-from gmu_lightning.report.influence import Influence, influence
-from gmu_lightning.report.thresholds import retuned
+from gmu_lightning.report.influence import Influence, influence, retuned
+from gmu_lightning.report.scoring import TUNED
+from gmu_lightning.report.statistics import Difference, SplitScores, holm
 
-Split = tuple[np.ndarray, np.ndarray]  # labels and how hard each movie's genres are, both (N, C)
+Split = tuple[np.ndarray, np.ndarray]  # labels and difficulties, both (N, C)
 
 
 class Decisions(NamedTuple):
-    """Of a run on a split."""
+    """Labels and probabilities of a run on a split, both (N, C)."""
 
     labels: np.ndarray
     probabilities: np.ndarray
@@ -28,15 +27,16 @@ class Decisions(NamedTuple):
 
 @dataclass(frozen=True)
 class World:
-    """Where a genre's logit is skill * (1 if the movie has it, else -1), blurred by the movie, the seed, and both together.
+    """A setting whose logits are skill * (1 with the genre, -1 without it), plus noise by movie, by seed and by both.
 
     Attributes:
-        skill: of a setting; its seeds differ in it by `seed_sd`.
-        movie_sd: how much harder one movie is than another, for every run alike.
-        own_sd: what each run adds to each movie's logits.
-        taste_sd: how much harder one movie is than another, for every run of one setting.
-        bias: a genre has 30 % of the movies, so fewer are predicted than missed.
-        shares: of the movies that have each genre.
+        skill: mean skill of the setting.
+        seed_sd: standard deviation of the skill between seeds.
+        movie_sd: standard deviation of the movies' difficulty, which all runs share.
+        own_sd: standard deviation of each run's own noise.
+        taste_sd: standard deviation of the difficulty that only the runs of one setting share.
+        bias: added to all logits; below 0, because most movies lack a genre.
+        shares: share of the movies with each genre.
     """
 
     skill: float = 1.0
@@ -48,19 +48,19 @@ class World:
     shares: Sequence[float] = (0.3,) * 6
 
     def movies(self, count: int, rng: np.random.Generator) -> Split:
-        """Labels (N, C) and how hard each movie's genres are (N, C)."""
+        """Draw labels and difficulties, both (N, C)."""
         size = (count, len(self.shares))
         return rng.random(size) < np.array(self.shares), rng.normal(0, self.movie_sd, size)
 
     def runs(
         self, labels: np.ndarray, hard: np.ndarray, seeds: int, rng: np.random.Generator, metric: str = "f1_micro"
-    ) -> Scored:
-        """The scores of so many seeds on these movies."""
+    ) -> SplitScores:
+        """Draw `seeds` runs on these movies, and return their scores."""
         found = [self._run(self.skill + rng.normal(0, self.seed_sd), labels, hard, rng, metric) for _ in range(seeds)]
-        return Scored(np.array([f.score for f in found]), np.stack([f.psi for f in found]))
+        return SplitScores(np.array([f.score for f in found]), np.stack([f.psi for f in found]))
 
-    def tuned(self, val: Split, test: Split, seeds: int, rng: np.random.Generator, metric: str) -> Scored:
-        """The scores of so many seeds of one setting on test, at .5 or at thresholds tuned on val (`f1_micro@val_per_genre`)."""
+    def tuned(self, val: Split, test: Split, seeds: int, rng: np.random.Generator, metric: str) -> SplitScores:
+        """Draw `seeds` runs, and return their test scores at .5 or at thresholds tuned on val (`f1_micro@val_per_genre`)."""
         kind, _, rule = metric.partition("@")
         splits = [(labels, hard + rng.normal(0, self.taste_sd, hard.shape)) for labels, hard in (val, test)]
         runs = []
@@ -69,7 +69,7 @@ class World:
             runs.append([Decisions(labels, self._decide(skill, labels, hard, rng)) for labels, hard in splits])
         found = [influence(kind, *t, TUNED[rule](*v) if rule else 0.5) for v, t in runs]
         retune = partial(retuned, kind, rule, [v for v, _ in runs], [t for _, t in runs]) if rule else None
-        return Scored(np.array([f.score for f in found]), np.stack([f.psi for f in found]), retune)
+        return SplitScores(np.array([f.score for f in found]), np.stack([f.psi for f in found]), retune)
 
     def _run(self, skill: float, labels: np.ndarray, hard: np.ndarray, rng: np.random.Generator, metric: str) -> Influence:
         return influence(metric, labels, self._decide(skill, labels, hard, rng))
@@ -79,59 +79,34 @@ class World:
         return np.asarray(1 / (1 + np.exp(-logits)))
 
     def truth(self, metric: str = "f1_micro") -> float:
-        """The mean over all seeds and movies: seeds evenly through their distribution, each on movies of its own."""
+        """Return the true mean score, over 300 evenly spaced quantiles of the seeds' skill, each on its own movies."""
         rng = np.random.default_rng(1)
         skills = stats.norm(self.skill, self.seed_sd or 1e-9).ppf((np.arange(300) + 0.5) / 300)
         return float(np.mean([self._run(skill, *self.movies(3_000, rng), rng, metric).score for skill in skills]))
 
 
 # Genres as rare as MM-IMDb's, and settings that err on movies of their own as much as movies differ.
-MANY_GENRES = World(
-    own_sd=0.5,
-    taste_sd=1.0,
-    shares=(
-        0.5,
-        0.35,
-        0.3,
-        0.25,
-        0.2,
-        0.18,
-        0.15,
-        0.13,
-        0.12,
-        0.1,
-        0.1,
-        0.09,
-        0.08,
-        0.08,
-        0.07,
-        0.06,
-        0.06,
-        0.05,
-        0.05,
-        0.04,
-        0.04,
-    ),
-)
+SHARES = (0.5, 0.35, 0.3, 0.25, 0.2, 0.18, 0.15, 0.13, 0.12, 0.1, 0.1, 0.09, 0.08, 0.08, 0.07, 0.06, 0.06, 0.05, 0.05, 0.04, 0.04)
+MANY_GENRES = World(own_sd=0.5, taste_sd=1.0, shares=SHARES)
 
 
 class FalseClaims(NamedTuple):
-    """Shares of families of equal settings in which some pair was called different, under Holm."""
+    """Shares of families of equal settings with a significant pair under Holm's correction."""
 
-    fixed: float  # thresholds taken as given
-    tuned: float  # the variance of thresholds included
+    fixed: float  # without the variance of tuned thresholds
+    tuned: float  # with the variance of tuned thresholds
 
 
 def false_claims(
     world: World, val: int, families: int, metric: str, test: int = 460, settings: int = 4, seeds: int = 3
 ) -> FalseClaims:
-    """Compare so many settings of one world in families, each on movies of its own."""
+    """Draw families of equal settings, each family on its own movies, and return the shares with a false claim."""
     rng = np.random.default_rng(5)
     found = np.zeros(2)
     for _ in range(families):
         splits = world.movies(val, rng), world.movies(test, rng)
         tuned = [world.tuned(*splits, seeds, rng, metric) for _ in range(settings)]
         for n, those in enumerate(([replace(one, retune=None) for one in tuned], tuned)):
-            p = holm([Difference(a, b).p for a, b in combinations(those, 2)])
+            p, _ = holm([Difference(a, b).p for a, b in combinations(those, 2)])
             found[n] += min(value for value in p if value is not None) < 0.05
     return FalseClaims(*(found / families).tolist())

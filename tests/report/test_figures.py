@@ -1,4 +1,4 @@
-"""Figures show the numbers they were given, and their files are the same every time."""
+"""Figures show their numbers, and their files are reproducible."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def predictions(modalities: tuple[str, ...], contributions: bool = True) -> Pred
 
 
 def widths(panel, colour: str) -> list[float]:
-    """Lengths of a panel's bars of one colour, from the top."""
+    """Return the lengths of a panel's bars of one colour, from the top."""
     from matplotlib.colors import to_hex
 
     bars = [bar for bar in panel.patches if to_hex(bar.get_facecolor()) == colour.lower()]
@@ -41,7 +41,7 @@ def widths(panel, colour: str) -> list[float]:
 
 
 @pytest.mark.parametrize("modalities", [("image", "text"), ("text", "image", "video", "audio", "metadata")])
-def test_gate_bars_are_the_share_of_open_features_in_each_modality_s_own_colour(modalities):
+def test_gate_bars_show_open_features_and_contributions(modalities):
     columns = by_genre(predictions(modalities))
     bars, _, contributions = gate_figure(columns, "a run").axes
     for modality in modalities:
@@ -50,34 +50,34 @@ def test_gate_bars_are_the_share_of_open_features_in_each_modality_s_own_colour(
         np.testing.assert_allclose(widths(contributions, COLOURS[modality]), columns["contribution"][own].filled(np.nan))
 
 
-def test_genres_stand_with_how_many_movies_have_them():
-    said = predictions(("text", "image"))
-    names = [label.get_text() for label in gate_figure(by_genre(said), "a run").axes[0].get_yticklabels()]
-    assert names == [f"{genre} ({n})" for genre, n in zip(GENRES, said.labels.sum(axis=0), strict=True)]
+def test_genre_labels_have_movie_counts():
+    predicted = predictions(("text", "image"))
+    names = [label.get_text() for label in gate_figure(by_genre(predicted), "a run").axes[0].get_yticklabels()]
+    assert names == [f"{genre} ({n})" for genre, n in zip(GENRES, predicted.labels.sum(axis=0), strict=True)]
 
 
-def test_contributions_that_are_not_exact_are_not_drawn():
+def test_missing_contributions_are_not_drawn():
     figure = gate_figure(by_genre(predictions(("text", "image"), contributions=False)), "a run")
     assert [panel.get_xlabel() for panel in figure.axes] == ["share of features whose gate is open", "gate"]
 
 
-def test_genre_bars_are_the_scores_of_the_predictions():
-    said = predictions(("text",))
-    found = scores(said.labels, said.probabilities, said.genres)
-    (panel,) = genre_bars(said, "a run").axes
+def test_genre_bars_show_the_scores():
+    predicted = predictions(("text",))
+    found = scores(predicted.labels, predicted.probabilities, predicted.genres)
+    (panel,) = genre_bars(predicted, "a run").axes
     f1, ap = panel.containers
     assert [bar.get_width() for bar in f1] == [found[f"f1/{genre}"] for genre in GENRES]
     np.testing.assert_array_equal([bar.get_width() for bar in ap], [found.get(f"ap/{genre}", np.nan) for genre in GENRES])
 
 
-def test_distribution_writes_every_count_also_the_zero():
+def test_distribution_labels_every_count():
     counts = {"train": {"Drama": 700, "Western": 3}, "val": {"Drama": 90}, "test": {"Drama": 200, "Western": 1}}
     (panel,) = genre_distribution(counts).axes
     assert [[bar.get_width() for bar in bars] for bars in panel.containers] == [[700, 3], [90, 0], [200, 1]]
     assert {"700", "3", "90", "0", "200", "1"} <= {text.get_text() for text in panel.texts}
 
 
-def test_saved_files_are_the_same_every_time_and_carry_the_alternative_text(tmp_path):
+def test_saved_figures_are_reproducible_with_a_description(tmp_path):
     for name in ("first", "second.with.dots"):
         files = save(gate_figure(by_genre(predictions(("text", "image"))), "a run"), tmp_path / name)
         assert [file.name for file in files] == [f"{name}.png", f"{name}.svg"]

@@ -1,4 +1,4 @@
-"""What a movie adds to a score is what the score changes by when the movie counts a little more."""
+"""A movie's influence is the derivative of a score with respect to the movie's weight."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmu_lightning.metrics import scores
-from gmu_lightning.movie import UserError
-from gmu_lightning.report.influence import KINDS, influence
+from gmu_lightning.metrics import scores, tune_per_genre, tune_threshold
+from gmu_lightning.report.influence import KINDS, influence, scores_at, tuned_again
 
 GENRES = list("abcd")
 
@@ -24,7 +23,7 @@ def split(seed: int, movies: int = 40, ties: bool = True) -> tuple[np.ndarray, n
 @pytest.mark.parametrize("metric", KINDS)
 @given(seed=st.integers(0, 10_000), ties=st.booleans(), movies=st.integers(3, 30))
 @settings(max_examples=20, deadline=None)
-def test_the_score_is_the_score_and_a_movie_counted_more_moves_it_so(metric, seed, ties, movies):
+def test_influence_is_the_slope_in_a_movie_s_weight(metric, seed, ties, movies):
     labels, probabilities = split(seed, movies, ties)
     found = influence(metric, labels, probabilities)
     assert found.score == pytest.approx(scores(labels, probabilities, GENRES)[metric], abs=1e-12)
@@ -41,31 +40,56 @@ def test_the_score_is_the_score_and_a_movie_counted_more_moves_it_so(metric, see
 
 @pytest.mark.parametrize("threshold", [0.3, np.array([0.2, 0.4, 0.6, 0.8])])
 @pytest.mark.parametrize("metric", [kind for kind in KINDS if kind.startswith("f1")])
-def test_thresholds_are_the_scores(metric, threshold):
+def test_influence_scores_at_given_thresholds(metric, threshold):
     labels, probabilities = split(3)
     expected = scores(labels, probabilities, GENRES, threshold)[metric]
     assert influence(metric, labels, probabilities, threshold).score == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("metric", KINDS)
-def test_its_variance_is_that_of_a_bootstrap_over_movies(metric):
+def test_influence_variance_equals_the_bootstrap_s(metric):
     labels, probabilities = split(5, movies=400, ties=False)
     rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(600):
-        rows = rng.integers(len(labels), size=len(labels))
-        drawn.append(scores(labels[rows], probabilities[rows], GENRES)[metric])
+    draws = [rng.integers(len(labels), size=len(labels)) for _ in range(600)]
+    drawn = [scores(labels[rows], probabilities[rows], GENRES)[metric] for rows in draws]
     found = influence(metric, labels, probabilities)
     assert np.sqrt((found.psi**2).sum()) / len(labels) == pytest.approx(np.std(drawn), rel=0.1)
 
 
 @pytest.mark.parametrize("metric", KINDS)
-def test_a_split_without_a_single_genre_scores_nothing(metric):
+def test_split_without_labels_has_score_zero(metric):
     labels, probabilities = np.zeros((5, 4), bool), np.full((5, 4), 0.1)
     found = influence(metric, labels, probabilities)
     assert (found.score, np.abs(found.psi).max()) == (0.0, 0.0)
 
 
-def test_a_metric_that_is_none_is_an_error_that_names_them():
-    with pytest.raises(UserError, match="metric=f1_micros is no score of a whole split: choose one of f1_micro, f1_macro"):
-        influence("f1_micros", *split(0))
+TUNE = {"val": tune_threshold, "val_per_genre": tune_per_genre}
+
+
+@pytest.fixture(params=[False, True], ids=["distinct", "ties"])
+def movies_60(request) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels and probabilities of 60 movies; one genre has a single positive and one has no positive."""
+    rng = np.random.default_rng(1)
+    labels, probabilities = rng.random((60, 5)) < 0.25, rng.random((60, 5))
+    labels[:, 3:] = False
+    labels[0, 3] = True
+    return labels, probabilities.round(1) if request.param else probabilities
+
+
+@pytest.mark.parametrize("rule", TUNE)
+def test_weighted_tuning_equals_tuning_the_resampled_split(movies_60, rule):
+    labels, probabilities = movies_60
+    weights = np.random.default_rng(2).multinomial(60, np.full(60, 1 / 60), size=40).T
+    found = tuned_again(rule, labels, probabilities, weights.astype(np.float32))
+    for drawn, thresholds in zip(weights.T, found, strict=True):
+        rows = np.repeat(np.arange(60), drawn)
+        assert np.array_equal(np.atleast_1d(TUNE[rule](labels[rows], probabilities[rows])), thresholds)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("f1")])
+@pytest.mark.parametrize("width", [1, 5])
+def test_scores_at_thresholds_equal_metrics(movies_60, kind, width):
+    labels, probabilities = movies_60
+    thresholds = np.random.default_rng(3).choice(probabilities.ravel(), size=(20, width))
+    expected = [scores(labels, probabilities, tuple("abcde"), at)[kind] for at in thresholds]
+    assert scores_at(kind, labels, probabilities, thresholds) == pytest.approx(expected, abs=1e-12)

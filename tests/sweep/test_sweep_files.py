@@ -1,4 +1,4 @@
-"""A sweep's own files, of whatever its jobs left."""
+"""A sweep's own files, written from the run folders of its jobs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 from gmu_lightning.files import write_json
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.found import runs_in
+from gmu_lightning.report.discovery import runs_in
 from gmu_lightning.run import Run, runs_under
-from gmu_lightning.sweep.callback import SweepFiles
 from gmu_lightning.sweep.files import write_sweep
+from gmu_lightning.sweep.session import Session
 
 CONFIG = {"modalities": "text", "seed": 1, "choices": {"fusion": "none"}}
 EARLIER, NOW = "2020-01-01T00:00:00+00:00", "2021-01-01T00:00:00+00:00"
@@ -26,7 +26,7 @@ def failed(folder: Path, started: str) -> Run:
     return run
 
 
-def test_only_jobs_of_this_time_count_as_its_failures(tmp_path):
+def test_only_failures_since_the_start_count(tmp_path):
     failed(tmp_path / "1", EARLIER)
     assert write_sweep(tmp_path, NOW) == 0
     assert json.loads((tmp_path / "status.json").read_text())["failed"] == 1
@@ -34,18 +34,98 @@ def test_only_jobs_of_this_time_count_as_its_failures(tmp_path):
     assert write_sweep(tmp_path, NOW) == 1
 
 
-def test_what_never_began_is_told_with_how_to_go_on(tmp_path, monkeypatch, capsys):
+def test_jobs_that_never_began_are_listed(tmp_path, capsys):
     sweep = tmp_path / "a sweep"
-    monkeypatch.setattr(SweepFiles, "planned", [])
-    SweepFiles.plan([(None, ["seed=1"]), (None, ["seed=2"]), (str(sweep / "3"), ["seed=3"])])
-    SweepFiles.reached(sweep / "1")
-    assert SweepFiles.waiting() == [["seed=1"], ["seed=2"], ["seed=3"]]  # its turn came, but nothing is there yet
+    session = Session()
+    session.plan([(None, ["seed=1"]), (None, ["seed=2"]), (str(sweep / "3"), ["seed=3"])])
+    session.reached(sweep / "1")
+    assert session.waiting() == [["seed=1"], ["seed=2"], ["seed=3"]]  # its turn came, but its folder is still empty
     for name in ("1", "3"):
         failed(sweep / name, NOW)
-    waiting = SweepFiles.waiting()
+    waiting = session.waiting()
     write_sweep(sweep, NOW, interrupted=True, waiting=waiting)
     assert json.loads((sweep / "status.json").read_text())["not_begun"] == [["seed=2"]]
     assert f"1 job not begun: the same command with 'hydra.sweep.dir={sweep}' does what is missing" in capsys.readouterr().err
+
+
+def skipped_again(folder: Path, *jobs: tuple[list[str], str]) -> list[dict]:
+    """Write the sweep, and return its skipped jobs."""
+    write_sweep(folder, NOW, skipped=jobs)
+    return [job for job in json.loads((folder / "status.json").read_text())["jobs"] if job["state"] == "skipped"]
+
+
+PAIR = (["experiment=x", "fusion=none", "modalities=text+image", "seed=1"], "none takes one modality")
+
+
+def test_a_skipped_job_is_listed_without_a_folder(tmp_path, capsys):
+    failed(tmp_path / "1", NOW)
+    assert skipped_again(tmp_path, PAIR) == [{"folder": None, "overrides": PAIR[0], "state": "skipped", "why": PAIR[1]}]
+    assert "1 of 2 combinations is invalid and left out: leaderboard.md lists it" in capsys.readouterr().err
+    board = (tmp_path / "leaderboard.md").read_text()
+    assert "- none takes one modality (`experiment=x modalities=text+image`)" in board
+
+
+def test_skipped_jobs_of_earlier_commands_are_kept(tmp_path):
+    skipped_again(tmp_path, PAIR)
+    other = (["fusion=mean", "modalities=text"], "mean takes two")
+    assert [job["why"] for job in skipped_again(tmp_path, other, (PAIR[0][::-1], PAIR[1]))] == [PAIR[1], "mean takes two"]
+    assert len(skipped_again(tmp_path)) == 2
+
+
+def test_a_job_that_ran_later_is_no_longer_skipped(tmp_path):
+    assert len(skipped_again(tmp_path, (["fusion=none"], "it takes one"))) == 1
+    failed(tmp_path / "1", NOW)
+    assert skipped_again(tmp_path) == []
+
+
+def test_a_sweep_of_skipped_jobs_alone_says_why(tmp_path, capsys):
+    assert write_sweep(tmp_path, NOW, skipped=[PAIR, ([*PAIR[0][:3], "seed=2"], PAIR[1])]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["2 of 2 combinations are invalid and left out: leaderboard.md lists them", PAIR[1]]
+
+
+def test_skipped_jobs_are_not_waiting(tmp_path):
+    session = Session()
+    session.plan([(str(tmp_path / "1"), ["seed=1"]), (str(tmp_path / "2"), ["seed=2"])])
+    (tmp_path / "1").mkdir()
+    session.skip(tmp_path / "1", ["seed=1"], "no sense")
+    assert session.waiting() == [["seed=2"]]
+    assert not (tmp_path / "1").exists()
+
+
+@pytest.mark.parametrize(
+    ("jobs", "words"),
+    [
+        ([["fusion=a", "seed=1"], ["fusion=b", "seed=1"]], "with one seed of a setting no difference can be claimed"),
+        ([["fusion=a", "seed=1"], ["seed=2", "fusion=a"]], "with 2 seeds of a setting no difference can be claimed"),
+        ([["fusion=a"]], "with one seed of a setting"),
+        ([["fusion=a", f"seed={seed}"] for seed in (1, 2, 3)], ""),
+        ([["fusion=none", "seed=5"]], ""),
+        ([["fusion=none", "seed=5"], ["fusion=skipped", "seed=5"]], ""),
+    ],
+)
+def test_fewer_than_three_seeds_are_announced(tmp_path, capsys, jobs, words):
+    for seed in (1, 2):
+        run = Run(tmp_path / f"{seed}")
+        run.begin(CONFIG, ["fusion=none", f"seed={seed}"])
+        run.end("finished")
+    skipped = {"folder": None, "overrides": ["fusion=skipped", "seed=1"], "state": "skipped", "why": "no sense"}
+    write_json(tmp_path / "status.json", {"jobs": [skipped]})
+    Session(folder=tmp_path).caution(jobs)
+    err = capsys.readouterr().err
+    assert err.startswith(words) if words else err == ""
+
+
+def test_progress_names_the_remaining_time(tmp_path, capsys, monkeypatch):
+    clock = iter([0.0, 4.0, 12.0, 40.0])
+    monkeypatch.setattr("gmu_lightning.sweep.session.time.monotonic", lambda: next(clock))
+    session = Session()
+    session.plan([(str(tmp_path / f"{n}"), []) for n in range(4)])
+    session.skip(tmp_path / "3", [], "no sense")
+    session.ended()  # after 4 s, too early for a line
+    session.ended()
+    session.ended()  # the last one
+    assert capsys.readouterr().err == "2 of 3 jobs, about 6 s left\n"
 
 
 def test_trials_of_a_search_are_not_compared(tmp_path):

@@ -1,175 +1,222 @@
-"""What a page says of gates: the published figure, and beside it what that hides."""
+"""The page's sections on gates and on modality ablation."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from gmu_lightning.report.evidence import Evidence
-from gmu_lightning.report.faithfulness import Faithfulness
-from gmu_lightning.report.gate_evidence import GateTable, Recovered, Truth, decomposition_error, gate_table, recovered
+from gmu_lightning.report.caveats import listed
+from gmu_lightning.report.gates import (
+    LOST,
+    Faithfulness,
+    GateTable,
+    Truth,
+    decomposition_error,
+    faithfulness,
+    gate_table,
+    recovered,
+)
 from gmu_lightning.report.page import svg
-from gmu_lightning.run import Predictions
+from gmu_lightning.report.scoring import ScoredSetting, metric_label
+from gmu_lightning.report.sentences import counted
+from gmu_lightning.run import Predictions, Run
 
-STILL = 1e-6  # a standard deviation that is rounding
-DRAWN = 20  # settings, the best ones: each takes four figures of every genre
+STILL = 1e-6  # largest standard deviation that counts as rounding
+HARDLY = 0.05  # smaller standard deviations are reported as hardly any change
+NAMED = 3  # most settings in a part of the sentence on gates
+DRAWN = 20  # best settings with figures; each has four figures of every genre
+FIGURES = {  # measure: (unit, caption)
+    "gate_open": (
+        "share of open features",
+        "Share of features with an open gate, over the test movies of the genre, as published by Arevalo et al. 2017.",
+    ),
+    "gate": (
+        "mean gate",
+        "Mean gate and its standard deviation across the test movies of the genre. A missing modality has gate 0.",
+    ),
+    "gate_weighted": (
+        "genre-weighted gate",
+        "Mean gate, each feature weighted by its absolute weight in the genre's classifier.",
+    ),
+    "contribution": ("contribution to the logit", "Exact contribution of each modality to the genre's logit."),
+}
+LOST_FIGURE = ("AP lost without it", "Average precision of the genre that is lost if every movie lacks the modality.")
 
 
-def gate_section(settings: Sequence[Evidence], truth: Truth | None, losses: Mapping[str, Faithfulness]) -> list[dict[str, Any]]:
-    """The gates of the best `DRAWN` settings whose gates move, genre by genre, and what they are worth.
+def gate_sections(settings: Sequence[ScoredSetting], truth: Truth | None) -> dict[str, Any]:
+    """Return the template's variables on gates and on modality ablation.
+
+    `gates` holds figures and tables of the best `DRAWN` settings with moving gates, `gate_table` the mean and standard deviation
+    of all moving gates, `gates_about` the sentence that compares settings, and `still_gates` a sentence on each gate that is the
+    same for all movies. `ablation` has a row per evaluated setting, and the commands for all others.
+    """
+    gated = [(one, _moves(one)) for one in settings if one.test[0].gate is not None]
+    moving, still = ([one for one, moves in gated if moves is wanted] for wanted in (True, False))
+    several = [one for one in settings if len(one.test[0].modalities) > 1]
+    losses = {one.name: found for one in several if (found := faithfulness(one.setting.finished)) is not None}
+    spreads = {one.name: _over_movies(one, np.std, ddof=1) for one in moving}
+    return {
+        "gates": [_gates_of(one, truth, losses.get(one.name)) for one in moving[:DRAWN]],
+        "gates_about": movement_sentence({name: float(np.mean(of)) for name, of in spreads.items()}),
+        "gate_table": _gate_table(moving, spreads),
+        "still_gates": [_still_sentence(one) for one in still],
+        "undrawn_gates": [one.name for one in moving[DRAWN:]],
+        "ablation": _ablation(several, losses) if several else {},
+    }
+
+
+def movement_sentence(spreads: Mapping[str, float]) -> str:
+    """Return a sentence on the gates that change between movies, and one on those that hardly change.
 
     Args:
-        losses: {setting: what it lost without a modality}, of those that were asked.
+        spreads: {setting: standard deviation of its gates across test movies}.
     """
-    return [_gates_of(one, truth, losses.get(one.name)) for one in _moving(settings)[:DRAWN]]
+    parts = []
+    for words, group in (
+        ("change from movie to movie", {name: sd for name, sd in spreads.items() if sd >= HARDLY}),
+        ("hardly change between movies", {name: sd for name, sd in spreads.items() if sd < HARDLY}),
+    ):
+        if len(group) > NAMED:
+            ends = f"{_sd(min(group.values()))} to {_sd(max(group.values()))}"
+            parts.append(f"The gates of {len(group)} settings {words} (sd {ends}).")
+        elif group:
+            named = listed([f"{name} (sd {_sd(sd)})" for name, sd in group.items()])
+            parts.append(f"The gates of {named} {words}.")
+    return " ".join(parts)
 
 
-def undrawn_gates(settings: Sequence[Evidence]) -> list[str]:
-    """The settings whose gates move, and for whom the page has no room."""
-    return [one.name for one in _moving(settings)[DRAWN:]]
+def _sd(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
 
 
-def still_gates(settings: Sequence[Evidence]) -> list[str]:
-    """A sentence for every setting whose gate is one for all movies, be it a fixed rule or a gate that learned nothing."""
-    still = [one for one in settings if one.test[0].gate is not None and not _moves(one)]
-    sentences = []
-    for one in still:
-        movie = "movie" if _lacking_nothing(one.test[0]).all() else "movie that lacks nothing"
-        at = ", ".join(f"{modality} {gate}" for modality, gate in _whole(one).items())
-        sentences.append(f"The gate of {one.name} is the same for every {movie} ({at}).")
-    return sentences
+def _gate_table(moving: Sequence[ScoredSetting], spreads: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return `columns` and `rows`: mean and standard deviation of each modality's gate, in each setting."""
+    modalities = list(dict.fromkeys(m for one in moving for m in one.test[0].modalities))
+    rows = []
+    for one in moving:
+        both = zip(one.test[0].modalities, _over_movies(one, np.mean), spreads[one.name], strict=True)
+        found = {m: (float(mean), float(sd)) for m, mean, sd in both}
+        rows.append({"name": one.name, "values": [value for m in modalities for value in found.get(m, (math.nan, math.nan))]})
+    return {"columns": [f"{m}: {what}" for m in modalities for what in ("mean", "sd")], "rows": rows}
 
 
-def _moving(settings: Sequence[Evidence]) -> list[Evidence]:
-    return [one for one in settings if one.test[0].gate is not None and _moves(one)]
+def _still_sentence(one: ScoredSetting) -> str:
+    """Say that a gate is the same for all movies: a fixed rule, or a gate that learned nothing."""
+    gates = np.stack([p.gate[_complete(p)].mean(axis=0) for p in one.test if p.gate is not None])
+    ranges = zip(one.test[0].modalities, gates.min(axis=0), gates.max(axis=0), strict=True)
+    at = ", ".join(f"{m} {' to '.join(dict.fromkeys((f'{low:.2f}', f'{high:.2f}')))}" for m, low, high in ranges)
+    movie = "movie" if _complete(one.test[0]).all() else "movie that has all modalities"
+    return f"The gate of {one.name} is the same for every {movie} ({at})."
 
 
-def _moves(one: Evidence) -> bool:
-    """Whether any seed's gate differs between movies that lack nothing; of a single such movie nothing is said to be still."""
-    gates = [p.gate[_lacking_nothing(p)] for p in one.test if p.gate is not None]
-    return any(len(gate) < 2 for gate in gates) or any((gate.std(axis=0) > STILL).any() for gate in gates)
+def _moves(one: ScoredSetting) -> bool:
+    """Whether the gate of any seed differs between complete movies. A single complete movie counts as movement."""
+    gates = [p.gate[_complete(p)] for p in one.test if p.gate is not None]
+    return any(len(gate) < 2 or bool((gate.std(axis=0) > STILL).any()) for gate in gates)
 
 
-def _whole(one: Evidence) -> dict[str, str]:
-    """{modality: gate of movies that lack nothing, from its lowest seed to its highest}."""
-    gates = np.stack([p.gate[_lacking_nothing(p)].mean(axis=0) for p in one.test if p.gate is not None])
-    ends = zip(one.test[0].modalities, gates.min(axis=0), gates.max(axis=0), strict=True)
-    return {m: f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}" for m, low, high in ends}
-
-
-def _lacking_nothing(p: Predictions) -> np.ndarray:
-    """(N,) bool; all of them where fewer than two movies lack nothing."""
+def _complete(p: Predictions) -> np.ndarray:
+    """Return (N,) bool, the movies that have every modality; all movies if fewer than two have."""
     whole = np.asarray(p.present.all(axis=1))
     return whole if whole.sum() > 1 else np.ones_like(whole)
 
 
-def _gates_of(one: Evidence, truth: Truth | None, faithful: Faithfulness | None) -> dict[str, Any]:
+def _gates_of(one: ScoredSetting, truth: Truth | None, faithful: Faithfulness | None) -> dict[str, Any]:
     table = gate_table(one.test)
-    found = recovered(truth, one.test) if truth else Recovered({}, {})
-    columns = {
+    found = recovered(truth, one.test) if truth else None
+    columns: dict[str, Any] = {
         "mean gate": _over_movies(one, np.mean),
         "sd across movies": _over_movies(one, np.std, ddof=1),
-        "agreement with contribution": table.agreement,
-        **_lost(faithful),
-        "correlation with the truth": [found.correlation.get(m, math.nan) for m in table.modalities]
-        if found.correlation
-        else None,
+        "ρ(gate, contribution)": table.agreement,
     }
+    if faithful:
+        columns |= {f"{metric_label(score)} lost without it": faithful.lost[score] for score in LOST}
+    if faithful and _known(faithful):
+        columns |= {
+            "ρ(gate, AP lost)": faithful.foretold["gate_weighted"],
+            "ρ(contribution, AP lost)": faithful.foretold["contribution"],
+        }
+    if found and found.correlation:
+        columns["r(gate, truth)"] = [found.correlation.get(m, math.nan) for m in table.modalities]
     shown = {name: values for name, values in columns.items() if values is not None}
+    drawn = {name: table.values[name] for name in FIGURES if name == "gate" or not np.isnan(table.values[name]).all()}
+    charts = [_chart(one.name, table, values, *FIGURES[name], name) for name, values in drawn.items()]
+    if faithful and _known(faithful):
+        charts.append(_chart(one.name, table, faithful.lost_by_genre, *LOST_FIGURE))
     return {
         "name": one.name,
         "about": _about(one, faithful),
-        "charts": [_drawn(one.name, table, figure) for figure in _figures(table, faithful)],
+        "charts": charts,
         "columns": list(shown),
         "rows": [{"name": m, "values": [float(of[k]) for of in shown.values()]} for k, m in enumerate(table.modalities)],
-        "named": _named(found),
+        "named": _named(found.named if found else {}),
     }
 
 
-def _about(one: Evidence, faithful: Faithfulness | None) -> str:
-    error = decomposition_error(one.test)
-    words = f"{len(one.test)} seeds."
-    whole = _lacking_nothing(one.test[0])
-    if not whole.all():
-        words += f" The mean gate and its sd are of the {whole.sum()} test movies that lack nothing."
+def _about(one: ScoredSetting, faithful: Faithfulness | None) -> str:
+    error, complete = decomposition_error(one.test), _complete(one.test[0])
+    words = f"Means over {counted(len(one.test), 'seed')}."
+    if not complete.all():
+        words += f" Mean gate and sd are of the {complete.sum()} test movies that have all modalities."
     if error is not None:
-        words += f" Bias and contributions sum to the logits {'exactly' if error == 0 else f'to {error:.0e}'}."
-    if faithful is None:
-        return words
-    words += f" What is lost without a modality is a mean over {faithful.runs} of them."
-    return words + (" Foretold: Spearman's correlation over genres with the AP lost." if _known(faithful) else "")
+        words += f" Bias and contributions sum to the logits {'exactly' if error == 0 else f'within {error:.0e}'}."
+    if faithful is not None:
+        words += f" Losses are means over {counted(faithful.runs, 'seed')}."
+    return words
 
 
-def _over_movies(one: Evidence, summary: Callable[..., np.ndarray], **also: Any) -> np.ndarray:
-    """(M,) of a run's gates over movies that lack nothing, a mean over seeds."""
-    return np.mean([summary(p.gate[_lacking_nothing(p)], axis=0, **also) for p in one.test if p.gate is not None], axis=0)
+def _over_movies(one: ScoredSetting, summary: Callable[..., np.ndarray], **options: Any) -> np.ndarray:
+    """Return (M,) a summary of the gates over complete movies, as a mean over seeds."""
+    return np.mean([summary(p.gate[_complete(p)], axis=0, **options) for p in one.test if p.gate is not None], axis=0)
 
 
 def _known(faithful: Faithfulness) -> bool:
     return bool(np.isfinite(faithful.lost_by_genre).any())
 
 
-def _lost(faithful: Faithfulness | None) -> dict[str, np.ndarray]:
-    """Columns: what the gate promised, and what was lost."""
-    if faithful is None:
-        return {}
-    columns = {"micro F1 lost without it": faithful.lost["f1_micro"], "micro AP lost without it": faithful.lost["ap_micro"]}
-    if _known(faithful):
-        columns["foretold by the gate"] = faithful.foretold["gate_weighted"]
-        columns["foretold by contribution"] = faithful.foretold["contribution"]
-    return columns
-
-
-def _named(found: Recovered) -> str:
-    """Whether contributions name the one modality that tells a genre."""
-    if not found.named:
+def _named(named: Mapping[str, tuple[str, str]]) -> str:
+    """Return how often contributions name the only modality that reveals a genre."""
+    if not named:
         return ""
-    wrong = [f"{genre} ({said} instead of {true})" for genre, (true, said) in found.named.items() if said != true]
-    words = f"Of {len(found.named)} genres that one modality alone tells, contributions name the right one for "
-    return words + f"{len(found.named) - len(wrong)}" + (f"; wrong: {', '.join(wrong)}." if wrong else ".")
+    wrong = [f"{genre} ({found} instead of {true})" for genre, (true, found) in named.items() if found != true]
+    words = f"Planted truth: one modality alone reveals {counted(len(named), 'genre')}. "
+    words += f"Contributions identify this modality for {len(named) - len(wrong)} of {len(named)}."
+    return words + (f" Exceptions: {', '.join(wrong)}." if wrong else "")
 
 
-class _Figure(NamedTuple):
-    """Bars of (C, M) values under a caption."""
-
-    words: str
-    values: np.ndarray
-    caption: str
-    bounds: tuple[float, float] | None = (0.0, 1.0)
-    spread: np.ndarray | None = None
-
-
-def _figures(table: GateTable, faithful: Faithfulness | None) -> Iterator[_Figure]:
-    """The published figure, and what it hides."""
-    of = table.values
-    opened = "The published figure: the share of features whose gate is open, over the test movies that have the genre."
-    yield _Figure("share of open features", of["gate_open"], opened)
-    moved = "How far the gate is open; the whisker is its standard deviation from movie to movie, those without it being 0."
-    yield _Figure("gate", of["gate"], moved, spread=np.nan_to_num(of["gate_sd_across_movies"]))
-    weighted = "The gate, each feature counted as much as the genre's classifier counts it."
-    for words, values, caption in (
-        ("genre-weighted gate", of["gate_weighted"], weighted),
-        ("contribution to the logit", of["contribution"], "What each modality adds to the genre's logit, exactly."),
-    ):
-        if not np.isnan(values).all():
-            yield _Figure(words, values, caption, (0.0, 1.0) if "gate" in words else None)
-    if faithful and _known(faithful):
-        lost = (
-            "What the genre's average precision lost when every movie went without the modality: what a faithful gate foretells."
-        )
-        yield _Figure("AP lost without it", faithful.lost_by_genre, lost, None)
-
-
-def _drawn(name: str, table: GateTable, figure: _Figure) -> dict[str, str]:
-    """Genres with most movies first."""
-    groups = []
+def _chart(name: str, table: GateTable, values: np.ndarray, unit: str, caption: str, measure: str = "") -> dict[str, str]:
+    """Draw bars of (C, M) values, genres with most movies first."""
+    spread = np.nan_to_num(table.values["gate_sd_across_movies"]) if measure == "gate" else np.full(values.shape, np.nan)
+    number, groups = svg.none_if_nan, []
     for c in np.argsort(-table.movies, kind="stable"):
-        spreads = [None] * len(table.modalities) if figure.spread is None else figure.spread[c].tolist()
-        values = [None if math.isnan(value) else value for value in figure.values[c].tolist()]
-        bars = zip(table.modalities, values, spreads, strict=True)
-        groups.append(svg.Bars(f"{table.genres[c]} ({table.movies[c]})", list(bars)))
-    about = f"{figure.words} of {name} for each genre and modality"
-    return {"svg": svg.bars(groups, about, figure.words, figure.bounds), "caption": figure.caption}
+        bars = [(m, number(values[c, k]), number(spread[c, k])) for k, m in enumerate(table.modalities)]
+        groups.append(svg.Bars(f"{table.genres[c]} ({table.movies[c]})", bars))
+    bounds = (0.0, 1.0) if "gate" in measure else None
+    return {"svg": svg.bars(groups, f"{unit} of {name} for each genre and modality", unit, bounds), "caption": caption}
+
+
+def _ablation(several: Sequence[ScoredSetting], losses: Mapping[str, Faithfulness]) -> dict[str, Any]:
+    """Return a row of losses per evaluated setting, and the commands that evaluate all other seeds."""
+    modalities = dict.fromkeys(m for one in several if one.name in losses for m in one.test[0].modalities)
+    cells = [(m, score) for score in LOST for m in modalities]
+    rows, commands = [], []
+    for one in several:
+        found = losses.get(one.name)
+        others = found.others if found else one.setting.finished
+        if found:
+            lost = {(m, s): float(found.lost[s][k]) for k, m in enumerate(found.modalities) for s in LOST}
+            seeds = f"{len(one.test) - len(others)} of {len(one.test)}"
+            rows.append({"name": one.name, "seeds": seeds, "values": [lost.get(cell, math.nan) for cell in cells]})
+        if others:
+            commands.append({"name": one.name, "command": "\n".join(map(_evaluation, others))})
+    return {"columns": [f"{metric_label(score)} without {m}" for m, score in cells], "rows": rows, "commands": commands}
+
+
+def _evaluation(run: Run) -> str:
+    folder = run.config.get("config_dir")
+    own = ["--config-dir", folder] if folder else []
+    return shlex.join(["python", "-m", "gmu_lightning.evaluate", *own, f"run={run.folder.absolute()}", "robustness=true"])

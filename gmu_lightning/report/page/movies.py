@@ -1,94 +1,114 @@
-"""The movie browser of a page: a sample of the test movies, and those that one modality drives."""
+"""The page's movie browser: a sample of the test movies, and the movies most driven by one modality."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gmu_lightning.report.comparison import Comparison
-from gmu_lightning.report.evidence import Evidence
-from gmu_lightning.report.gate_evidence import driven
-from gmu_lightning.report.page.shown import Shown, ShownMovie
+from gmu_lightning.report.gates import Truth, driven
+from gmu_lightning.report.scoring import ScoredSetting
 from gmu_lightning.run import Predictions
 
-SAMPLE = 36  # movies of the browser, fewer where many settings are shown for each
-SHOWN = 720  # what settings said of them, at most: a page of sixty settings stays below five megabytes
-DRIVEN = 3  # most driven movies of each modality
+SAMPLE = 36  # movies of the browser; fewer for many settings
+SHOWN = 720  # most predictions (movies x settings), for pages below five megabytes
 FIRST_LETTERS = 1200  # of a plot
+WIDTH = 110  # pixels of a poster's picture
+QUALITY = 72  # of its JPEG
 KINDS = {(True, True): "right", (True, False): "missed", (False, True): "wrong"}  # of (true, predicted)
 TITLES = {"right": "predicted, and true", "missed": "true, and not predicted", "wrong": "predicted, and not true"}
 
 
+@dataclass(frozen=True)
+class ExampleMovie:
+    """A plot and a poster; None if absent."""
+
+    plot: str | None = None
+    poster: str | None = None  # a data: address of a small JPEG
+
+
+@dataclass(frozen=True)
+class ExampleMovies:
+    """Content of the data set for the page."""
+
+    movies: Mapping[str, ExampleMovie] = field(default_factory=dict)
+    truth: Truth | None = None
+
+
+def thumbnail(poster: Path) -> str | None:
+    """Return a small JPEG of a poster as a `data:` address; None for an unreadable poster, which the audit lists."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(poster) as image:
+            small = ImageOps.exif_transpose(image).convert("RGB")
+            small.thumbnail((WIDTH, 2 * WIDTH))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # a damaged PNG is a SyntaxError
+        return None
+    kept = io.BytesIO()
+    small.save(kept, "JPEG", quality=QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(kept.getvalue()).decode()}"
+
+
 def chosen_movies(comparison: Comparison) -> list[str]:
-    """The test movies that a page shows: a sample drawn with a fixed seed, and those that one modality drives."""
-    ids = comparison.alike[0].test[0].ids
-    return list(
-        dict.fromkeys([*sample(ids, len(comparison.alike)), *(ids[n] for rows in _driven(comparison).values() for n in rows)])
-    )
+    """Return the test movies of the page: a sample with a fixed seed, and the movies most driven by one modality."""
+    ids, (_, drives) = comparison.alike[0].test[0].ids, _driven(comparison)
+    return list(dict.fromkeys([*sample(ids, len(comparison.alike)), *(ids[n] for rows in drives.values() for n in rows)]))
 
 
 def sample(ids: Sequence[str], settings: int) -> list[str]:
-    """At most `SAMPLE` of the split's movies, in its order, drawn with seed 0."""
+    """Return at most `SAMPLE` of the split's movies in their order, drawn with seed 0."""
     rows = np.random.default_rng(0).permutation(len(ids))[: min(SAMPLE, max(1, SHOWN // settings))]
     return [ids[n] for n in sorted(rows)]
 
 
-def _driven(comparison: Comparison) -> dict[str, list[int]]:
-    """Of the best setting that can say it."""
-    found = (driven(one.test, DRIVEN) for one in comparison.alike)
-    return next((rows for rows in found if rows), {})
+def _driven(comparison: Comparison) -> tuple[str, dict[str, list[int]]]:
+    """Return the best setting with exact contributions, and its driven movies."""
+    return next(((one.name, rows) for one in comparison.alike if (rows := driven(one.test))), ("", {}))
 
 
-class _Said(NamedTuple):
-    """What a setting said of every test movie, means over its seeds."""
+class _Predicted(NamedTuple):
+    """A setting's predictions for every test movie, as means over its seeds."""
 
     name: str
     modalities: tuple[str, ...]
     probabilities: np.ndarray  # (N, C)
-    parts: np.ndarray | None  # (N, M, C) contributions; None where they are not exact, or of a single modality
+    parts: np.ndarray | None  # (N, M, C) contributions; None unless exact and of several modalities
 
     @classmethod
-    def of(cls, one: Evidence) -> _Said:
+    def of(cls, one: ScoredSetting) -> _Predicted:
         modalities = one.test[0].modalities
         exact = [p.contributions for p in one.test if p.contributions is not None]
-        known = len(exact) == len(one.test) and len(modalities) > 1
-        return cls(
-            one.name,
-            modalities,
-            np.mean([p.probabilities for p in one.test], axis=0),
-            np.mean(exact, axis=0) if known else None,
-        )
+        parts = np.mean(exact, axis=0) if len(exact) == len(one.test) and len(modalities) > 1 else None
+        return cls(one.name, modalities, np.mean([p.probabilities for p in one.test], axis=0), parts)
 
 
-class Browser(NamedTuple):
-    """Cards of the sample, and groups of cards of what one modality drives."""
-
-    cards: list[dict[str, Any]]
-    driven: list[dict[str, Any]]
-
-
-def browser(comparison: Comparison, shown: Shown) -> Browser:
-    """Of the movies that could be read; empty where none could."""
-    if not shown.movies:
-        return Browser([], [])
+def browser(comparison: Comparison, examples: ExampleMovies) -> dict[str, list[dict[str, Any]]]:
+    """Return `cards` of the sample, and `driven`, groups of cards per driving modality. Unreadable movies are left out."""
+    if not examples.movies:
+        return {"cards": [], "driven": []}
     first = comparison.settings[0].test[0]
-    spoken = [_Said.of(one) for one in comparison.alike]
+    predicted = [_Predicted.of(one) for one in comparison.alike]
     row = {movie: n for n, movie in enumerate(first.ids)}
 
     def cards(movies: Iterable[str]) -> list[dict[str, Any]]:
-        return [_card(first, row[movie], spoken, shown.movies[movie]) for movie in movies if movie in shown.movies]
+        return [_card(first, row[movie], predicted, examples.movies[movie]) for movie in movies if movie in examples.movies]
 
-    by = next((one.name for one in comparison.alike if driven(one.test, 1)), "")
+    by, drives = _driven(comparison)
     groups = [
         {"title": f"Most driven by {modality}, for {by}", "cards": cards(first.ids[n] for n in rows)}
-        for modality, rows in _driven(comparison).items()
+        for modality, rows in drives.items()
     ]
-    return Browser(cards(sample(first.ids, len(spoken))), [group for group in groups if group["cards"]])
+    return {"cards": cards(sample(first.ids, len(predicted))), "driven": [group for group in groups if group["cards"]]}
 
 
-def _card(first: Predictions, n: int, spoken: Sequence[_Said], content: ShownMovie) -> dict[str, Any]:
+def _card(first: Predictions, n: int, predicted: Sequence[_Predicted], content: ExampleMovie) -> dict[str, Any]:
     plot = content.plot
     if plot and len(plot) > FIRST_LETTERS:
         plot = plot[:FIRST_LETTERS] + " …"
@@ -98,18 +118,18 @@ def _card(first: Predictions, n: int, spoken: Sequence[_Said], content: ShownMov
         "genres": [genre for genre, has in zip(first.genres, labels, strict=True) if has],
         "plot": plot,
         "poster": content.poster,
-        "rows": [{"name": said.name, "genres": _genres(said, n, first.genres, labels)} for said in spoken],
+        "rows": [{"name": one.name, "genres": _genres(one, n, first.genres, labels)} for one in predicted],
     }
 
 
-def _genres(said: _Said, n: int, genres: Sequence[str], labels: np.ndarray) -> list[dict[str, Any]]:
-    """Those that the movie has, and those that were predicted."""
+def _genres(one: _Predicted, n: int, genres: Sequence[str], labels: np.ndarray) -> list[dict[str, Any]]:
+    """Return the true and the predicted genres of a movie."""
     found = []
     for c, genre in enumerate(genres):
-        probability = float(said.probabilities[n, c])
+        probability = float(one.probabilities[n, c])
         kind = KINDS.get((bool(labels[c]), probability >= 0.5))
         if kind is not None:
-            words = [] if said.parts is None else [f"{m} {said.parts[n, k, c]:+.1f}" for k, m in enumerate(said.modalities)]
+            words = [] if one.parts is None else [f"{m} {one.parts[n, k, c]:+.1f}" for k, m in enumerate(one.modalities)]
             found.append(
                 {"name": genre, "kind": kind, "title": TITLES[kind], "probability": probability, "parts": ", ".join(words)}
             )

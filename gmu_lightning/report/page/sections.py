@@ -1,176 +1,182 @@
-"""The parts of a page: settings and their predictions -> tables and charts, with nothing left to compute for the template."""
+"""The page's sections on scores: settings and their predictions become tables and charts, ready for the template."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gmu_lightning.report.calibration import BINS, calibration
+from gmu_lightning.metrics import scores, tune_per_genre
 from gmu_lightning.report.comparison import Comparison
-from gmu_lightning.report.evidence import Evidence, said
-from gmu_lightning.report.genres import co_occurrence, genre_scores
 from gmu_lightning.report.page import svg
-from gmu_lightning.run import Run
+from gmu_lightning.report.scoring import ScoredSetting, metric_label
+from gmu_lightning.report.settings import ALWAYS
+from gmu_lightning.run import Predictions, Run
 
 GENRE_SCORES = {
-    "f1": "F1 of each genre at .5",
-    "ap": "Average precision of each genre",
-    "f1_tuned": "F1 of each genre at a threshold of its own, tuned on val",
-    "threshold": "The threshold that val chose for each genre",
+    "f1": "F1 at the threshold .5",
+    "ap": "Average precision",
+    "f1_tuned": "F1 at one threshold per genre, tuned on val",
+    "threshold": "Threshold per genre, tuned on val",
 }
+CURVES = {"val/ap_micro": "val micro AP", "train/loss": "training loss"}
 KINDS = 10  # colours of fusions
+DRAWN = 20  # best settings in the summary's chart
+BINS = 10  # of a reliability curve
 
 
-@dataclass(frozen=True)
-class Heat:
-    """A table whose cells are shaded by their share of the largest."""
+def heat(caption: str, corner: str, columns: Sequence[str], rows: Iterable[tuple[str, Iterable[float]]]) -> dict[str, Any]:
+    """Return a table with cells shaded by their share of the largest value, `most`.
 
-    caption: str
-    corner: str
-    columns: Sequence[str]
-    rows: Sequence[Mapping[str, Any]]
-
-    @cached_property
-    def _most(self) -> float:
-        found = [v for row in self.rows for v in row["values"] if not np.isnan(v)]
-        return max(found, default=1.0) or 1.0
-
-    def share(self, value: float) -> float:
-        """0 to 1."""
-        return max(0.0, value / self._most)
+    `most` is 1 if no value is known or the largest is 0.
+    """
+    filled: list[dict[str, Any]] = [{"name": name, "values": [float(value) for value in values]} for name, values in rows]
+    known = [value for row in filled for value in row["values"] if not np.isnan(value)]
+    return {"caption": caption, "corner": corner, "columns": columns, "rows": filled, "most": max(known, default=1.0) or 1.0}
 
 
-def fusion_kinds(settings: Sequence[Evidence]) -> dict[str, str]:
-    """A colour for each fusion, the same all over the page."""
-    names = dict.fromkeys(str(e.setting.values["fusion"]) for e in settings)
+def fusion_kinds(settings: Sequence[ScoredSetting]) -> dict[str, str]:
+    """Return the CSS class of each fusion's colour, the same in all charts. Colours repeat after ten fusions."""
+    names = dict.fromkeys(e.fusion for e in settings)
     return {name: f"f{n % KINDS}" for n, name in enumerate(names)}
 
 
-def interval_chart(comparison: Comparison) -> str:
-    """Mean and interval of every setting that was tested alike, best first."""
-    rows = []
+def interval_charts(comparison: Comparison) -> list[str]:
+    """Draw mean and interval of every setting in `alike`, best first: the first `DRAWN` settings, and a chart of all others."""
+    metric, letters, rows = metric_label(comparison.metric), comparison.letters, []
+    best = comparison.alike[0].name
     for one in comparison.alike:
-        mean, low, high = one.scored(comparison.metric).interval
-        letters = comparison.letters.get(one.name, "")
-        rows.append(svg.Dot(f"{one.name}  {letters}".rstrip(), mean, low, high))
-    best, metric = comparison.settings[0], said(comparison.metric)
-    about = f"{metric} of {len(rows)} settings; the best is {best.name} with {best.scored(comparison.metric).mean:.3f}"
-    return svg.dots(rows, about, metric)
+        ties = letters.get(one.name, "")
+        kind = "lead" if one.name == best or set(ties) & set(letters.get(best, "")) else ""
+        rows.append(svg.Dot(one.name, *one.scored(comparison.metric).interval, note=ties, kind=kind))
+    parts = [part for part in (rows[:DRAWN], rows[DRAWN:]) if part]
+    return [svg.dots(part, f"{metric} of {len(part)} settings, the best first", metric, rows) for part in parts]
 
 
-def curve_charts(settings: Sequence[Evidence], kinds: Mapping[str, str]) -> list[dict[str, str]]:
-    """Per choice of modalities the val AP and the training loss of every fusion by epoch, means over seeds."""
+def curve_charts(settings: Sequence[ScoredSetting], kinds: Mapping[str, str]) -> list[dict[str, str]]:
+    """Draw one chart of val AP and one of training loss for each choice of modalities.
+
+    Each curve is a mean over seeds, at the epochs that all reached.
+    """
     charts = []
-    for modalities, group in by_modalities(settings).items():
-        for column, words in (("val/ap_micro", "val micro AP"), ("train/loss", "training loss")):
-            curves = [curve for one in group if (curve := _curve(one, column, kinds))]
+    for modalities, group in _by_modalities(settings).items():
+        names = _short_names(group)
+        for column, label in CURVES.items():
+            means = {one.name: found for one in group if (found := _mean_curve(one, column))}
+            curves = [
+                svg.Line(one.name, list(means[one.name]), list(means[one.name].values()), kinds[one.fusion], names[one.name])
+                for one in group
+                if one.name in means
+            ]
             if curves:
-                about = f"{words} of {len(curves)} settings on {modalities} by epoch"
-                drawn = svg.lines(curves, about, "epoch", words)
-                charts.append({"svg": drawn, "caption": f"{words}, {modalities}, a mean over seeds"})
+                drawn = svg.lines(curves, f"{label} of {len(curves)} settings on {modalities} by epoch", "epoch", label)
+                charts.append({"svg": drawn, "caption": f"{label}, {modalities}, mean over seeds"})
     return charts
 
 
-def by_modalities(settings: Sequence[Evidence]) -> dict[str, list[Evidence]]:
-    """Settings by what they read."""
-    found: dict[str, list[Evidence]] = {}
+def _short_names(group: Sequence[ScoredSetting]) -> dict[str, str]:
+    """Return {setting: its fusion, with the values of other keys if several settings have the fusion}."""
+    counts = Counter(one.fusion for one in group)
+    others = {one.name: [str(v) for k, v in one.setting.values.items() if k not in ALWAYS and v is not None] for one in group}
+    return {one.name: " ".join([one.fusion, *(others[one.name] if counts[one.fusion] > 1 else [])]) for one in group}
+
+
+def _by_modalities(settings: Sequence[ScoredSetting]) -> dict[str, list[ScoredSetting]]:
+    """Return the settings of each choice of modalities."""
+    found: dict[str, list[ScoredSetting]] = {}
     for one in settings:
         found.setdefault(str(one.setting.values["modalities"]), []).append(one)
     return found
 
 
-def _curve(one: Evidence, column: str, kinds: Mapping[str, str]) -> svg.Line | None:
+def _mean_curve(one: ScoredSetting, column: str) -> dict[int, float]:
+    """Return {epoch: mean over seeds} of a column of the history, for the epochs that all seeds reached."""
     by_epoch: dict[int, list[float]] = {}
-    for run in one.setting.finished:
-        for row in run.history:
-            if row.get(column):
-                by_epoch.setdefault(int(row["epoch"]), []).append(float(row[column]))
-    seeds = len(by_epoch.get(0, []))
-    epochs = [epoch for epoch in sorted(by_epoch) if len(by_epoch[epoch]) == seeds]  # beyond, others' seeds would be compared
-    if not epochs:
-        return None
-    return svg.Line(one.name, epochs, [float(np.mean(by_epoch[e])) for e in epochs], kinds[str(one.setting.values["fusion"])])
+    for row in (row for run in one.setting.finished for row in run.history if row.get(column)):
+        by_epoch.setdefault(int(row["epoch"]), []).append(float(row[column]))
+    seeds = len(by_epoch.get(0, []))  # later epochs may lack a seed, so their mean would be of other seeds
+    return {epoch: float(np.mean(by_epoch[epoch])) for epoch in sorted(by_epoch) if len(by_epoch[epoch]) == seeds}
 
 
-def genre_tables(settings: Sequence[Evidence]) -> list[Heat]:
-    """Scores and thresholds of every genre and setting, means over seeds; the genres with most movies first."""
-    found = {one.name: genre_scores(one.test, one.val) for one in settings}
-    first = next(iter(found.values()))
-    order = np.argsort(-first.support, kind="stable")
-    columns = [f"{first.genres[c]} ({first.support[c]})" for c in order]
+def genre_tables(settings: Sequence[ScoredSetting]) -> list[dict[str, Any]]:
+    """Return one table per score and one of thresholds, as means over seeds; genres with most test movies come first.
+
+    All settings have the same genres.
+    """
+    found = {one.name: _genre_scores(one) for one in settings}
+    genres, support = settings[0].test[0].genres, settings[0].test[0].labels.sum(axis=0)
+    order = np.argsort(-support, kind="stable")
+    columns = [f"{genres[c]} ({support[c]})" for c in order]
+    about = "mean over seeds; in brackets the number of test movies with the genre"
     return [
-        Heat(
-            f"{words}, a mean over seeds; in brackets the test movies that have the genre",
-            "setting",
-            columns,
-            [{"name": name, "values": [float(getattr(one, score)[c]) for c in order]} for name, one in found.items()],
-        )
+        heat(f"{words}, {about}", "setting", columns, [(name, of[score][order]) for name, of in found.items()])
         for score, words in GENRE_SCORES.items()
     ]
 
 
-def distribution(run: Run) -> Heat:
-    """How many movies of each split have each genre, from the run's audit."""
-    counts = run.audit.get("genres") or {}
-    totals = run.audit.get("movies") or {}
+def _genre_scores(one: ScoredSetting) -> dict[str, np.ndarray]:
+    """Return {entry of `GENRE_SCORES`: (C,) means over seeds}; the AP of a genre without test movies is nan."""
+    thresholds = [tune_per_genre(p.labels, p.probabilities) for p in one.val]
+    plain = [scores(p.labels, p.probabilities, p.genres) for p in one.test]
+    tuned = [scores(p.labels, p.probabilities, p.genres, at) for p, at in zip(one.test, thresholds, strict=True)]
+
+    def each(of: Sequence[Mapping[str, float]], score: str) -> np.ndarray:
+        return np.mean([[found.get(f"{score}/{g}", np.nan) for g in one.test[0].genres] for found in of], axis=0)
+
+    own = np.mean(thresholds, axis=0)
+    return {"f1": each(plain, "f1"), "ap": each(plain, "ap"), "f1_tuned": each(tuned, "f1"), "threshold": own}
+
+
+def distribution(run: Run) -> dict[str, Any]:
+    """Return the share of each split's movies that have each genre, from the run's audit."""
+    counts, totals = run.audit.get("genres") or {}, run.audit.get("movies") or {}
     genres = list(next(iter(counts.values()), {}))
     rows = [
-        {"name": f"{split} ({totals.get(split, 0)})", "values": [of.get(g, 0) / max(1, totals.get(split, 1)) for g in genres]}
+        (f"{split} ({totals.get(split, 0)})", [of.get(g, 0) / max(1, totals.get(split, 1)) for g in genres])
         for split, of in counts.items()
     ]
-    return Heat("Share of each split's movies that have a genre", "split", genres, rows)
+    return heat("Share of movies with each genre, by split", "split", genres, rows)
 
 
-def confusion(best: Evidence) -> dict[str, Any]:
-    """Which genres the best setting takes for each other, and the pair it does most."""
-    found = co_occurrence(best.test)
-    excess = np.where(np.eye(len(found.genres), dtype=bool), -np.inf, np.nan_to_num(found.predicted - found.true, nan=-np.inf))
+def confusion(best: ScoredSetting) -> dict[str, Any]:
+    """Return two tables, `predicted` and `true`, and a sentence `about` the best setting's largest confusion.
+
+    Row i holds shares of the test movies of genre i: those with genre j, and those with genre j predicted at .5, over all seeds.
+    """
+    genres, labels = best.test[0].genres, best.test[0].labels.astype(float)
+    counts = labels.sum(axis=0)[:, None]
+    with np.errstate(invalid="ignore"):
+        truly = labels.T @ labels / counts
+        named = np.mean([labels.T @ (p.probabilities >= 0.5) for p in best.test], axis=0) / counts
+    excess = np.where(np.eye(len(genres), dtype=bool), -np.inf, np.nan_to_num(named - truly, nan=-np.inf))
     i, j = np.unravel_index(int(excess.argmax()), excess.shape)
-
-    def heat(values: np.ndarray, caption: str) -> Heat:
-        rows = [{"name": g, "values": [float(v) for v in values[c]]} for c, g in enumerate(found.genres)]
-        return Heat(caption, "movies that have", found.genres, rows)
-
-    row, column, movies = found.genres[i], found.genres[j], best.test[0].labels[:, i].sum()
-    about = f"Of {best.name}. No genre is predicted more often beside another than it truly stands there."
+    about = f"For {best.name}, every genre is predicted together with another at most as often as the labels have both."
     if excess[i, j] > 0:
         about = (
-            f"Of {best.name}. Of the {movies} test movies that are {row}, {found.true[i, j]:.0%} are {column} too, and "
-            f"{found.predicted[i, j]:.0%} are predicted to be: the largest excess of all pairs."
+            f"The largest excess for {best.name}: {truly[i, j]:.0%} of the {counts[i, 0]:.0f} test movies of {genres[i]} "
+            f"are also {genres[j]}, and the model predicts {genres[j]} for {named[i, j]:.0%} of them."
         )
-    return {
-        "about": about,
-        "predicted": heat(found.predicted, "Share of the movies with the row's genre for which the column's is predicted"),
-        "true": heat(found.true, "Share of the movies with the row's genre that truly have the column's"),
+    predicted = "Predicted: share of the movies with the row's genre for which the column's genre is predicted"
+    true = "True: share of the movies with the row's genre that also have the column's genre"
+    heats = {
+        name: heat(caption, "movies that have", genres, zip(genres, values, strict=True))
+        for name, caption, values in (("predicted", predicted, named), ("true", true, truly))
     }
+    return {"about": about, **heats}
 
 
-def reliability_section(settings: Sequence[Evidence], kinds: Mapping[str, str]) -> dict[str, Any]:
-    """Reliability curves per choice of modalities (each setting's first seed), and the errors, means over seeds."""
+def reliability_section(settings: Sequence[ScoredSetting], kinds: Mapping[str, str]) -> dict[str, Any]:
+    """Return reliability curves of each setting's first seed, and calibration errors as means over seeds."""
     found = {one.name: [calibration(v, t) for v, t in zip(one.val, one.test, strict=True)] for one in settings}
     charts = []
-    for modalities, group in by_modalities(settings).items():
-        curves = []
-        for one in group:
-            before = found[one.name][0].before
-            curves.append(
-                svg.Line(one.name, before.said.tolist(), before.true.tolist(), kinds[str(one.setting.values["fusion"])])
-            )
-        drawn = svg.lines(
-            curves,
-            f"reliability of {len(curves)} settings on {modalities}",
-            "probability",
-            "share true",
-            bounds=(0.0, 1.0),
-            diagonal=True,
-        )
-        charts.append(
-            {"svg": drawn, "caption": f"{modalities}: share of decisions that are true, by the probability said; the first seed"}
-        )
+    for modalities, group in _by_modalities(settings).items():
+        first = [(one, found[one.name][0].before) for one in group]
+        curves = [svg.Line(one.name, of.mean.tolist(), of.true.tolist(), kinds[one.fusion]) for one, of in first]
+        about = f"reliability diagram of {len(curves)} settings on {modalities}"
+        drawn = svg.lines(curves, about, "predicted probability", "share of positives", square=True)
+        charts.append({"svg": drawn, "caption": f"Reliability diagram, {modalities}, first seed"})
     rows = [
         {
             "name": name,
@@ -181,3 +187,50 @@ def reliability_section(settings: Sequence[Evidence], kinds: Mapping[str, str]) 
         for name, each in found.items()
     ]
     return {"charts": charts, "rows": rows, "bins": BINS}
+
+
+class Reliability(NamedTuple):
+    """Decisions (one per movie and genre) grouped into K bins by their probability; empty bins are left out."""
+
+    mean: np.ndarray  # (K,) mean probability
+    true: np.ndarray  # (K,) share of true decisions
+    error: float  # expected calibration error: mean |mean - true|, weighted by the bins' sizes (Naeini et al. 2015)
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliability:
+    """Return the reliability curve of labels and probabilities, both (N, C), over bins of equal width."""
+    place = np.minimum((probabilities.ravel() * BINS).astype(int), BINS - 1)
+    count = np.bincount(place, minlength=BINS)
+    some = count > 0
+    mean = np.bincount(place, probabilities.ravel(), BINS)[some] / count[some]
+    true = np.bincount(place, labels.ravel().astype(float), BINS)[some] / count[some]
+    return Reliability(mean, true, float(np.abs(mean - true) @ count[some] / count.sum()))
+
+
+def temperature(val: Predictions) -> float:
+    """Return the T between 0.05 and 20 that minimises the cross-entropy of logits / T on val.
+
+    Guo et al. 2017, arXiv 1706.04599.
+    """
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_t: float) -> float:
+        scaled = val.logits / np.exp(log_t)
+        return float((np.logaddexp(0, scaled) - val.labels * scaled).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-4}).x))
+
+
+class Calibration(NamedTuple):
+    """Reliability of a run's test probabilities, before and after dividing logits by the temperature."""
+
+    before: Reliability
+    after: Reliability
+    temperature: float
+
+
+def calibration(val: Predictions, test: Predictions) -> Calibration:
+    """Return the calibration of one run; val sets the temperature."""
+    t = temperature(val)
+    scaled = np.exp(-np.logaddexp(0, -test.logits / t))
+    return Calibration(reliability(test.labels, test.probabilities), reliability(test.labels, scaled), t)

@@ -1,51 +1,57 @@
-"""Small charts as SVG text: they take the page's colours, light or dark, scale with its width, and carry their own words.
+"""Charts of the page as HTML and SVG. They take its colours (light or dark) from CSS classes, and need no script to be read.
 
-Every chart is an image with an alternative text (`role="img"`, `aria-label`); colours are CSS classes of the page.
+Every chart has a description, and every mark a `<title>`. The page's script shows titles as tooltips, by pointer and by keys.
+A page of twenty settings has about a hundred charts. By matplotlib, each takes 400 times as long and 3.5 times as many bytes.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
-WIDTH = 420.0  # of the drawing: what a phone has; the page may scale it
-ROW = 22.0
-LETTER = 6.6  # of a label, roughly
+WIDTH = 380.0  # of a drawing, for a phone; the page may scale it
+THICK = 8.0  # of a bar, with the space below it
+GAP = 9.0  # between two groups of bars
+LETTER = 6.2  # approximate width in a label
 MARGIN = 14.0
-Scale = Callable[[float], float]  # a value -> its place in the drawing
+NAMED = 8  # most curves with a label at their end
+LINE = 12.0  # height of such a label
+Scale = Callable[[float], float]  # from a value to its place in the drawing
 
 
 class Dot(NamedTuple):
-    """An estimate with its interval."""
+    """An estimate with its interval, a note beside its label, and a CSS class."""
 
     label: str
     mean: float
     low: float | None
     high: float | None
-    kind: str = "mark"  # CSS class
+    note: str = ""
+    kind: str = ""
 
 
 class Line(NamedTuple):
-    """A curve; what is None is left out."""
+    """A curve of one CSS class. `name` is its label at the curve's end, `label` the one in its tooltip."""
 
     label: str
     x: Sequence[float]
-    y: Sequence[float | None]
+    y: Sequence[float]
     kind: str
+    name: str = ""
 
 
 class Bars(NamedTuple):
-    """A group of horizontal bars under one label; `spread` is drawn as a whisker, None where there is none; a value that is None
-    leaves its place empty."""
+    """A group of horizontal bars under one label: CSS class, value (None leaves a gap), and spread, drawn as a whisker."""
 
     label: str
-    values: Sequence[tuple[str, float | None, float | None]]  # CSS class, value, spread
+    values: Sequence[tuple[str, float | None, float | None]]
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers from `low` to `high`, at most so many and at least two."""
+    """Return two to `most` round numbers from `low` to `high`."""
     span = max(high - low, 1e-12)
     step = 10 ** math.floor(math.log10(span / most))
     step = next(step * k for k in (1, 2, 2.5, 5, 10, 20) if span / (step * k) <= most)
@@ -54,90 +60,105 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     return found if len(found) > 1 else [low, high]
 
 
-def dots(rows: Sequence[Dot], about: str, unit: str, width: float = WIDTH) -> str:
-    """One line per estimate, its label above it: a point and its interval, best first. Narrow, to be read on a phone."""
-    ends = [v for row in rows for v in (row.low, row.mean, row.high) if v is not None]
+def dots(rows: Sequence[Dot], about: str, unit: str, scale: Sequence[Dot] = ()) -> str:
+    """Draw a row per estimate: its label, its interval and its numbers in columns of their own, so that none covers another.
+
+    Args:
+        scale: estimates that set the ends of the axis, if not `rows`.
+    """
+    ends = [v for row in scale or rows for v in row[1:4] if v is not None]
     low, high = _padded(min(ends), max(ends))
-    at = _scale(low, high, MARGIN, width - MARGIN)
-    tall = 1.5 * ROW
-    height = tall * len(rows) + 8
-    body = [_x_axis(ticks(low, high), at, 8, height, unit)]
-    for n, row in enumerate(rows):
-        y = 8 + tall * (n + 0.75)
-        body.append(_text(MARGIN, y - 10, row.label, "start"))
-        if row.low is not None and row.high is not None:
-            body.append(f'<line class="{row.kind}" x1="{at(row.low):.1f}" x2="{at(row.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        title = f"{row.label}: {row.mean:.4f}" + ("" if row.low is None else f" [{row.low:.4f}, {row.high:.4f}]")
-        body.append(f'<circle class="{row.kind}" cx="{at(row.mean):.1f}" cy="{y:.1f}" r="4">{_title(title)}</circle>')
-    return _svg(width, height + 34, about, body)
+    at, marks = _scale(low, high, 0, 100), ticks(low, high)
+    grid = "".join(f'<line class="grid" x1="{at(v):.2f}%" x2="{at(v):.2f}%" y1="0" y2="100%"></line>' for v in marks)
+    body = [_dot(row, at, grid) for row in rows]
+    axis = "".join(f'<text x="{at(v):.2f}%" y="13" text-anchor="middle">{v:g}</text>' for v in marks)
+    unit = f'<span class="unit">{escape(unit)}</span>'
+    body.append(f'<div class="row axis"><span></span><svg aria-hidden="true">{axis}</svg>{unit}</div>')
+    return f'<div class="chart dots" role="group" aria-label="{escape(about)}">{"".join(body)}</div>'
 
 
-def bars(groups: Sequence[Bars], about: str, unit: str, bounds: tuple[float, float] | None = None, width: float = WIDTH) -> str:
-    """Groups of thin horizontal bars from zero, a group under each label."""
-    left = _room(group.label for group in groups)
-    reach = [
-        v + s * side
-        for g in groups
-        for _, v, s in ((k, v, s or 0.0) for k, v, s in g.values if v is not None)
-        for side in (-1, 1)
-    ]
-    low, high = bounds or _padded(min(0.0, *reach), max(0.0, *reach))
-    at = _scale(low, high, left, width - MARGIN)
-    thick = 7.0
-    height, body = 8.0, []
+def _dot(row: Dot, at: Scale, grid: str) -> str:
+    """Return a row of `dots`. Its text repeats the numbers, so that screen readers skip the drawing."""
+    title, value = f"{row.label}: {row.mean:.4f}", f"<b>{row.mean:.3f}</b>"
+    line = ""
+    if row.low is not None and row.high is not None:
+        line = f'<line x1="{at(row.low):.2f}%" x2="{at(row.high):.2f}%" y1="50%" y2="50%"></line>'
+        title += f" [{row.low:.4f}, {row.high:.4f}]"
+        value += f" [{row.low:.3f}, {row.high:.3f}]"
+    value += f' <span class="note">{escape(row.note)}</span>' if row.note else ""
+    mark = f'<g class="mark"><title>{escape(title)}</title>{line}<circle cx="{at(row.mean):.2f}%" cy="50%" r="5"></circle></g>'
+    parts = (
+        f'<span class="label">{escape(row.label)}</span>',
+        f'<svg aria-hidden="true">{grid}{mark}</svg>',
+        f'<span class="value">{value}</span>',
+    )
+    return f'<div class="row {row.kind}">{"".join(parts)}</div>'
+
+
+def bars(groups: Sequence[Bars], about: str, unit: str, bounds: tuple[float, float] | None = None) -> str:
+    """Draw groups of thin horizontal bars that start at zero."""
+    known = [(value, spread or 0.0) for group in groups for _, value, spread in group.values if value is not None]
+    low, high = bounds or _padded(min(0.0, *(v - s for v, s in known), 0.0), max(0.0, *(v + s for v, s in known), 0.0))
+    left = 20 + LETTER * min(26, max(len(group.label) for group in groups))
+    at, height, body = _scale(low, high, left, WIDTH - MARGIN), 8.0, []
     for group in groups:
-        tall = thick * len(group.values)
-        body.append(_text(left - 8, height + tall / 2 + 4, group.label, "end"))
-        for kind, value, spread in group.values:
+        tall = THICK * len(group.values)
+        body.append(_text(left - 8, height + tall / 2 + 3, group.label, "end", most=26))
+        for n, (kind, value, spread) in enumerate(group.values):
             if value is None:
-                height += thick
                 continue
-            start, end = sorted((at(0.0), at(value)))
-            title = _title(f"{group.label}: {value:.3f}" + ("" if spread is None else f", spread {spread:.3f}"))
-            box = f'x="{start:.1f}" y="{height:.1f}" width="{max(end - start, 0.5):.1f}" height="{thick - 1.5}"'
-            body.append(f'<rect class="{kind}" {box}>{title}</rect>')
+            y, (start, end) = height + THICK * n, sorted((at(0.0), at(value)))
+            title = f"{group.label}, {kind}: {value:.3f}" + ("" if spread is None else f", sd {spread:.3f}")
+            body.append(_mark("rect", kind, title, x=start, y=y, width=max(end - start, 0.5), height=THICK - 1.5))
             if spread is not None:
-                y = height + (thick - 1.5) / 2
                 a, b = at(max(low, value - spread)), at(min(high, value + spread))
-                body.append(f'<line class="whisker" x1="{a:.1f}" x2="{b:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            height += thick
-        height += max(6.0, ROW - tall)
-    body.insert(0, _x_axis(ticks(low, high), at, 8, height, unit))
-    return _svg(width, height + 34, about, body)
+                body.append(_mark("line", "whisker", x1=a, x2=b, y1=y + (THICK - 1.5) / 2, y2=y + (THICK - 1.5) / 2))
+        height += tall + GAP
+    return _svg(WIDTH, height + 34, about, [_x_axis(ticks(low, high, 5), at, 8, height, unit), *body])
 
 
-def lines(
-    curves: Sequence[Line],
-    about: str,
-    x_unit: str,
-    y_unit: str,
-    size: tuple[float, float] = (360.0, 220.0),
-    bounds: tuple[float, float] | None = None,
-    diagonal: bool = False,
-) -> str:
-    """Curves over one pair of axes; their names stand in the page's key. A diagonal wants the `bounds` of both axes."""
-    width, height = size
-    xs = [x for curve in curves for x in curve.x]
-    ys = [y for curve in curves for y in curve.y if y is not None]
-    low, high = bounds or _padded(min(ys), max(ys))
-    start, end = (low, high) if diagonal else (min(xs), max(*xs, min(xs) + 1e-9))
-    across = _scale(start, end, 52, width - MARGIN)
-    up = _scale(low, high, height - 40, 10)
+def lines(curves: Sequence[Line], about: str, x_unit: str, y_unit: str, square: bool = False) -> str:
+    """Draw curves over one pair of axes. At most `NAMED` curves have their names at their ends; the page's key names all.
+
+    If `square`, both axes run from 0 to 1, there is a diagonal, and curves have no names.
+    """
+    width, height = (300.0, 280.0) if square else (WIDTH, 240.0)
+    named = not square and len(curves) <= NAMED and all(curve.name for curve in curves)
+    right = width - (MARGIN + 6 + LETTER * max(len(curve.name) for curve in curves) if named else MARGIN)
+    xs, ys = [x for curve in curves for x in curve.x], [y for curve in curves for y in curve.y]
+    low, high = (0.0, 1.0) if square else _padded(min(ys), max(ys))
+    start, end = (0.0, 1.0) if square else (min(xs), max(*xs, min(xs) + 1e-9))
+    across, up = _scale(start, end, 52, right), _scale(low, high, height - 40, 10)
     body = [
         _x_axis(ticks(start, end), across, 10, height - 40, x_unit),
-        _y_axis(ticks(low, high, 5), up, 52, width - MARGIN, y_unit),
+        _y_axis(ticks(low, high, 5), up, 52, right, y_unit),
     ]
-    if diagonal:
-        body.append(
-            f'<line class="guide" x1="{across(low):.1f}" y1="{up(low):.1f}" x2="{across(high):.1f}" y2="{up(high):.1f}"/>'
-        )
+    if square:
+        body.append(_mark("line", "guide", x1=across(low), y1=up(low), x2=across(high), y2=up(high)))
     for curve in curves:
-        points = [(across(x), up(y)) for x, y in zip(curve.x, curve.y, strict=True) if y is not None]
+        points = [(across(x), up(y)) for x, y in zip(curve.x, curve.y, strict=True)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        body.append(f'<polyline class="{curve.kind}" points="{path}">{_title(curve.label)}</polyline>')
-        if len(points) < 20:
-            body += [f'<circle class="{curve.kind}" cx="{x:.1f}" cy="{y:.1f}" r="2"/>' for x, y in points]
-    return _svg(width, height, about, body)
+        body.append(f'<polyline class="{curve.kind}" points="{path}"><title>{escape(curve.label)}</title></polyline>')
+        if len(points) == 1:
+            body.append(_mark("circle", curve.kind, cx=points[0][0], cy=points[0][1], r=3))
+    if named:
+        places = _apart([up(curve.y[-1]) for curve in curves], height - 40)
+        body += [_text(right + 6, y + 3.5, curve.name, "start", curve.kind) for curve, y in zip(curves, places, strict=True)]
+    # The script computes the values of a point from its place.
+    axes = {"x": [x_unit, start, 52, (end - start) / (right - 52)], "y": [y_unit, low, height - 40, (low - high) / (height - 50)]}
+    return _svg(width, height, about, body, f' data-axes="{escape(json.dumps(axes))}"')
+
+
+def _apart(places: Sequence[float], bottom: float) -> list[float]:
+    """Return the places of labels, moved up or down until they are `LINE` apart and none is below `bottom`."""
+    order = sorted(range(len(places)), key=places.__getitem__)
+    found, last = list(places), -math.inf
+    for n in order:
+        last = found[n] = max(places[n], last + LINE)
+    last = bottom + LINE
+    for n in reversed(order):
+        last = found[n] = min(found[n], last - LINE)
+    return found
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:
@@ -151,39 +172,39 @@ def _scale(low: float, high: float, start: float, end: float) -> Scale:
     return lambda value: start + (end - start) * (value - low) / (high - low)
 
 
-def _room(labels: Iterable[str]) -> float:
-    return 20 + LETTER * min(44, max(map(len, labels)))
+def _x_axis(values: Sequence[float], at: Scale, top: float, bottom: float, unit: str) -> str:
+    parts = [
+        _mark("line", "grid", x1=at(value), x2=at(value), y1=top, y2=bottom)
+        + _text(at(value), bottom + 14, f"{value:g}", "middle")
+        for value in values
+    ]
+    return "".join([*parts, _text((at(values[0]) + at(values[-1])) / 2, bottom + 28, unit, "middle", "unit")])
 
 
-def _x_axis(at_values: Sequence[float], at: Scale, top: float, bottom: float, unit: str) -> str:
-    parts = []
-    for value in at_values:
-        x = at(value)
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom:.1f}"/>')
-        parts.append(_text(x, bottom + 14, f"{value:g}", "middle"))
-    parts.append(_text((at(at_values[0]) + at(at_values[-1])) / 2, bottom + 28, unit, "middle", "unit"))
+def _y_axis(values: Sequence[float], at: Scale, left: float, right: float, unit: str) -> str:
+    parts = [_text(12, (at(values[0]) + at(values[-1])) / 2, unit, "middle", "unit turned")]
+    for y, value in zip(map(at, values), values, strict=True):
+        parts += [_mark("line", "grid", x1=left, x2=right, y1=y, y2=y), _text(left - 6, y + 4, f"{value:g}", "end")]
     return "".join(parts)
 
 
-def _y_axis(at_values: Sequence[float], at: Scale, left: float, right: float, unit: str) -> str:
-    parts = [_text(12, (at(at_values[0]) + at(at_values[-1])) / 2, unit, "middle", "unit turned")]
-    for value in at_values:
-        y = at(value)
-        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(left - 6, y + 4, f"{value:g}", "end"))
-    return "".join(parts)
+def _mark(tag: str, kind: str, title: str = "", **places: float) -> str:
+    """Return an element with rounded places, and a tooltip if it has a title."""
+    at = " ".join(f'{name}="{round(value, 1):g}"' for name, value in places.items())
+    return f'<{tag} class="{kind}" {at}>' + (f"<title>{escape(title)}</title>" if title else "") + f"</{tag}>"
 
 
-def _text(x: float, y: float, words: str, anchor: str, kind: str = "") -> str:
-    short = words if len(words) <= 46 else words[:44] + "…"
+def _text(x: float, y: float, words: str, anchor: str, kind: str = "", most: int = 46) -> str:
+    short = words if len(words) <= most else words[: most - 2] + "…"
     turned = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if "turned" in kind else ""
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{turned}>{escape(short)}</text>'
 
 
-def _title(words: str) -> str:
-    return f"<title>{escape(words)}</title>"
+def _svg(width: float, height: float, about: str, body: Sequence[str], more: str = "") -> str:
+    head = f'<svg class="chart" viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:{1.5 * width:.0f}px" role="img"'
+    return f'{head} aria-label="{escape(about, quote=True)}"{more}>{"".join(body)}</svg>'
 
 
-def _svg(width: float, height: float, about: str, body: Sequence[str]) -> str:
-    head = f'<svg class="chart" viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:{width:.0f}px" role="img"'
-    return f'{head} aria-label="{escape(about, quote=True)}">{"".join(body)}</svg>'
+def none_if_nan(value: float) -> float | None:
+    """Return a Python float, or None for nan."""
+    return None if math.isnan(value) else float(value)

@@ -1,123 +1,131 @@
-"""report.html: everything there is to know of a comparison, in one file that needs no network."""
+"""report.html: the whole comparison in one file that needs no network."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from gmu_lightning.files import write_text
-from gmu_lightning.report.comparison import OTHERWISE, Comparison
-from gmu_lightning.report.evidence import Evidence, said
-from gmu_lightning.report.markdown import is_it_the_gate
+from gmu_lightning.report.caveats import listed
+from gmu_lightning.report.comparison import Comparison
+from gmu_lightning.report.leaderboard import page_table
 from gmu_lightning.report.page import sections
-from gmu_lightning.report.page.board import board
-from gmu_lightning.report.page.gates import gate_section, still_gates, undrawn_gates
-from gmu_lightning.report.page.losses import loss_table, losses_of
-from gmu_lightning.report.page.movies import browser
-from gmu_lightning.report.page.shown import Shown
+from gmu_lightning.report.page.gates import gate_sections
+from gmu_lightning.report.page.movies import ExampleMovies, browser
+from gmu_lightning.report.page.pairs import pair_matrix, seed_commands
+from gmu_lightning.report.reproduce import command
+from gmu_lightning.report.scoring import OTHERWISE, ScoredSetting, companion_metrics, metric_label
 from gmu_lightning.report.search import searches
-from gmu_lightning.report.verdicts import beside, counted
+from gmu_lightning.report.sentences import as_json, counted, is_it_the_gate, summary
+from gmu_lightning.report.settings import by_reason, ended_as
 from gmu_lightning.run import Run
 from gmu_lightning.visible import visible
 
 TEMPLATE = Path(__file__).parent / "template"
 SECTIONS = {
-    "verdict": "Claims",
+    "summary": "Summary",
     "leaderboard": "Leaderboard",
-    "curves": "Learning curves",
-    "genres": "Genres",
-    "calibration": "Calibration",
-    "search": "Search",
-    "lost": "Modalities",
+    "pairs": "Pairwise differences",
     "gates": "Gates",
-    "movies": "Movies",
-    "left": "Problems",
+    "ablation": "Modality ablation",
+    "genres": "Scores by genre",
+    "calibration": "Calibration",
+    "curves": "Learning curves",
+    "search": "Hyperparameter search",
+    "movies": "Example movies",
+    "runs": "Runs and data",
     "environment": "Environment",
 }
-OPTIONAL = {
+OPTIONAL = {  # sections that may be empty, with their parts
     "search": ["searches"],
-    "lost": ["lost"],
+    "ablation": ["ablation"],
     "gates": ["gates", "still_gates"],
     "movies": ["cards", "driven"],
-}  # sections that may have nothing to tell, and what they tell of
+}
 
 
-def write_page(comparison: Comparison, runs: Sequence[Run], folder: Path, shown: Shown | None = None) -> Path:
-    """Write report.html.
+def page(comparison: Comparison, runs: Sequence[Run], examples: ExampleMovies) -> str:
+    """Return the text of report.html.
 
     Args:
-        runs: all there are, also those that failed or were skipped; a search is told of if one of their sweeps made it.
-        shown: plots, posters and the truth, where the data could be read.
+        runs: all runs, including failed and skipped ones.
+        examples: plots, posters and the truth; empty if the data could not be read.
     """
-    path = folder / "report.html"
-    write_text(path, page(comparison, runs, shown or Shown()))
-    return path
-
-
-def page(comparison: Comparison, runs: Sequence[Run], shown: Shown) -> str:
-    """The page's text."""
     settings = comparison.alike
     last = max((run for one in settings for run in one.setting.finished), key=lambda run: run.status["ended"])
     data_set = str((settings[0].config.get("choices") or {}).get("data", "the data"))
-    movies, losses = browser(comparison, shown), losses_of(settings)
     context: dict[str, Any] = {
-        **_head(comparison, data_set, str(last.status["ended"])),
-        **_claims(comparison),
-        "board": board(comparison, "" if shown.truth else data_set),
+        **_findings(comparison, data_set, str(last.status["ended"])),
+        "board": page_table(comparison, [] if examples.truth else published_rows(data_set)),
         **_scores(settings),
         "searches": searches(runs),
-        "gates": gate_section(settings, shown.truth, losses),
-        "still_gates": still_gates(settings),
-        "undrawn_gates": undrawn_gates(settings),
-        "lost": loss_table(settings, losses),
-        "cards": movies.cards,
-        "driven": movies.driven,
-        "failed": _ended_as("failed", runs),
-        "interrupted": [name for name, _ in _ended_as("interrupted", runs)],
-        "skipped": _skipped(runs),
+        **gate_sections(settings, examples.truth),
+        **browser(comparison, examples),
+        **_ended(runs),
         "audit": _audit(settings),
         "environment": _environment(last),
     }
-    told = {name: words for name, words in SECTIONS.items() if any(context[key] for key in OPTIONAL.get(name, ["board"]))}
+    shown = {name: words for name, words in SECTIONS.items() if any(context[key] for key in OPTIONAL.get(name, ["board"]))}
     css, js = ((TEMPLATE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return visible(_template().render(**context, sections=list(told.items()), css=css, js=js))
+    return visible(_template().render(**context, sections=list(shown.items()), css=css, js=js))
 
 
-def _head(comparison: Comparison, data_set: str, ended: str) -> dict[str, Any]:
-    settings, test = comparison.settings, comparison.settings[0].test[0]
-    apart = f" ({counted(len(comparison.apart), 'setting')} otherwise)" if comparison.apart else ""
-    of = f"{sum(len(one.test) for one in settings)} runs, {len(test.ids)} test movies{apart}, {len(test.genres)} genres"
+def _ended(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return how the runs ended: failed and interrupted ones by name, skipped ones by reason, and a sentence of counts."""
+    failed, interrupted, skipped = (ended_as(state, runs) for state in ("failed", "interrupted", "skipped"))
+    parts = [f"{counted(len(ended_as('finished', runs)), 'run')} finished", f"{len(failed)} failed"]
+    parts += [f"{len(interrupted)} were interrupted"] if interrupted else []
+    parts += (
+        [f"{counted(len(skipped), 'invalid combination')} {'was' if len(skipped) == 1 else 'were'} skipped"] if skipped else []
+    )
     return {
-        "title": f"{data_set}: {len(settings)} settings compared",
-        "subtitle": f"{of}; the last run ended {ended}",
-        "movies": len(test.ids),
-        "genres": test.genres,
+        "failed": failed,
+        "interrupted": [name for name, _ in interrupted],
+        "skipped": by_reason(skipped),
+        "ended": f"{listed(parts)}.",
     }
 
 
-def _claims(comparison: Comparison) -> dict[str, Any]:
+def published_rows(data_set: str) -> list[dict[str, Any]]:
+    """Return the published results on a data set, each with its `source`."""
+    tables = yaml.safe_load((Path(__file__).parent / "published.yaml").read_text(encoding="utf-8"))
+    return [row | {"source": table["source"]} for table in tables if table["data"] == data_set for row in table["rows"]]
+
+
+def _findings(comparison: Comparison, data_set: str, ended: str) -> dict[str, Any]:
+    settings, best, test = comparison.settings, comparison.settings[0], comparison.settings[0].test[0]
+    apart = f" ({counted(len(comparison.apart), 'setting')} otherwise)" if comparison.apart else ""
+    facts = {
+        "settings": len(settings),
+        "runs": sum(len(one.test) for one in settings),
+        "test movies": f"{len(test.ids):,}{apart}",
+        "genres": len(test.genres),
+        "last run": ended[:16].replace("T", " ") + " UTC",
+    }
     return {
-        "metric": said(comparison.metric),
-        "verdict": comparison.verdict,
-        "caution": comparison.caution,
-        "intervals": sections.interval_chart(comparison),
-        "pairs": [pair.row() for pair in comparison.pairs],
+        "title": f"{data_set}: {counted(len(settings), 'setting')} compared",
+        "facts": facts,
+        "best": {"name": best.name, "command": command(best.setting, [int(seed) for seed in best.setting.seeds])},
+        "found": as_json(comparison),
+        "genres": test.genres,
+        "metric": metric_label(comparison.metric),
+        "verdict": summary(comparison),
+        "intervals": sections.interval_charts(comparison),
+        "matrix": pair_matrix(comparison),
+        "seed_commands": seed_commands(comparison),
         "controls": is_it_the_gate(comparison),
-        "beside": [said(metric) for metric in beside(comparison.metric)],
-        "refused": comparison.refused,
-        "family": comparison.family,
+        "beside": [metric_label(metric) for metric in companion_metrics(comparison.metric)],
         "otherwise": OTHERWISE,
-        "left_out": comparison.left,
         "apart": [one.name for one in comparison.apart],
     }
 
 
-def _scores(settings: Sequence[Evidence]) -> dict[str, Any]:
+def _scores(settings: Sequence[ScoredSetting]) -> dict[str, Any]:
     kinds = sections.fusion_kinds(settings)
     return {
         "fusion_key": list(kinds.items()),
@@ -132,45 +140,31 @@ def _scores(settings: Sequence[Evidence]) -> dict[str, Any]:
 
 @cache
 def _template() -> Any:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("page.html.j2")
+    options: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    return Environment(loader=FileSystemLoader(TEMPLATE), **options).get_template("page.html.j2")
 
 
-def _ended_as(state: str, runs: Iterable[Run]) -> list[tuple[str, str]]:
-    return [(run.folder.name, str(status["why"])) for run in runs if (status := run.status).get("state") == state]
-
-
-def _skipped(runs: Iterable[Run]) -> list[tuple[str, list[str]]]:
-    reasons: dict[str, list[str]] = {}
-    for run in runs:
-        if run.status.get("state") == "skipped":
-            reasons.setdefault(str(run.status["why"]), []).append(run.folder.name)
-    return list(reasons.items())
-
-
-def _audit(settings: Sequence[Evidence]) -> list[str]:
-    """Of the run that read most modalities."""
+def _audit(settings: Sequence[ScoredSetting]) -> dict[str, Any]:
+    """Return the audit of the setting with most modalities: a sentence, movies of each split, and a row per kind of problem."""
     widest = max(settings, key=lambda one: len(one.test[0].modalities))
     audit = widest.setting.finished[0].audit
-    lines = [f"{split}: {count} movies" for split, count in (audit.get("movies") or {}).items()]
-    actions = Counter((p["kind"], p["action"]) for p in audit.get("problems") or [])
-    lines += [f"{kind}: {count}, {action.replace('_', ' ')}" for (kind, action), count in sorted(actions.items())]
-    return lines or ["the runs left no audit"]
+    problems = audit.get("problems") or []
+    lost = {action: len({p["id"] for p in problems if p["action"] == action}) for action in ("removed", "kept_absent")}
+    movies = (audit.get("movies") or {}).items()
+    return {
+        "about": f"{counted(lost['removed'], 'movie')} removed, {lost['kept_absent']} kept without a modality.",
+        "splits": ", ".join(f"{count:,} {split}" for split, count in movies),
+        "problems": [
+            (kind, action.replace("_", " "), count)
+            for (kind, action), count in sorted(Counter((p["kind"], p["action"]) for p in problems).items())
+        ],
+    }
 
 
 def _environment(run: Run) -> list[tuple[str, str]]:
-    said_of = run.environment
-    packages = said_of.get("packages") or {}
-    rows = {
-        "device": said_of.get("device"),
-        "threads": said_of.get("threads"),
-        "python": said_of.get("python"),
-        "platform": said_of.get("platform"),
-        "packages": ", ".join(f"{name} {version}" for name, version in packages.items() if version),
-        "commit": said_of.get("git_commit"),
-        "data": ", ".join(f"{name} {value}" for name, value in run.data_fingerprint.items()),
-        "command": said_of.get("command"),
-    }
+    found = run.environment
+    packages = ", ".join(f"{name} {version}" for name, version in (found.get("packages") or {}).items() if version)
+    data = ", ".join(f"{name} {value}" for name, value in run.data_fingerprint.items())
+    rows = {key: found.get(key) for key in ("device", "threads", "python", "platform")}
+    rows |= {"packages": packages, "commit": found.get("git_commit"), "data": data, "command": found.get("command")}
     return [(name, str(value)) for name, value in rows.items() if value]

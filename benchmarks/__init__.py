@@ -1,0 +1,1 @@
+"""Measure speed against the same work by hand, and check the demo's known answer; see `make bench`."""

@@ -1,0 +1,1 @@
+"""The commands: they compose the configuration that was typed, do the task, and end an error in one sentence."""

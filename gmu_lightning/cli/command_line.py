@@ -1,0 +1,272 @@
+"""Hand the arguments typed to Hydra, and end any error in one sentence and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import sys
+import tempfile
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
+
+from gmu_lightning import console
+from gmu_lightning.cli.help import is_expected, refusal, sentence
+from gmu_lightning.cli.pages import asks_for_a_page, help_page, version
+from gmu_lightning.config.groups import choices_of, conf_folder, import_from
+from gmu_lightning.config.hydra_versions import base
+from gmu_lightning.files import sound
+from gmu_lightning.movie import UserError
+from gmu_lightning.sweep import dry_run
+from gmu_lightning.sweep.job import register_resolvers
+from gmu_lightning.sweep.session import Command, Session, Stopped
+from gmu_lightning.visible import guarded_streams
+
+logger = logging.getLogger(__name__)
+# Values that are paths or free text: they are taken as typed, outside Hydra's grammar and its sweeps.
+AS_TYPED = re.compile(
+    r"^\+{0,2}(data\.root|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|output|against|remove|"
+    r"encoder\.\w+\.(preparation\.)?(?P<weights>name|weights|vectors))=(?P<value>.*)$",
+    re.S,
+)
+QUOTED = re.compile(r"""(['"])(\\.|(?!\1).)*\1""", re.S)  # one string from end to end
+DOT_FOR_SLASH = re.compile(r"encoder\.\w+=")
+NEEDED = re.compile(r"data|encoder/\w+|fusion|loss|optimizer|scheduler|trainer")  # groups that every run takes a choice of
+REMOVABLE = ("callbacks", "logger", "experiment", "hydra", "encoder.", "fusion.", "optimizer.", "scheduler.")
+
+
+def call(task: Callable[[DictConfig, Session], None]) -> None:
+    """Run a task: let Hydra compose the configuration of the task's name, and pass it on. Ends as `run` does.
+
+    With `--help` or `--version` among the arguments, print the command's page or the version instead.
+    """
+    name = task.__name__
+
+    def command(session: Session) -> None:
+        hydra.main(**base(), config_path=str(conf_folder()), config_name=name)(Command(task, name, session))()
+
+    if asks_for_a_page(sys.argv[1:]):
+        show_page(name, sys.argv[1:])
+    else:
+        run(command)
+
+
+def show_page(name: str, typed: Sequence[str]) -> None:
+    """Print the version, or the help page of a command. Raises SystemExit with 1 if the configuration files are missing."""
+    console.settle_in()
+    with guarded_streams():
+        try:
+            print(version() if "--version" in typed else help_page(name, typed))
+        except UserError as error:
+            _exit(1, sentence(error))
+
+
+def run(command: Callable[[Session], Any]) -> None:
+    """Run a command on the arguments typed, and return if it succeeds.
+
+    Control characters in messages are made visible, because names in files are a stranger's.
+
+    Raises:
+        SystemExit: with 1 after an error or a failed job, and with 130 after Ctrl-C. An error's last line on stderr is its
+            reason.
+    """
+    console.settle_in()
+    with guarded_streams():
+        _run(command)
+
+
+def _run(command: Callable[[Session], Any]) -> None:
+    full = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises instead of printing and exiting
+    scratch: str | None = None
+    session = Session()
+    try:
+        typed = sys.argv[1:]
+        refuse_other_bytes([*typed, f"GMU_STORE={os.environ.get('GMU_STORE', '')}", f"the current folder {current_folder()}"])
+        arguments = [escaped(argument) for argument in typed]
+        session.typed = dict(zip(arguments, typed, strict=True))
+        refuse_dot_for_slash(arguments)
+        refuse_removal(arguments)
+        arguments = options_first(arguments)
+        arguments, session.config_dir = with_whole_path(arguments)
+        if session.config_dir:
+            import_from(session.config_dir)
+        if "check=true" in (a.lower() for a in arguments):  # a check leaves no files and no folders
+            scratch = tempfile.mkdtemp()
+            arguments += [f"hydra.sweep.dir={scratch}", f"hydra.run.dir={scratch}"]
+        sys.argv[1:] = arguments
+        register_plugins()
+        command(session)
+        dry_run.show(session.checked, session.refused)
+        failed = session.end_sweep(interrupted=False)
+    except KeyboardInterrupt:
+        _end_sweep(session, interrupted=True)
+        _exit(130, "interrupted")
+    except (Exception, Stopped) as stopped:
+        error = stopped.error if isinstance(stopped, Stopped) else stopped
+        if session.folder is not None and session.planned and session.folder.exists():
+            _end_sweep(session, interrupted=False)
+        if full or not is_expected(error):
+            traceback.print_exception(error)
+        _exit(1, sentence(error, session.config_dir))
+    else:
+        if failed:
+            raise SystemExit(1)
+    finally:
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _end_sweep(session: Session, interrupted: bool) -> None:
+    """Write the files of the running sweep. A refused file becomes a warning: the command ends with its first error."""
+    try:
+        session.end_sweep(interrupted)
+    except OSError as error:
+        logger.warning("%s", refusal(error))
+
+
+def _exit(code: int, line: str) -> None:
+    sys.stdout.flush()
+    print(line, file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def escaped(argument: str) -> str:
+    """Quote an argument that is a path or free text for Hydra's grammar, and expand a leading `~`.
+
+    Other arguments, `null`, hub names and interpolations are returned unchanged. Raises UserError if no home folder is known.
+    """
+    match = AS_TYPED.match(argument)
+    if match is None:
+        return argument
+    key, value = argument[: match.start("value")], match["value"]
+    quoted = QUOTED.fullmatch(value) is not None
+    hub_name = match["weights"] == "name" and not value.startswith(("/", "~", ".")) and not Path(value).exists()
+    if value in ("", "null", "???") or hub_name or (("${" in value or quoted) and not Path(value).exists()):
+        return argument
+    path = str(_at_home(argument, value)) if value.startswith("~") else value
+    text = re.sub(r"\\+(?='|\Z)", lambda run: run[0] * 2, path).replace("'", "\\'")  # a backslash counts only before a quote
+    return f"{key}'{text.replace('${', chr(92) + '${')}'"  # a folder of such a name is no interpolation
+
+
+def _at_home(argument: str, value: str) -> Path:
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{argument}: no home folder is known for {value.split('/', maxsplit=1)[0]}, so give the whole path"
+        ) from None
+
+
+def current_folder() -> Path:
+    """Return the folder that the command was typed in. Raises UserError where it was deleted."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the current folder does not exist any more: change to another one and type the command again") from None
+
+
+def refuse_other_bytes(strings: Sequence[str]) -> None:
+    """Refuse strings that UTF-8 cannot hold, because runs write paths and overrides in UTF-8. Raises UserError."""
+    for string in strings:
+        if sound(string) != string:
+            raise UserError(f"{sound(string)} holds bytes that are not UTF-8: rename that file or folder, or give another")
+
+
+def refuse_dot_for_slash(arguments: Sequence[str]) -> None:
+    """Refuse `encoder.text=minilm`, which would replace a node by a word, and `fusion=null`. Raises UserError."""
+    for argument in arguments:
+        group, _, choice = argument.partition("=")
+        if choice in ("null", "None", "") and NEEDED.fullmatch(group):
+            raise UserError(f"{argument} chooses nothing: choices are {', '.join(choices_of(group))}")
+        group = group.replace(".", "/")
+        if DOT_FOR_SLASH.match(argument) and (conf_folder() / group).is_dir():
+            choices = choices_of(group)
+            if choice.split(",")[0] not in choices:
+                raise UserError(
+                    f"{argument} sets a value where a group is chosen: write {group}=CHOICE, with one of {', '.join(choices)}"
+                )
+            raise UserError(f"{argument} sets a value where a group is chosen: write {group}={choice} (slash, not dot)")
+
+
+def refuse_removal(arguments: Sequence[str]) -> None:
+    """Refuse to remove a key, such as `~trainer.progress`. Raises UserError.
+
+    Callbacks, loggers, experiments, `hydra`, and options below an encoder, fusion, optimizer or scheduler may go.
+    """
+    for argument in arguments:
+        key = argument.removeprefix("~").partition("=")[0]
+        if argument.startswith("~") and not key.startswith(REMOVABLE):
+            raise UserError(f"{argument} takes away what the command needs: give {key} a value instead")
+
+
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with Hydra's options, such as `-m`, before the settings.
+
+    Hydra 1.3 reads the settings in one piece only. Raises UserError for an option that Hydra cannot read, such as `--seed=1`.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; see --hydra-help for all options")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    known, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown:
+        refuse(f"{unknown[0]} is not an option of this command: type settings as key=value, such as seed=1")
+    options, settings = [], deque(known.overrides)
+    for argument in arguments:
+        if settings and argument == settings[0]:
+            settings.popleft()
+        else:
+            options.append(argument)
+    return [*options, *known.overrides]
+
+
+def with_whole_path(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+    """Return the arguments with the absolute folder of `--config-dir`, and that folder; None if it is not among them.
+
+    Args:
+        arguments: hold `--config-dir FOLDER`, `--config-dir=FOLDER` or `-cd FOLDER`; `~` is expanded.
+    """
+    changed, found = list(arguments), None
+    for n, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option in ("--config-dir", "-cd") and (equals or n + 1 < len(arguments)):
+            typed = value if equals else arguments[n + 1]
+            found = os.path.abspath(_at_home(f"{option}={typed}", typed))  # noqa: PTH100  # keeps symbolic links
+            changed[n if equals else n + 1] = f"{option}={found}" if equals else found
+    return changed, found
+
+
+def register_plugins() -> None:
+    """Register our launchers and sweepers under the module name hydra_plugins, the only one from which Hydra takes them.
+
+    Register our resolvers too.
+    """
+    from hydra.core.plugins import Plugins
+
+    from gmu_lightning.sweep.launcher import Cartesian, Processes, Stacked
+    from gmu_lightning.sweep.search import Search
+
+    try:
+        import hydra_plugins  # noqa: F401
+    except ImportError:
+        parent = ModuleType("hydra_plugins")
+        parent.__path__ = []
+        sys.modules["hydra_plugins"] = parent
+    module = sys.modules.setdefault("hydra_plugins.gmu_lightning", ModuleType("hydra_plugins.gmu_lightning"))
+    for plugin in (Processes, Stacked, Cartesian, Search):
+        setattr(module, plugin.__name__, plugin)
+        plugin.__module__ = module.__name__
+        Plugins.instance().register(plugin)
+    register_resolvers()

@@ -1,0 +1,160 @@
+"""Turn an error into one sentence, which names the nearest choices and keys."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from gmu_lightning.config.groups import choices_of, conf_folder
+from gmu_lightning.config.hydra_versions import base
+from gmu_lightning.movie import UserError
+
+REFUSALS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+)
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+NO_MEMORY = re.compile(r"memory|can't start new thread|DataLoader worker|failed to map segment", re.I)
+HOW = "give a folder that this user may write to, on a disk with room"
+
+
+def sentence(error: BaseException, config_dir: str | None = None) -> str:
+    """Return one sentence on an error, for the person who typed the command; choices of the folder `config_dir` are named too."""
+    cause = _cause(error)
+    text = " ".join(str(cause).split())
+    if isinstance(cause, UserError):
+        return text
+    if isinstance(cause, OSError) and _refused(cause):
+        return refusal(cause)
+    if isinstance(cause, OSError) and cause.errno in TOO_MANY_FILES:
+        return f"this machine allows no more open files ({text[:200]}): type `ulimit -n 4096` first, or lower data.workers"
+    if _lacks_memory(error):
+        return (
+            f"this machine lacks memory or threads ({text[:200]}): lower data.batch_size, data.workers or the sizes of the model"
+        )
+    if isinstance(cause, yaml.MarkedYAMLError) and cause.problem_mark is not None:
+        mark = cause.problem_mark
+        return f"line {mark.line + 1} of {mark.name} is no valid YAML ({cause.problem}): mend it, or the lines before it"
+    if isinstance(cause, MissingMandatoryValue):
+        return f"a value is missing: give {cause.full_key}=VALUE on the command line"
+    missing = re.search(r"Could not find '([^']+)/([^/']+)'", text)
+    if isinstance(cause, MissingConfigException) and missing:
+        group, choice = missing.groups()
+        return f"{group}={choice} is no choice: {_near(choice, choices_of(group, config_dir))}"
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        key = unknown.group(1)
+        lacking = _lacking(key)
+        if lacking:
+            return lacking
+        return f"{key} is no key of the configuration: {_near(key, [known for known in known_keys() if known != key])}"
+    if isinstance(cause, OverrideParseException):
+        place = r"^Error when parsing index: .*? out of \[.*?\]\. "  # Hydra 1.4 begins so
+        reason = re.sub(place, "", text.split(" See https")[0])
+        return f"an argument does not follow key=value: {reason}"
+    if isinstance(cause, (ConfigCompositionException, ConfigKeyError, HydraException, OmegaConfBaseException)):
+        return f"the configuration cannot be composed: {text}"
+    return f"{type(cause).__name__}: {text}"
+
+
+def _lacking(key: str) -> str | None:
+    """Return a sentence on a key that some choices of its group have and the chosen one lacks; None for other keys."""
+    group = key.rpartition(".")[0].replace(".", "/")
+    choices = choices_of(group) if group and not group.startswith("hydra") else []
+    having = [choice for choice in choices if key in _keys_of(f"{group}/{choice}")]
+    if not having:
+        return None
+    typed = next((word.split("=", 1)[1].split(",") for word in sys.argv if word.startswith(f"{group}=")), [])
+    lacking = [choice for choice in typed if choice not in having]
+    chosen = " and ".join(f"{group}={choice}" for choice in lacking) or f"the {group} chosen here"
+    others = " or ".join(f"{group}={choice}" for choice in having)
+    return f"{key} is no key of {chosen}: leave out one of the two, or choose {others}, with this key"
+
+
+def _keys_of(name: str) -> list[str]:
+    """Return every key of a composed configuration, which a command or a choice names."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_folder()), **base()):
+        return _flat(OmegaConf.to_container(compose(name), resolve=False))
+
+
+def is_expected(error: BaseException) -> bool:
+    """Return whether an error is the user's or the machine's, so that its sentence needs no traceback."""
+    cause = _cause(error)
+    if isinstance(cause, (UserError, HydraException, OmegaConfBaseException, yaml.MarkedYAMLError)):
+        return True
+    return _refused(error) or _lacks_memory(error) or (isinstance(cause, OSError) and cause.errno in TOO_MANY_FILES)
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Return whether the machine refused memory, threads or processes."""
+    cause = _cause(error)
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOMEM, errno.EAGAIN):
+        return True
+    said = isinstance(cause, (RuntimeError, ImportError)) and NO_MEMORY.search(str(cause)) is not None
+    return said or isinstance(cause, MemoryError)
+
+
+def _refused(error: BaseException) -> bool:
+    """Return whether the machine refused a file: missing rights, a full disk, a file in place of a folder."""
+    cause = _cause(error)
+    return isinstance(cause, OSError) and cause.errno in REFUSALS
+
+
+def refusal(error: OSError) -> str:
+    """Return a sentence on a file that the machine refuses to read or write."""
+    if isinstance(error.filename, str) and os.access(error.filename, os.F_OK) and not os.access(error.filename, os.R_OK):
+        return f"{error.filename} cannot be read ({error.strerror}): give this user the right to read it, or name another file"
+    return f"{error.filename or 'a file'} cannot be written or read ({error.strerror}): {HOW}"
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the UserError among the causes of an error; the error itself if there is none."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, UserError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return error
+
+
+def _near(word: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, names, n=2, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?" + (f" Choices are {', '.join(names)}" if len(names) < 20 else "")
+    return f"choices are {', '.join(names)}" if len(names) < 20 else "see --cfg job for all keys"
+
+
+def known_keys() -> list[str]:
+    """Return every key that the default configurations and the encoders' files have, and every group."""
+    chosen = (("encoder/*/*.yaml", "encoder.{}."), ("hydra/launcher/*.yaml", "hydra.{}."), ("sweep/*.yaml", "hydra."))
+    of_choices = {
+        f"{prefix.format(path.parent.name)}{key}"
+        for pattern, prefix in chosen
+        for path in conf_folder().glob(pattern)
+        for key in _flat(yaml.safe_load(path.read_text()))
+        if key != "defaults"
+    }
+    groups = [str(p.relative_to(conf_folder())) for p in conf_folder().rglob("*") if p.is_dir()]
+    of_commands = {key for command in ("train", "evaluate", "compare", "dashboard", "store") for key in _keys_of(command)}
+    return sorted({*groups, *of_choices, *of_commands})
+
+
+def _flat(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    names = [f"{prefix}{key}" for key in node]
+    return names + [name for key, value in node.items() for name in _flat(value, f"{prefix}{key}.")]

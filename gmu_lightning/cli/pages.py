@@ -1,0 +1,305 @@
+"""The help page of each command, made from the comments of the configuration files, and the list of all commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from gmu_lightning import __version__
+from gmu_lightning.config.groups import choices_of, conf_folder
+
+WIDTH, INDENT = 79, 28  # of a page, and of a comment beside its option
+FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+),([^}]*)\}")
+RESOLVER = re.compile(r"\$\{(\w+):[^}]*\}")
+PACKAGES = {"_global_": "", "hydra": "hydra."}  # {package in a file's first line: prefix of its keys}
+
+
+class Page(NamedTuple):
+    """The fixed part of a command's page.
+
+    Attributes:
+        purpose: one sentence.
+        examples: pairs of a description and the arguments.
+        groups: names of groups; their choices are listed.
+        shown: pairs of a file and the prefix of its keys; its options are listed.
+    """
+
+    purpose: str
+    examples: Sequence[tuple[str, str]]
+    groups: Sequence[str] = ()
+    shown: Sequence[tuple[str, str]] = ()
+
+
+class Option(NamedTuple):
+    """One key of a configuration file, with its default as written and its comment."""
+
+    key: str
+    default: str
+    comment: str
+
+
+ENCODERS = tuple(f"encoder/{modality}" for modality in ("text", "image", "video", "audio", "metadata"))
+PAGES: Mapping[str, Page] = {
+    "train": Page(
+        "Train one run, or a sweep of runs with -m.",
+        (
+            ("Try it on 60 generated movies, in a few seconds", "experiment=smoke"),
+            ("Train a gate on plots and posters of MM-IMDb", "data.root=PATH fusion=gmu_original"),
+            (
+                "Compare fusions over three seeds, in a sweep",
+                "-m data.root=PATH seed=1,2,3 fusion=mean,concat,gmu_original hydra/launcher=stacked",
+            ),
+            ("See what a command would do, without doing it", "-m data.root=PATH seed=1,2,3 fusion=mean,concat check=true"),
+            ("Tune every fusion with the same number of trials", "-m sweep=search data.root=PATH fusion=concat,gmu_original"),
+        ),
+        (
+            "experiment",
+            "data",
+            "fusion",
+            *ENCODERS,
+            "loss",
+            "optimizer",
+            "scheduler",
+            "callbacks",
+            "logger",
+            "sweep",
+            "hydra/launcher",
+        ),
+        (
+            ("train.yaml", ""),
+            ("data/mmimdb.yaml", "data."),
+            ("trainer/default.yaml", "trainer."),
+            ("sweep/default.yaml", "hydra."),
+        ),
+    ),
+    "evaluate": Page(
+        "Score a trained run again, into a new folder inside the run's.",
+        (
+            ("Score the test movies", "run=RUN"),
+            ("Score the val movies", "run=RUN split=val"),
+            ("Use one threshold that is tuned on val, in place of 0.5", "run=RUN threshold=val"),
+            ("Score movies of which some modalities are removed", "run=RUN robustness=true"),
+            ("Read the data from another folder", "run=RUN data.root=PATH"),
+        ),
+        shown=(("evaluate.yaml", ""),),
+    ),
+    "prepare": Page(
+        "Read a data set, list its problems, and store its prepared inputs.",
+        (
+            ("Prepare plots and posters of MM-IMDb", "data.root=PATH"),
+            ("Prepare posters alone, for another encoder", "data.root=PATH modalities=image encoder/image=resnet50"),
+            ("End with an error if a movie has a problem", "data.root=PATH data.strict=true"),
+            (
+                "Decode the trailers of Moviescope",
+                "data=moviescope data.root=PATH modalities=video+audio data.video=trailers data.audio=trailers",
+            ),
+            ("Write generated movies into a new folder", "data=planted data.root=FOLDER data.movies=600 data.seed=1"),
+        ),
+        ("data", *ENCODERS),
+        (("train.yaml", ""), ("data/mmimdb.yaml", "data.")),
+    ),
+    "compare": Page(
+        "Compare the settings of runs and sweeps, and test each difference.",
+        (
+            ("Compare the settings of a sweep", "runs=SWEEP"),
+            ("Compare two sweeps and a run", "runs=SWEEP,SWEEP,RUN"),
+            ("Compare by another score", "runs=SWEEP metric=ap_macro"),
+            ("Compare one setting with every other", "runs=SWEEP against=concat"),
+            ("Use thresholds tuned on val, and choose the folder", "runs=SWEEP metric=f1_micro@val output=FOLDER"),
+        ),
+        shown=(("compare.yaml", ""),),
+    ),
+    "dashboard": Page(
+        "Write a sweep's workspace and report to Weights & Biases.",
+        (
+            ("Write them to the project of the sweep's runs", "runs=SWEEP"),
+            ("Write only dashboard.json, without an account", "runs=SWEEP mode=offline"),
+            ("Choose the project", "runs=SWEEP entity=TEAM project=movies"),
+            ("Rank by another score", "runs=SWEEP metric=ap_micro"),
+            ("Choose the folder of dashboard.json", "runs=SWEEP mode=offline output=FOLDER"),
+        ),
+        shown=(("dashboard.yaml", ""),),
+    ),
+    "store": Page(
+        "List what the store holds, and remove some of it.",
+        (
+            ("List the entries with size and last use", ""),
+            ("List the entries of another store", "store.dir=PATH"),
+            ("Remove one entry of the list", "remove=columns/image-1a2b3c"),
+            ("Remove two entries", "remove=columns/image-1a2b3c,features/text-4d5e6f"),
+            ("Remove every entry without use for 30 days", "older_than=30"),
+        ),
+        shown=(("store.yaml", ""),),
+    ),
+}
+OWN_CLASSES = dict.fromkeys(("evaluate", "compare"), "accept runs of your own classes, from their folder")
+# Keys that prepare inherits from train and does without.
+NOT_PREPARED = ("seed", "monitor", "check", "encode.", "data.batch_size", "data.token_budget", "data.workers")
+INTERNAL = ("hydra.output_subdir", "hydra.sweep.subdir", "hydra.sweeper.max_batch_size")
+
+
+def version() -> str:
+    """Return the package's name and version."""
+    return f"gmu_lightning {__version__}"
+
+
+def commands() -> str:
+    """Return the list of all commands, with a line each."""
+    return "\n".join(
+        [
+            "Which modalities, fused how, tell a movie's genres?",
+            "",
+            "Usage: python -m gmu_lightning.COMMAND [KEY=VALUE] ...",
+            "",
+            *(f"  {name:<11}{page.purpose}" for name, page in PAGES.items()),
+            "",
+            "python -m gmu_lightning.COMMAND --help shows examples and options.",
+            "gmu-train, gmu-evaluate and so on are the same commands.",
+        ]
+    )
+
+
+def asks_for_a_page(typed: Sequence[str]) -> bool:
+    """Return whether the arguments of a command ask for its help page or the version."""
+    return bool({"--help", "-h", "--version"} & set(typed))
+
+
+def help_page(name: str, typed: Sequence[str] = ()) -> str:
+    """Return a command's help page.
+
+    Args:
+        name: of the command.
+        typed: its arguments. The options of each choice among them, such as `fusion=gmu_hier`, are listed at the end.
+    """
+    page = PAGES[name]
+    start, several = f"python -m gmu_lightning.{name}", "[-m] " if name == "train" else ""
+    lines = [
+        page.purpose,
+        "",
+        f"Usage: {start} {several}[KEY=VALUE] ...",
+        f"       gmu-{name} is the same command.",
+        "",
+        "Examples:",
+    ]
+    for what, arguments in page.examples:
+        lines += [f"  {what}:", *_command(f"{start} {arguments}".rstrip())]
+    typed_choices = {
+        group: choice
+        for group, choice in (argument.partition("=")[::2] for argument in typed)
+        if group in page.groups and choice in choices_of(group)
+    }
+    if page.groups:
+        lines += ["", "Choices, the default first. To see the options of one, add --help to it:"]
+        lines += _command(f"{start} data=planted --help")
+        lines += [line for group in page.groups for line in _choices(group)]
+    lines += ["", "Options, with their defaults:"]
+    for file, prefix in page.shown:
+        if prefix.rstrip(".") not in typed_choices:
+            lines += [line for option in options(conf_folder() / file, prefix) if _belongs(option, name) for line in _row(option)]
+    for group, choice in typed_choices.items():
+        lines += ["", *_of_choice(group, choice)]
+    own = "find choices and classes of your own there too" if page.groups else OWN_CLASSES.get(name)
+    lines += ["", *_columns("--config-dir FOLDER", own)] if own else [""]
+    lines += [*_columns("--cfg job", "print the composed configuration"), *_columns("--version", "print the version")]
+    return "\n".join(lines)
+
+
+def _belongs(option: Option, name: str) -> bool:
+    """Return whether a command takes an option of the files that it shows."""
+    return option.key not in INTERNAL and not (name == "prepare" and option.key.startswith(NOT_PREPARED))
+
+
+def options(path: Path, prefix: str = "") -> Iterator[Option]:
+    """Yield the options of a configuration file: those of its bases first, unless the file sets them too.
+
+    Args:
+        path: of the YAML file.
+        prefix: of its keys.
+    """
+    text = path.read_text(encoding="utf-8")
+    bases = [entry for entry in (yaml.safe_load(text) or {}).get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
+    found: dict[str, Option] = {}
+    for base in bases:
+        name = base.partition("@")[0]
+        file = (conf_folder() / name.lstrip("/") if name.startswith("/") else path.parent / name).with_suffix(".yaml")
+        found |= {option.key: option for option in options(file, prefix)}
+    for option in _own(yaml.compose(text), text.splitlines(), prefix):
+        before = found.get(option.key)
+        found[option.key] = option if option.comment or before is None else option._replace(comment=before.comment)
+    yield from found.values()
+
+
+def _own(node: yaml.Node | None, lines: Sequence[str], prefix: str) -> Iterator[Option]:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        name = key.value
+        if name.startswith("_") or (not prefix and name in ("defaults", "hydra")) or name == "defaults":
+            continue
+        if isinstance(value, yaml.MappingNode) and not value.flow_style:
+            yield from _own(value, lines, f"{prefix}{name}.")
+            continue
+        line = lines[value.start_mark.line]
+        written, rest = line[value.start_mark.column : value.end_mark.column], line[value.end_mark.column :]
+        yield Option(f"{prefix}{name}", written.strip(), rest.partition("#")[2].strip())
+
+
+def _choices(group: str) -> list[str]:
+    """Return the lines on a group: its default, and every other choice."""
+    default = _defaults().get(group)
+    rest = [choice for choice in choices_of(group) if choice != default]
+    return _columns(f"{group}={default or 'CHOICE'}", ", ".join(rest))
+
+
+def _defaults() -> dict[str, str]:
+    """Return {group: its default choice in train.yaml}; groups that have none are left out."""
+    entries = yaml.safe_load((conf_folder() / "train.yaml").read_text(encoding="utf-8"))["defaults"]
+    found = {group: choice for entry in entries if isinstance(entry, dict) for group, choice in entry.items()}
+    return {group: "".join(choice) for group, choice in found.items() if choice}
+
+
+def _of_choice(group: str, choice: str) -> list[str]:
+    """Return the lines on one choice: the comment at the top of its file, and its options."""
+    path = conf_folder() / group / f"{choice}.yaml"
+    top = [line.removeprefix("#").strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    package = next((line.removeprefix("@package ") for line in top if line.startswith("@package ")), None)
+    prefix = PACKAGES.get(package or "", f"{group.replace('/', '.')}.")
+    about = " ".join(line for line in top if not line.startswith(("@package ", "python -m ")))
+    lines = [f"{group}={choice}", *textwrap.wrap(about, WIDTH, initial_indent="  ", subsequent_indent="  ")]
+    return lines + [line for option in options(path, prefix) if option.key not in INTERNAL for line in _row(option)]
+
+
+def _row(option: Option) -> list[str]:
+    default = FROM_ENVIRONMENT.sub(r"$\1 or \2", option.default).replace("${now:", "${time:")
+    default = RESOLVER.sub(r"<\1>", default)
+    if default == "???":
+        return _columns(f"{option.key}=...", f"needed: {option.comment}")
+    return _columns(f"{option.key}={default}", option.comment)
+
+
+def _columns(left: str, right: str) -> list[str]:
+    """Return `left` and the wrapped `right` beside it, or below it where `left` is long."""
+    beside = textwrap.wrap(right, WIDTH - INDENT)
+    if not beside:
+        return [f"  {left}"]
+    if len(left) + 2 < INDENT - 1:
+        return [f"  {left:<{INDENT - 2}}{beside[0]}", *(" " * INDENT + line for line in beside[1:])]
+    return [f"  {left}", *(" " * INDENT + line for line in beside)]
+
+
+def _command(command: str) -> list[str]:
+    """Return the lines of a command, which a shell reads as one."""
+    words = shlex.split(command)
+    lines, line = [], "    " + words[0]
+    for word in words[1:]:
+        if len(line) + len(word) + 3 > WIDTH:
+            lines.append(f"{line} \\")
+            line = "       "
+        line += f" {word}"
+    return [*lines, line]

@@ -1,0 +1,178 @@
+"""Tasks of the commands: each does the work of one composed configuration."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from gmu_lightning.movie import UserError
+from gmu_lightning.run import Run
+from gmu_lightning.sweep.job import perform, perform_in_sweep, resolved
+from gmu_lightning.sweep.session import Session
+from gmu_lightning.visible import first_line
+
+if TYPE_CHECKING:
+    from gmu_lightning.report.wandb_dashboard import Dashboard
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: DictConfig, session: Session) -> None:
+    """Train one run, or one job of a sweep; with `check`, only note it."""
+    hydra = _hydra()
+    alone = hydra.mode == RunMode.RUN
+    if alone and hydra.runtime.choices.get("sweep") == "search":
+        raise UserError("sweep=search trains many jobs, so it needs -m: python -m gmu_lightning.train -m sweep=search ...")
+    sweep = Path(hydra.sweep.dir)
+    folder = Path(hydra.run.dir) if alone else sweep / hydra.sweep.subdir
+    session.reached(folder)
+    try:
+        job = session.job_of(config, hydra, folder, None if alone else sweep.name)
+    except UserError as error:
+        if alone:
+            raise
+        session.refuse(config, hydra, folder, error)
+        return
+    if config.check:
+        session.checked.append(job)
+    elif alone:
+        perform(job)
+    elif reason := perform_in_sweep(job):
+        session.skip(folder, job.overrides, reason)
+    else:
+        session.ended()
+
+
+def prepare(config: DictConfig, session: Session) -> None:
+    """Prepare the inputs of one data set, and write its audit."""
+    from gmu_lightning.experiment.prepare import prepare as prepare_data
+
+    hydra = _hydra()
+    prepare_data(resolved(config, hydra), Path(hydra.run.dir).absolute())
+
+
+def evaluate(config: DictConfig, session: Session) -> None:
+    """Score a run again."""
+    from gmu_lightning.config.schema import EvaluateConfig
+    from gmu_lightning.data.store import Store
+    from gmu_lightning.experiment.evaluate import evaluate as evaluate_run
+
+    chosen = EvaluateConfig.of({key: config[key] for key in ("split", "robustness", "robustness_seed")})
+    seed = chosen.robustness_seed if chosen.robustness else None
+    run = Run(str(config.run))
+    store = Store(config.store.dir or _store_of(run))
+    evaluate_run(
+        run, chosen.split, config.data.root, str(config.threshold), store, seed, config.encode.backend, session.config_dir
+    )
+
+
+def _store_of(run: Run) -> str:
+    """Return the folder of the run's store; the default folder if that folder is gone."""
+    theirs = str((run.config.get("store") or {}).get("dir", ""))
+    return theirs if theirs and Path(theirs).is_dir() else "outputs/store"
+
+
+def compare(config: DictConfig, session: Session) -> None:
+    """Compare runs, and write the comparison's files."""
+    from gmu_lightning.report.discovery import left_in, readable_runs_in
+    from gmu_lightning.report.sentences import markdown
+    from gmu_lightning.sweep.files import write_board, write_comparison
+
+    typed = str(config.runs or "")
+    folders = [typed] if Path(typed).exists() and typed else typed.split(",")
+    if "" in folders:
+        raise UserError(f"runs={typed} names no folder: give the folder of a run or a sweep, or several with commas")
+    paths = [Path(folder).expanduser() for folder in folders]
+    runs, damaged = readable_runs_in(paths)
+    left = left_in(paths)
+    for path, why in left:
+        logger.warning(f"left out, for {why}: {path}")
+    for _, why in damaged:
+        logger.warning(f"left out: {why}")
+    left += damaged
+    if config.output and (Path(config.output) / "config.yaml").exists():
+        raise UserError(f"output={config.output} is the folder of a run, which keeps its own files: give another folder")
+    folder = Path(config.output or f"outputs/compare/{datetime.now(UTC).strftime('%Y-%m-%dT%H-%M-%S.%f')}")
+    against = None if config.against is None else str(config.against)
+    comparison = write_comparison(runs, folder, str(config.metric), against, left, session.config_dir)
+    write_board(runs, folder)
+    print(markdown(comparison))
+    print("\n".join(str(folder / name) for name in ("comparison.json", "leaderboard.tex", "report.html")))
+
+
+def dashboard(config: DictConfig, session: Session) -> None:
+    """Write a sweep's W&B workspace and report as dashboard.json, and with `mode=online` to W&B.
+
+    Raises:
+        UserError: the folder holds no runs, a value is wrong, or W&B cannot be reached.
+    """
+    from gmu_lightning.experiment.loggers import wandb_library, wandb_of
+    from gmu_lightning.files import write_json
+    from gmu_lightning.report.comparison import compare as compared
+    from gmu_lightning.report.discovery import readable_runs_in
+    from gmu_lightning.report.wandb_dashboard import Dashboard
+
+    if config.mode not in ("online", "offline"):
+        raise UserError(f"mode={config.mode} is none of online and offline: choose one of them")
+    wandb_library()
+    folder = Path(str(config.runs)).expanduser()
+    output = Path(config.output).expanduser() if config.output else folder
+    runs, damaged = readable_runs_in([folder])
+    for _, why in damaged:
+        logger.warning(f"left out: {why}")
+    node = wandb_of(run for run in runs if run.status.get("state") == "finished") or {}
+    found = Dashboard(
+        config.entity or node.get("entity") or "",
+        config.project or node.get("project") or "gmu_lightning",
+        folder.resolve().name,
+        compared(runs, str(config.metric), left=damaged),
+    )
+    path = output / "dashboard.json"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(path, found.definition())
+    except (SyntaxError, ValueError) as error:  # the library reads filters as Python
+        why = " ".join(str(error).split())
+        raise UserError(f"W&B's library takes no sweep of the name {folder.resolve().name} ({why}): rename the folder") from error
+    except OSError as error:
+        raise UserError(f"output={output} cannot be written to ({error}): give another folder") from error
+    print(path)
+    if config.mode == "online":
+        print("\n".join(_saved(found, path)))
+
+
+def _saved(dashboard: Dashboard, path: Path) -> Sequence[str]:
+    try:
+        return dashboard.save()
+    except Exception as error:  # the library raises Exception itself
+        why = first_line(error)
+        raise UserError(f"W&B could not be reached ({why}): run `wandb login`; what would be written is in {path}") from error
+
+
+def store(config: DictConfig, session: Session) -> None:
+    """List the entries of the store, or remove some and print the result for each.
+
+    Raises:
+        UserError: the store does not exist, or an entry cannot be removed.
+    """
+    from gmu_lightning.data.inventory import listing, remove
+
+    root = Path(str(config.store.dir)).expanduser()
+    if not root.is_dir():
+        raise UserError(f"store.dir={root} does not exist: give the folder in which commands keep what they prepared")
+    names = [name.strip() for name in str(config.remove or "").split(",") if name.strip()]
+    if names or config.older_than is not None:
+        print("\n".join(remove(root, names, config.older_than) or ["nothing to remove"]))
+    else:
+        print("\n".join(listing(root)))
+
+
+def _hydra() -> DictConfig:
+    return cast(DictConfig, HydraConfig.get())

@@ -1,0 +1,64 @@
+"""Hash the parts of a resolved configuration that a result depends on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from gmu_lightning.files import digest
+
+# Keys without influence on a result: places of files, display of progress, start of jobs.
+NOT_IDENTITY = (
+    "hydra",
+    "config_dir",
+    "logger",
+    "store.dir",
+    "store.workers",
+    "store.max_gb",  # of runs before gmu-store
+    "encode.backend",
+    "callbacks.profiler",  # of runs before trainer.profiler
+    "check",
+    "choices",
+    "data.root",
+    "data.workers",
+    "trainer.threads",
+    "trainer.profiler",
+    "trainer.progress",
+)
+# Values under which a run computes the same as older runs, whose configurations lack the keys.
+AS_BEFORE = {"store.precision": "float32", "store.blocks": True, "encode.precision": "float32"}
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Return the hash, 12 hexadecimal digits, of everything in a resolved configuration that a result depends on.
+
+    It leaves out the data's content.
+    """
+    return digest(_essence(config))[:12]
+
+
+def setting(config: Mapping[str, Any]) -> str:
+    """Return the identity without the seed. Runs of one setting differ in their seed alone."""
+    return digest({key: value for key, value in _essence(config).items() if key != "seed"})[:12]
+
+
+def run_slug(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> str:
+    """Return fusion, modalities and seed as the name of a folder, for a resolved or an invalid configuration."""
+    slug = f"{choices.get('fusion') or 'fusion'}-{config.get('modalities')}-seed{config.get('seed')}"
+    return re.sub(r"[^\w+.-]", "_", slug)[:100]
+
+
+def _essence(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the nested values that enter a hash. A class enters by its name alone, so that it may move to another module."""
+    kept = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if name in NOT_IDENTITY or (name in AS_BEFORE and value == AS_BEFORE[name]):
+            continue
+        essence = _essence(value, f"{name}.") if isinstance(value, Mapping) else value
+        if key == "_target_":
+            essence = str(value).rpartition(".")[2]
+        if essence != {} or value == {}:  # a node whose keys are all left out counts as absent
+            kept[key] = essence
+    return kept

@@ -1,0 +1,118 @@
+"""Resolve a composed configuration: keep the chosen modalities, and replace every `auto`.
+
+The module imports neither torch nor pydantic, so that a run's identity is known early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from gmu_lightning.config.checks import near
+from gmu_lightning.config.groups import choices_of, node_of
+from gmu_lightning.config.hardware import multiplies_bfloat16
+from gmu_lightning.movie import MODALITIES, IncompatibleChoices, UserError
+
+FROZEN_EPOCHS, TOKEN_EPOCHS, FINE_TUNING_EPOCHS = 25, 12, 5  # for frozen vectors, frozen tokens, a fine-tuned encoder
+FINE_TUNING_TOKENS = 2048  # of a padded batch, if a text encoder is fine-tuned
+WARM_UP = 0.1
+VECTOR_DROPOUT, TOKEN_DROPOUT = 0.5, 0.25  # of frozen features; fusions that read tokens apply dropout again in every layer
+SEQUENCES = ("text", "video", "audio")
+GROUPS = ("data", "fusion", "loss", "optimizer", "scheduler", "trainer")
+
+
+def resolve(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return the resolved configuration of one run; `RunConfig.of` checks its values.
+
+    Args:
+        config: as composed, plain containers without interpolations and without Hydra's own node. `config_dir` is the user's
+            folder of choices, if there is one.
+        choices: {config group: choice}.
+
+    Raises:
+        UserError: a group is not a mapping, or a modality is unknown or named twice.
+        IncompatibleChoices: a modality has no encoder.
+    """
+    resolved = deepcopy(dict(config))
+    for group in GROUPS:
+        _check_group(resolved.get(group), group)
+    chosen = modalities_of(str(resolved["modalities"]))
+    encoders = resolved.get("encoder") or {}
+    _check_group(encoders, "encoder")
+    for modality in chosen:
+        if modality not in encoders:
+            raise IncompatibleChoices(
+                f"modalities={resolved['modalities']} names {modality}, which has no encoder: choose among {', '.join(encoders)}"
+            )
+        _check_group(encoders[modality], f"encoder/{modality}")
+    resolved["fusion"] = _own_options(resolved["fusion"], choices, resolved.get("config_dir"))
+    transformers = "lr_scale" in resolved["fusion"]  # only fusions that train transformers over tokens have this option
+    rates = {m: TOKEN_DROPOUT if transformers and m in SEQUENCES else VECTOR_DROPOUT for m in chosen}
+    resolved["encoder"] = {m: _resolved_encoder(dict(encoders[m]), rates[m]) for m in chosen}
+    tuned = fine_tuned(resolved["encoder"])
+    short = tuned == ["text"] and multiplies_bfloat16(str(resolved["trainer"].get("accelerator")))
+    warms_up = transformers or bool(tuned)
+    _fill(resolved["scheduler"], share=WARM_UP if warms_up else 0.0, decay="linear" if warms_up else "constant")
+    _fill(
+        resolved["trainer"],
+        max_epochs=FINE_TUNING_EPOCHS if tuned else TOKEN_EPOCHS if transformers else FROZEN_EPOCHS,
+        gradient_clip_val=1.0 if tuned else None,
+        precision="bf16-mixed" if short else "32-true",
+    )
+    _fill(resolved["data"], token_budget=FINE_TUNING_TOKENS if "text" in tuned else None)
+    keep = [f"encoder/{m}" for m in chosen]
+    resolved["choices"] = {
+        group: choice
+        for group, choice in choices.items()
+        if choice is not None and not group.startswith("hydra/") and (not group.startswith("encoder/") or group in keep)
+    }
+    return resolved
+
+
+def _check_group(node: Any, group: str) -> None:
+    if not isinstance(node, Mapping):
+        shown = "null" if node is None else node
+        raise UserError(f"{group}={shown} chooses nothing: {near(str(shown), choices_of(group))}")
+
+
+def _own_options(fusion: Mapping[str, Any], choices: Mapping[str, str | None], config_dir: str | None) -> dict[str, Any]:
+    """Return the fusion's options without those that a preset sets for its own fusion and the chosen one lacks."""
+    own, preset = (node_of(group, choices.get(group), config_dir) for group in ("fusion", "experiment"))
+    foreign = {key for key in preset.get("fusion", {}) if own and key not in own and "defaults" not in own}
+    return {key: value for key, value in fusion.items() if key not in foreign}
+
+
+def modalities_of(word: str) -> tuple[str, ...]:
+    """Return the names in a word such as `text+image`, in its order. Raises UserError for an unknown or repeated name."""
+    names = tuple(word.split("+"))
+    for name in names:
+        if name not in MODALITIES:
+            raise UserError(f"modalities={word} names '{name}', which is no modality: {near(name, MODALITIES)}, joined by +")
+    if len(set(names)) < len(names):
+        raise UserError(f"modalities={word} names a modality twice: each stands once, joined by +")
+    return names
+
+
+def _resolved_encoder(encoder: dict[str, Any], frozen_dropout: float) -> dict[str, Any]:
+    freeze = encoder.get("freeze")
+    if isinstance(freeze, str) and freeze.isascii() and freeze.isdecimal():
+        encoder["freeze"] = int(freeze)
+    trained = _is_trained(encoder)
+    _fill(encoder, normalise="layer" if trained else "standardise", dropout=0.0 if trained else frozen_dropout)
+    return encoder
+
+
+def fine_tuned(encoders: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the modalities whose pretrained encoder, known by a learning rate of its own, is trained at least in part."""
+    return [m for m, e in encoders.items() if _is_trained(e) and e.get("lr") is not None]
+
+
+def _is_trained(encoder: Mapping[str, Any]) -> bool:
+    return encoder.get("freeze") != "all" or encoder.get("unfreeze_at_epoch") is not None
+
+
+def _fill(node: dict[str, Any], **values: Any) -> None:
+    for key, value in values.items():
+        if node.get(key) == "auto":
+            node[key] = value

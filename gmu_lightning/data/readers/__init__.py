@@ -1,0 +1,1 @@
+"""Readers of file formats and layouts that several data sets share."""

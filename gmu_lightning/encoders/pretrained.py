@@ -1,0 +1,94 @@
+"""The base class of encoders with a pretrained network of the transformers library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gmu_lightning.encoders import weights
+from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.files import digest
+from gmu_lightning.movie import UserError
+
+LOCAL: dict[str, bool] = {"local_files_only": True, "trust_remote_code": False}  # how every file of a folder is read
+
+
+class TransformersEncoder(Encoder):
+    """Base class of encoders with a pretrained network of the transformers library, in float32.
+
+    Args:
+        modality: name of the modality.
+        name: a local folder, or a repository of the hub.
+        common: `freeze`, `unfreeze_at_epoch`, `lr`, `normalise`, `dropout`, `modality_dropout` of `Encoder`.
+
+    Attributes:
+        option: the setting that holds `name`, for error sentences.
+    """
+
+    def __init__(self, modality: str, name: str, **common: Any):
+        super().__init__(modality, pretrained=True, **common)
+        self.name, self.option = name, f"encoder.{modality}.name"
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of weights, downloaded first if needed. Raises UserError."""
+        return weights.find(self.name, self.option).fetched()
+
+    @property
+    def dim(self) -> int:
+        config = config_of(self.folder)
+        return int(config.get("hidden_size") or config.get("dim") or config["d_model"])
+
+    @property
+    def fingerprint(self) -> str:
+        file = weights.find(self.name, self.option).file
+        return digest(["transformers", weights.sha256(file), weights.sha256(self.folder / "config.json"), *self._readout()])
+
+    def _readout(self) -> list[str]:
+        """Return the settings besides the weights that determine the features."""
+        return []
+
+    def _config(self) -> Any:
+        """Return the network's configuration, read by the transformers library. Raises UserError."""
+        from transformers import AutoConfig
+
+        return weights.loading(self._chosen, lambda: AutoConfig.from_pretrained(self.folder, **LOCAL))
+
+    def _pretrained(self, config: Any, **options: Any) -> tuple[Any, Mapping[str, set[str]]]:
+        """Return the network, loaded without output, and the report of missing and unused weights. Raises UserError."""
+        from transformers import AutoModel
+        from transformers.utils import logging
+
+        options |= {"config": config, "dtype": torch.float32, "weights_only": True, "output_loading_info": True, **LOCAL}
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            return weights.loading(self._chosen, lambda: AutoModel.from_pretrained(self.folder, **options))
+        finally:
+            logging.set_verbosity(verbosity)
+
+    def _refuse_missing(self, missing: Collection[str], remedy: str = "these are the weights of another network") -> None:
+        """Raise UserError if a weight of the network is missing."""
+        if missing:
+            some = ", ".join(sorted(missing)[:3])
+            raise UserError(f"{self._chosen}: {len(missing)} weights are missing ({some}); {remedy}")
+
+    @property
+    def _chosen(self) -> str:
+        return f"{self.option}={self.name}"
+
+
+@lru_cache(maxsize=8)
+def config_of(folder: Path) -> dict[str, Any]:
+    """Return the config.json of a folder. It is cached: do not change it. Raises UserError if it is missing or no JSON object."""
+    path = folder / "config.json"
+    found = weights.loading(str(path), lambda: json.loads(path.read_text(encoding="utf-8")))
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is no JSON object: give a folder as save_pretrained writes it")
+    return found

@@ -1,0 +1,236 @@
+"""The encoder of plots with a pretrained transformer. It returns one vector, and the sequence that the vector was pooled from."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+from annotated_types import Ge, Le
+from torch import Tensor, nn
+
+from gmu_lightning.encoders import weights
+from gmu_lightning.encoders.pretrained import TransformersEncoder, config_of
+from gmu_lightning.encoders.text.packed import Packed, pack, packable, packed_mean, unpacked
+from gmu_lightning.encoders.text.tokens import OPTION, TokenInputs, TokenPreparation, tokenizer_files, tokenizer_of
+from gmu_lightning.movie import Features, UserError
+from gmu_lightning.nn.dropout import with_cheap_dropout
+from gmu_lightning.nn.transformer import masked_mean
+
+logger = logging.getLogger(__name__)
+PADDING_TOLERANCE = 1e-3  # relative to the largest value of a text's vectors; rounding alone causes about 1e-6
+# Architectures whose positions start after the padding index.
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "longformer", "roberta-prelayernorm")
+
+
+class Prefix(NamedTuple):
+    """P tokens to be read before each of B texts. The texts keep their positions and their segment."""
+
+    embeddings: Tensor  # (B, P, d); the network adds the positions and the last segment of its table
+    mask: Tensor  # (B, P) bool, True for real tokens
+    positions: Tensor  # (B, P) int64, counted from 0 within each modality
+
+
+class HuggingFaceText(TransformersEncoder):
+    """Encode plots with any text encoder of the transformers library, in float32.
+
+    Args:
+        name: a local folder, or a repository of the hub.
+        pool: `mean` over the real tokens (Reimers & Gurevych 2019, arXiv 1908.10084), `cls` (the first token), or `pooler`
+            (the first token through the layer trained for next-sentence prediction, Devlin et al. 2019, arXiv 1810.04805).
+        max_tokens: longer plots are cut to so many tokens, including [CLS] and [SEP].
+        common: `freeze`, `unfreeze_at_epoch`, `lr`, `normalise`, `dropout`, `modality_dropout` of `Encoder`.
+
+    Raises:
+        UserError: in `check` and `build`, weights are missing or do not fit, or the network lacks the requested pooler.
+    """
+
+    sequences = True
+    takes_prefix = True
+    rowwise = True
+
+    def __init__(
+        self,
+        name: str,
+        pool: Literal["mean", "cls", "pooler"] = "mean",
+        max_tokens: Annotated[int, Ge(3), Le(2**20)] = 256,
+        **common: Any,
+    ):
+        super().__init__("text", name, **common)
+        self.pool, self.max_tokens = pool, max_tokens
+        self.preparation = TokenPreparation(name, max_tokens)
+        self.packed: Packed | None = None  # after `build()`: the network without padding, or None if it needs padding
+
+    def _readout(self) -> list[str]:
+        return [self.pool]
+
+    @property
+    def wastes_padding(self) -> bool:
+        return self.packed is None
+
+    def check(self) -> None:
+        """Check that weights and tokenizer are found, and that the network can read `max_tokens`. Raises UserError."""
+        folder = weights.find(self.name, OPTION).path
+        if folder is None:
+            return
+        if folder.is_file():
+            raise UserError(f"{self._chosen}: this is a file; give the folder that holds it, config.json and the tokenizer")
+        tokenizer_files(folder)
+        config = config_of(folder)
+        limit = (config.get("max_position_embeddings") or 0) - first_position(config)
+        if 0 < limit < self.max_tokens:
+            raise UserError(f"encoder.text.max_tokens={self.max_tokens}: {self.name} reads at most {limit}; give {limit} or less")
+
+    def blocks(self) -> list[nn.Module]:
+        embeddings = getattr(self.network, "embeddings", None) or self.network.get_input_embeddings()
+        layers = max((m for m in self.network.modules() if isinstance(m, nn.ModuleList)), key=len)
+        return [embeddings, *layers]
+
+    def forward(self, inputs: TokenInputs, prefix: Prefix | None = None) -> Features:
+        """Return the `Features` of B texts.
+
+        Args:
+            prefix: tokens of other modalities, read before each text. The features cover the text's own tokens.
+
+        Raises:
+            UserError: the network accepts no prefix.
+        """
+        if prefix is None and self.packed is not None and inputs.lengths is not None:
+            packing = pack(inputs.lengths, inputs.ids.shape[1], inputs.ids.device)
+            hidden = self.packed.hidden(inputs.ids, packing)  # (N, d)
+            vector = self._pooled(hidden[packing.starts], lambda: packed_mean(hidden, packing))
+            return Features(vector, unpacked(hidden, packing, inputs.mask.shape), inputs.mask)
+        if prefix is None:
+            out = self.network(input_ids=inputs.ids, attention_mask=inputs.mask.long())
+            sequence = out.last_hidden_state  # (B, T, d)
+        else:
+            out = self.network(**prefixed(self.network, inputs.ids, inputs.mask, prefix))
+            sequence = out.last_hidden_state[:, prefix.mask.shape[1] :]
+        vector = self._pooled(sequence[:, 0], lambda: masked_mean(sequence, inputs.mask))
+        return Features(vector, sequence, inputs.mask)
+
+    def _pooled(self, first: Tensor, mean: Callable[[], Tensor]) -> Tensor:
+        """Return the vectors of B texts, given their first tokens (B, d) and the mean of their tokens."""
+        if self.pool == "mean":
+            return mean()
+        return first if self.pool == "cls" else self.network.pooler(first[:, None])
+
+    def separator(self) -> Tensor:
+        """Return the word embedding of the token that ends a text, (d,), as a view of the built network's weights."""
+        return self.network.get_input_embeddings().weight[self._empty()[-1]]
+
+    def emptied(self, inputs: TokenInputs, rows: Tensor) -> TokenInputs:
+        """Return inputs in which the empty text, [CLS] [SEP], replaces some texts, without `lengths`.
+
+        Args:
+            rows: (B,) bool, True for texts to replace.
+        """
+        empty = torch.tensor(self._empty(), device=inputs.ids.device)
+        short = max(0, len(empty) - inputs.ids.shape[1])
+        ids, mask = nn.functional.pad(inputs.ids, (0, short)), nn.functional.pad(inputs.mask, (0, short))
+        ends = nn.functional.pad(empty, (0, ids.shape[1] - len(empty)))
+        real = torch.arange(ids.shape[1], device=ids.device) < len(empty)
+        return TokenInputs(torch.where(rows[:, None], ends, ids), torch.where(rows[:, None], real, mask))
+
+    def _empty(self) -> list[int]:
+        return tokenizer_of(self.folder, self.max_tokens)("")["input_ids"]
+
+    def _load(self) -> nn.Module:
+        from transformers import MODEL_MAPPING
+
+        self.check()
+        config = self._config()
+        if config.is_encoder_decoder or type(config) not in MODEL_MAPPING:
+            raise UserError(f"{self._chosen}: {config.model_type} is no text encoder; choose one like BERT or RoBERTa")
+        poolable = "add_pooling_layer" in inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
+        if self.pool == "pooler" and not poolable:
+            raise UserError(f"encoder.text.pool=pooler: {self.name} ({config.model_type}) has no pooler; give pool=cls or mean")
+        options = {"add_pooling_layer": self.pool == "pooler"} if poolable else {}
+        network, report = self._pretrained(config, **options)
+        self._check_complete(network, report)
+        with_cheap_dropout(network)
+        self.network = network
+        self.packed = packable(network, self.blocks(), first_position(config.to_dict()))
+        if self.packed is None:
+            if reads_padding(network):
+                raise UserError(
+                    f"{self._chosen}: {config.model_type} reads the padding of a batch, so a text's vector depends on the texts "
+                    "beside it; choose an encoder with an attention mask, like BERT or MiniLM"
+                )
+            logger.warning("%s: %s cannot be run without padding, so its batches are padded", self._chosen, config.model_type)
+        return network
+
+    def _check_complete(self, network: nn.Module, report: Mapping[str, set[str]]) -> None:
+        """Raise UserError if a weight of the network is missing or unused. Pretraining heads may stay unused."""
+        missing = report["missing_keys"]
+        if missing and all("pooler" in key for key in missing):
+            self._refuse_missing(missing, "choose pool=cls or pool=mean")
+        self._refuse_missing(missing)
+        parts = {name for name, _ in network.named_children()} - {"pooler"}
+        surplus = sorted(key for key in report["unexpected_keys"] if parts & set(key.split(".")[:2]) and not key.endswith("_ids"))
+        if surplus:
+            raise UserError(
+                f"{self._chosen}: {len(surplus)} weights have no place in this network ({', '.join(surplus[:3])}); "
+                "check its config.json"
+            )
+
+
+@torch.no_grad()
+def reads_padding(network: Any) -> bool:
+    """Return whether a short text's vectors change when it is padded to the length of a longer text in its batch.
+
+    Return False for a network that cannot read such short texts.
+    """
+    lengths = torch.tensor([3, 7])
+    ids = (torch.arange(14).view(2, 7) + 5) % network.config.vocab_size
+    padding = network.config.pad_token_id or 0
+    ids[ids == padding] = (padding + 1) % network.config.vocab_size
+    mask = torch.arange(7) < lengths[:, None]
+    ids = torch.where(mask, ids, padding)
+    training = network.training
+    network.eval()
+    try:
+        alone = network(input_ids=ids[:1, :3], attention_mask=mask[:1, :3].long()).last_hidden_state
+        beside = network(input_ids=ids, attention_mask=mask.long()).last_hidden_state[:1, :3]
+    except (TypeError, ValueError, RuntimeError, IndexError):  # the network cannot read such short texts
+        return False
+    finally:
+        network.train(training)
+    return alone.shape != beside.shape or bool((alone - beside).abs().max() > PADDING_TOLERANCE * alone.abs().max())
+
+
+def prefixed(network: Any, ids: Tensor, mask: Tensor, prefix: Prefix) -> dict[str, Tensor]:
+    """Return the arguments with which a transformer reads [prefix; text].
+
+    Args:
+        network: a network of the transformers library.
+        ids: (B, T) int64, the text's tokens.
+        mask: (B, T) bool, True for real tokens.
+        prefix: the tokens before the text.
+
+    Raises:
+        UserError: the architecture accepts no embeddings or positions, or its word embeddings have another width.
+    """
+    config, taken = network.config, inspect.signature(network.forward).parameters
+    words = network.get_input_embeddings()(ids)  # (B, T, d)
+    if not {"inputs_embeds", "position_ids"} <= set(taken) or words.shape[-1] != prefix.embeddings.shape[-1]:
+        raise UserError(
+            f"encoder.text.name: {config.model_type} reads no tokens but words; choose one like BERT, or another fusion"
+        )
+    positions = torch.arange(words.shape[1], device=words.device).expand(len(words), -1)
+    called = {
+        "inputs_embeds": torch.cat([prefix.embeddings.to(words.dtype), words], dim=1),
+        "attention_mask": torch.cat([prefix.mask, mask], dim=1).long(),
+        "position_ids": torch.cat([prefix.positions, positions], dim=1) + first_position(config.to_dict()),
+    }
+    if "token_type_ids" in taken:
+        last = max(0, getattr(config, "type_vocab_size", 1) - 1)
+        called["token_type_ids"] = nn.functional.pad(torch.full_like(prefix.positions, last), (0, words.shape[1]))
+    return called
+
+
+def first_position(config: Mapping[str, Any]) -> int:
+    """Return the position of a text's first token in the network's table of positions."""
+    return (config.get("pad_token_id") or 0) + 1 if config.get("model_type") in OFFSET_POSITIONS else 0

@@ -1,0 +1,76 @@
+"""Check that the choices of a run go together, before any data is read."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from gmu_lightning.config.schema import RunConfig, TrainerConfig
+from gmu_lightning.data.datamodule import MovieDataModule
+from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.experiment.environment import has_accelerator
+from gmu_lightning.fusion import Fusion, mismatch, prefix_mismatch
+from gmu_lightning.movie import IncompatibleChoices, UserError
+from gmu_lightning.parallel import cores
+
+
+def check_choices(config: RunConfig) -> None:
+    """Check every part's arguments, and that data, modalities and fusion go together, as their classes declare.
+
+    Raises:
+        IncompatibleChoices: they do not go together.
+        UserError: a class cannot be imported or takes no such argument, or this machine lacks the accelerator.
+    """
+    check_kinds(config)
+    for part in (config.data, config.fusion, config.loss, config.optimizer, config.scheduler, *config.encoder.values()):
+        part.check_arguments()
+    data, fusion, choices, modalities = config.data.target, config.fusion.target, config.choices, config.modalities
+    offered = data.reads.offers(config.data.node)
+    absent = [m for m in modalities if m not in offered]
+    if absent:
+        raise IncompatibleChoices(
+            f"data={choices.get('data', data.__name__)} has no {' and no '.join(absent)}: "
+            f"choose modalities among {', '.join(offered)}"
+        )
+    name = choices.get("fusion", fusion.__name__)
+    problem = mismatch(fusion, name, modalities)
+    if problem is None and "text" in modalities:
+        text = config.encoder["text"].target
+        problem = prefix_mismatch(fusion, name, text, choices.get("encoder/text", text.__name__))
+    if problem is not None:
+        raise IncompatibleChoices(problem)
+    _check_devices(config.trainer)
+
+
+def check_kinds(config: RunConfig) -> None:
+    """Check that data, fusion and encoders are classes of their kind. Raises UserError, also for one that cannot be imported."""
+    kinds = [(config.data, MovieDataModule), (config.fusion, Fusion), *((part, Encoder) for part in config.encoder.values())]
+    for part, kind in kinds:
+        found, named = part.target, f"{part.place}._target_={part.node['_target_']}"
+        if not (isinstance(found, type) and issubclass(found, kind)):
+            raise UserError(f"{named} is no subclass of {kind.__module__}.{kind.__name__}: derive the class from it")
+        if kind is MovieDataModule and not hasattr(found, "reads"):
+            raise UserError(f"{named} names no data set: write `reads = ` and your subclass of DataSet into the class")
+
+
+def _check_devices(trainer: TrainerConfig) -> None:
+    """Raise UserError if this machine lacks the accelerator, or has fewer cores than the run would start processes on a CPU."""
+    if not has_accelerator(trainer.accelerator):
+        raise UserError(
+            f"trainer.accelerator={trainer.accelerator} finds no such device on this machine: type trainer.accelerator=cpu, or "
+            "trainer.accelerator=auto, which takes a GPU where there is one"
+        )
+    on_cpu = trainer.accelerator == "cpu" or not has_accelerator("gpu")
+    launched = {"SLURM_NTASKS", "WORLD_SIZE"} & os.environ.keys()  # by Slurm or torchrun, on cores of their own
+    most = max(2, cores())
+    if on_cpu and not launched and (processes := _number_of(trainer.devices)) > most:
+        raise UserError(
+            f"trainer.devices={trainer.devices} would start {processes} processes on a CPU, and this machine has room for "
+            f"{most}: type trainer.devices=1, which takes every core"
+        )
+
+
+def _number_of(devices: Any) -> int:
+    """Return how many processes Lightning starts on a CPU for a `trainer.devices`; 1 for one that it refuses or `auto`."""
+    text = str(devices)
+    return int(text) if text.isdecimal() else 1

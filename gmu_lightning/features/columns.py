@@ -1,0 +1,197 @@
+"""Compute the features of frozen encoders once, and keep them in the store.
+
+Normalisation and dropout are applied later, by the model, so every epoch, job and sweep reads the same features.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmu_lightning.config.schema import EncodeConfig
+from gmu_lightning.data.batching import Batches
+from gmu_lightning.data.ragged import Ragged, RaggedWriter
+from gmu_lightning.data.store import PreparedColumn, Store
+from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.features.runner import Runner, Sample, runner
+from gmu_lightning.files import digest
+from gmu_lightning.movie import Cached, Column, Features, Preparation
+from gmu_lightning.parallel import all_threads, cores, in_threads, track
+
+logger = logging.getLogger(__name__)
+SAMPLE = 16  # contents on which a converted network is tried
+# Limits of a batch during encoding: padded positions if lengths vary, else numbers and contents. On a CPU one core computes a
+# batch, and its activations should fit into the core's cache. On a GPU a batch should fill the device.
+POSITIONS, NUMBERS, CONTENTS = ({"cpu": few, "gpu": many} for few, many in ((2048, 16384), (1_300_000, 10_000_000), (256, 1024)))
+
+
+class Reader(Protocol):
+    """The part of a fusion that decides which features are read."""
+
+    def reads_tokens(self, modality: str) -> bool: ...
+
+    def lets_cache(self, encoder: Encoder) -> bool: ...
+
+
+@dataclass(frozen=True)
+class FeatureColumn:
+    """The features of N movies, from the store.
+
+    Attributes:
+        key: of the features in the store.
+        preparation: fitted, of the encoder's inputs.
+        vectors: (N, d) float32, in memory; zeros for absent movies.
+        present: (N,) bool.
+        cached: how the features came into the store.
+        sequences: memory-mapped tokens; None if only vectors are read.
+    """
+
+    key: str
+    preparation: Preparation
+    vectors: Tensor
+    present: np.ndarray
+    cached: Cached
+    sequences: Ragged | None = None
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """Return the number of tokens of each movie, or None if only vectors are read."""
+        return None if self.sequences is None else self.sequences.lengths
+
+    @property
+    def resident(self) -> Tensor | None:
+        """Return the vectors if no tokens are read, else None."""
+        return self.vectors if self.sequences is None else None
+
+    def batch(self, rows: Sequence[int], training: bool = False) -> Features:
+        """Return the features of some movies, by their rows, on the CPU; `training` is not used."""
+        vector = self.vectors[torch.as_tensor(rows)]
+        return Features(vector) if self.sequences is None else Features(vector, *self.sequences.padded(rows))
+
+
+def is_cacheable(encoder: Encoder, fusion: Reader) -> bool:
+    """Return whether an encoder's features are computed once and kept."""
+    return encoder.constant and fusion.lets_cache(encoder)
+
+
+def feature_key(column_key: str, encoder: Encoder, sequences: bool = False, computed_in: str = "float32") -> str:
+    """Return the modality and a hash of everything that determines a column of features.
+
+    The hash leaves out the backend, because in float32 backends agree to 1e-4 of the features' size or are refused. Their bytes
+    may differ, so meta.json names the backend.
+
+    Args:
+        column_key: of the prepared column in the store.
+        encoder: computes the features.
+        sequences: whether tokens are kept beside the vectors.
+        computed_in: precision of the network's arithmetic, `float32` or `bfloat16`.
+    """
+    what = [column_key, encoder.fingerprint, computed_in]
+    what += ["tokens"] if sequences else []
+    return f"{encoder.modality}-{digest(what)[:20]}"
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Compute the features of frozen encoders once, and keep them in a store.
+
+    Args:
+        store: keeps the features.
+        device: of the networks.
+        encoding: backend and precision of the networks; by default the fastest backend in float32.
+    """
+
+    store: Store
+    device: torch.device
+    encoding: EncodeConfig = field(default_factory=EncodeConfig)
+
+    def column(self, encoder: Encoder, raw: PreparedColumn, fusion: Reader) -> Column:
+        """Return the column that the model's batches are read from: cached features, or the prepared column.
+
+        Features that the store lacks are computed. An encoder of tokens without parameters gets the prepared column back, because
+        the store would hold the same numbers twice.
+
+        Args:
+            encoder: has the preparation of `raw`. Its network is built only if features are computed.
+            raw: the prepared column.
+            fusion: decides whether features may be cached, and whether tokens are kept beside the vectors.
+
+        Raises:
+            UserError: the chosen backend cannot run this encoder, weights are missing, or the disk is full.
+            FloatingPointError: features that were computed are not finite.
+        """
+        if not is_cacheable(encoder, fusion):
+            return raw
+        sequences = encoder.sequences and fusion.reads_tokens(encoder.modality)
+        key = feature_key(raw.key, encoder, sequences, self.encoding.precision)
+        stored = self.store.holds("features", key)
+        if not stored:  # `holds` has marked stored features as in use, so no other job removes them
+            network = copy.deepcopy(encoder)  # a copy, which is freed after the encoding
+            network.build()
+            if sequences and not any(True for _ in network.parameters()):
+                return raw
+        folder = self.store.folder("features", key, lambda folder: self._fill(folder, network, raw, sequences))
+        vectors = torch.from_numpy(np.load(folder / "vectors.npy"))
+        meta = json.loads((folder / "meta.json").read_text())
+        backend = meta.get("backend", "torch")
+        cached = Cached(meta["parameters"], backend, self.encoding.precision, stored, vectors.nbytes)
+        tokens = Ragged.read(folder, "float32") if sequences else None
+        return FeatureColumn(key, raw.preparation, vectors, raw.present, cached, tokens)
+
+    def _fill(self, folder: Path, network: Encoder, column: PreparedColumn, sequences: bool) -> dict[str, Any]:
+        """Encode every movie into a folder of the store, and return its meta.json."""
+        rows = np.flatnonzero(column.present)
+        vectors = np.zeros((len(column.present), network.dim), dtype=np.float32)
+        running = self._runner(network, column, rows, sequences)
+        tokens: Any = RaggedWriter(folder, len(vectors)) if sequences else nullcontext()
+        with all_threads(), track(f"encoding {network.modality}", len(rows)) as advance, tokens as file:
+            batches, workers = _batches(column, rows, self.device), running.workers
+            computed = in_threads(workers, lambda batch: running(column.batch(batch)), zip(batches), window=workers + 1)
+            for batch, features in zip(batches, computed, strict=True):
+                vectors[batch] = features.vector.numpy()
+                for row, n in enumerate(batch if file else ()):
+                    file.write(n, features.real_tokens(row).numpy())
+                advance(len(batch))
+        broken = int((~np.isfinite(vectors)).any(axis=1).sum())
+        if broken:
+            raise FloatingPointError(f"the {network.modality} encoder gave {broken} movies features that are not finite")
+        with (folder / "vectors.npy").open("wb") as kept:
+            np.save(kept, vectors)
+            kept.flush()
+            os.fsync(kept.fileno())
+        parameters = sum(p.numel() for p in network.parameters())
+        how = {"backend": running.backend, "precision": running.precision}
+        return {"movies": len(vectors), "dim": network.dim, "parameters": parameters, "column": column.key, **how}
+
+    def _runner(self, network: Encoder, column: PreparedColumn, rows: np.ndarray, sequences: bool) -> Runner:
+        """Return the runner of the network, and log its backend."""
+
+        def sample() -> Sample:
+            by_length = rows[np.argsort(column.lengths[rows], kind="stable")]
+            chosen = by_length[np.linspace(0, len(rows) - 1, SAMPLE).round().astype(int)].tolist()
+            return Sample(column.batch(chosen), column.batch(chosen[:1]))
+
+        found = runner(network, self.encoding, self.device, sample, contents=len(rows), cores=cores(), sequences=sequences)
+        logger.log(logging.WARNING if found.fell_back else logging.INFO, "%s is encoded by %s", network.modality, found.note)
+        return found
+
+
+def _batches(column: PreparedColumn, rows: np.ndarray, device: torch.device) -> list[list[int]]:
+    """Return batches of rows with similar lengths, within the limits of the device."""
+    kind = "cpu" if device.type == "cpu" else "gpu"
+    lengths = column.lengths
+    if np.unique(lengths[rows]).size > 1:
+        return Batches(rows, CONTENTS[kind], lengths, tokens=POSITIONS[kind]).batches(0)
+    numbers = int(np.prod(column.ragged.shapes[rows[0]])) if len(rows) else 1
+    return Batches(rows, max(1, min(CONTENTS[kind], NUMBERS[kind] // max(1, numbers)))).batches(0)

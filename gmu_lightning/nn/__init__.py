@@ -1,0 +1,1 @@
+"""Layers that encoders, fusions and the model share."""

@@ -1,0 +1,318 @@
+"""A comparison in words: the sentence of each pair and gate, the summary, comparison.md and comparison.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gmu_lightning.files import markdown_table, write_json, write_text
+from gmu_lightning.report.caveats import OF_EVERY_FUSION, caveats, listed, shortened
+from gmu_lightning.report.comparison import CONTROL, LEAST, Comparison, Control, Pair
+from gmu_lightning.report.reproduce import more_seeds, with_fusion
+from gmu_lightning.report.scoring import OTHERWISE, RANKING, ScoredSetting, metric_label, shared_and_same
+from gmu_lightning.report.settings import FEWEST_SEEDS
+from gmu_lightning.report.statistics import (
+    ALPHA,
+    FEWEST_MOVIES,
+    FEWEST_TUNED,
+    LEVEL,
+    MOST_SEEDS,
+    Difference,
+    Interval,
+)
+from gmu_lightning.visible import visible
+
+TOO_FEW = "a test needs three seeds and two test movies"
+ONE_EACH = "whose gates see one modality each"
+NO_BENEFIT = "this shows no benefit of weighing modalities"
+
+
+def pair_sentence(pair: Pair) -> str:
+    """Return the finding of one pair."""
+    a, b, size = pair.a.name, pair.b.name, points(pair.difference.interval, f" of {metric_label(pair.metric)}")
+    if pair.same:
+        return f"{a} and {b} are one result: they predict the same for every movie, seed by seed"
+    if few := too_few(pair):
+        return f"{a} is {size} above {b}. This difference cannot be tested: {few}"
+    if pair.claimed:
+        one, other = len(pair.a.test), len(pair.b.test)
+        counts = counted(one, "seed") if one == other else f"{one} and {other} seeds"
+        return f"{a} beats {b} by {size}, {_p(pair.p_holm)}, {counts}{_threshold_part(pair)}"
+    return f"{a} and {b} do not differ significantly ({size}, {_p(pair.p_holm)}). {_seeds_wanted(pair)}{_shared(pair)}"
+
+
+def too_few(pair: Pair) -> str | None:
+    """Return the lack of movies or seeds that prevents a finding; None if there are enough."""
+    if pair.difference.p is not None:
+        return None
+    if len(pair.a.test[0].ids) < FEWEST_MOVIES:
+        return "there is one test movie"
+    if pair.difference.a.tuned_on_few:
+        return f"thresholds were tuned on {counted(len(pair.a.val[0].ids), 'val movie')}, and a test needs {FEWEST_TUNED}"
+    few = [f"{e.name} has {counted(len(e.test), 'seed')}" for e in (pair.a, pair.b) if len(e.test) < FEWEST_SEEDS]
+    return f"{' and '.join(few)}, and a test needs three{_shared(pair)}"
+
+
+def _shared(pair: Pair) -> str:
+    shared = shared_and_same(pair.a, pair.b)
+    return f". They predict the same on the {counted(shared, 'seed')} that both have" if shared else ""
+
+
+def _threshold_part(pair: Pair) -> str:
+    """Return the part of a lead that comes from the threshold."""
+    words = ""
+    for metric, difference in pair.companions.items():
+        if metric in RANKING.values():
+            label = metric_label(metric)
+            words += f". {label[0].upper()}{label[1:]}, which needs no threshold, differs by {points(difference.interval)}"
+        elif metric.endswith("@val"):
+            words += f". At a threshold tuned on val {_left(pair, difference)}"
+    return words
+
+
+def _left(pair: Pair, tuned: Difference) -> str:
+    threshold = pair.difference.mean - tuned.mean
+    part = "the threshold is not the cause" if threshold < LEAST else f"{100 * threshold:.1f} points come from the threshold"
+    words = f"the lead is {points(tuned.interval)}, so {part}"
+    if tuned.p is None or tuned.p >= ALPHA:
+        return f"{words}. The rest is not significant"
+    return words if tuned.mean > 0 else f"{words}. There the other setting leads"
+
+
+def _seeds_wanted(pair: Pair) -> str:
+    if pair.negligible:
+        return "The difference is negligible"
+    if pair.needed is None:
+        chance = pair.difference.power(MOST_SEEDS, pair.level)
+        movies = f"{len(pair.a.test[0].ids)} test movies"
+        movies += "" if pair.difference.a.retune is None else f" and {len(pair.a.val[0].ids)} val movies"
+        return f"With {movies}, even {MOST_SEEDS} seeds of each would show this difference in only {chance:.0%} of comparisons"
+    more = [max(pair.needed - len(one.test), 0) for one in (pair.a, pair.b)]
+    of = f"{counted(max(more[0], 1), 'more seed')} of each"
+    if more[0] != more[1]:
+        of = f"{counted(more[0], 'more seed')} of {pair.a.name} and {more[1]} of {pair.b.name}"
+    return f"About {of} would be needed to show a difference of this size"
+
+
+def seeds_command(pair: Pair) -> str | None:
+    """Return the commands that train a pair's missing seeds, joined by `; `.
+
+    Return None if the pair is claimed, equal or negligible, has the seeds it needs, or would need more than `MOST_SEEDS`.
+    """
+    wanted = FEWEST_SEEDS if pair.difference.p is None else pair.needed
+    if pair.claimed or wanted is None or pair.same or pair.negligible:
+        return None
+    return "; ".join(filter(None, (more_seeds(e.setting, wanted) for e in (pair.a, pair.b)))) or None
+
+
+def control_sentence(found: Control) -> str:
+    """Return the sentence on a gate and its control, or on gates that lack one."""
+    gate = found.gate.name
+    if found.control is None:
+        names, has = listed([one.name for one in found.alike]), "has" if len(found.alike) == 1 else "have"
+        return f"{names} {has} no control. Add fusion={CONTROL}, {ONE_EACH}, to test whether weighing modalities helps"
+    who, interval = f"{found.control.name}, {ONE_EACH}", found.interval
+    if found.pair is None or interval is None:
+        return f"{gate} is not compared with {who}: {found.refused or 'this comparison is against another setting'}"
+    if few := too_few(found.pair):
+        return f"{gate} cannot be tested against {who}: {few}"
+    if found.verdict == "gate":
+        return f"{gate} beats {who}, by {points(interval)}: weighing modalities against each other helps here"
+    if found.verdict == "control":
+        return f"{gate} is beaten by {who}, by {points(interval.negated())}: {NO_BENEFIT}"
+    return f"{gate} does not beat {who} ({points(interval)}): {NO_BENEFIT}"
+
+
+def control_command(found: Control) -> str | None:
+    """Return the command that trains a missing control; None if the gate has one."""
+    return None if found.control else with_fusion(found.alike[0].setting, CONTROL, OF_EVERY_FUSION)
+
+
+def is_it_the_gate(comparison: Comparison) -> list[tuple[str, str | None]]:
+    """Return each sentence on gates and controls once, with the command for a missing control."""
+    return list(dict.fromkeys((control_sentence(one), control_command(one)) for one in comparison.controls))
+
+
+def summary(comparison: Comparison) -> str:
+    """Return the finding over all settings."""
+    known = [one for one in comparison.alike if one.known]
+    words = ["No difference can be claimed."]
+    if known:
+        words = [_against(comparison, comparison.against) if comparison.against else _best(comparison, known)]
+        warned = known[0].setting.warnings
+        words += [f"{known[0].name} has warnings: {'; '.join(warned)}."] if warned else []
+    if unknown := [one.name for one in comparison.alike if not one.known]:
+        words.append(f"{shortened(unknown)} cannot be tested: {TOO_FEW}.")
+    if comparison.apart:
+        words.append(f"Tested on {OTHERWISE}: {shortened([one.name for one in comparison.apart])}.")
+    return " ".join(words)
+
+
+def _best(comparison: Comparison, known: Sequence[ScoredSetting]) -> str:
+    best, *others = known
+    if not others:
+        refused = {row["a"] for row in comparison.refused if row["a"] == row["b"]}
+        more = len(refused) + len(comparison.unscored) + len(comparison.settings) - 1
+        only = f"There is one setting, {best.name}" + (f", beside {more} that cannot be compared" if more else "")
+        return f"{only}, so there is no comparison."
+    if not comparison.letters:
+        return "Some pairs are not comparable, so there is no ranking. The reasons are below."
+    letters = comparison.letters
+    ties = [one.name for one in others if set(letters[one.name]) & set(letters[best.name])]
+    beaten = len(others) - len(ties)
+    beats = f"beats {'the other setting' if beaten == 1 else f'the other {beaten} settings'}."
+    if not ties:
+        return f"{best.name} is the best: it {beats}"
+    words = f"{best.name} has the highest mean, but does not differ significantly from {shortened(ties)}."
+    return f"{words} It {beats}" if beaten else words
+
+
+def _against(comparison: Comparison, baseline: str) -> str:
+    tested = [pair for pair in comparison.pairs if pair.p_holm is not None or pair.same]
+    above = [pair.a.name for pair in tested if pair.claimed and pair.b.name == baseline]
+    below = [pair.b.name for pair in tested if pair.claimed and pair.a.name == baseline]
+    if len(comparison.settings) == 1:
+        return f"There is one setting, {baseline}, so there is no comparison."
+    if not tested:
+        return f"No other setting can be compared with {baseline}."
+    words = f"All comparable settings are compared with {baseline} only. "
+    words += f"{shortened(above)} beat{'s' if len(above) == 1 else ''} it." if above else "No setting beats it."
+    words += f" It beats {shortened(below)}." if below else ""
+    rest = len(tested) - len(above) - len(below)
+    return words + (f" {rest} do{'es' if rest == 1 else ''} not differ significantly from it." if rest else "")
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Return the content of comparison.json."""
+    return {
+        "metric": comparison.metric,
+        "movies": len(comparison.settings[0].test[0].ids),  # of the settings in `alike`
+        "level": LEVEL,
+        "against": comparison.against,
+        "caution": caveats(comparison.metric, comparison.settings),
+        "comparisons": comparison.family,
+        "settings": [_setting_row(one, comparison) for one in comparison.settings],
+        "pairs": [pair_row(pair) for pair in comparison.pairs],
+        "controls": [_control_row(one) for one in comparison.controls],
+        "refused": list(comparison.refused),
+        "left_out": [{"folder": folder, "why": why} for folder, why in comparison.left],
+        "without_scores": [{"name": one.name, "warnings": one.warnings} for one in comparison.unscored],
+    }
+
+
+def _setting_row(one: ScoredSetting, comparison: Comparison) -> dict[str, Any]:
+    scored = one.scored(comparison.metric)
+    bootstrap = dict(zip(("low", "high"), comparison.resampling.interval(scored), strict=True))
+    return {
+        "name": one.name,
+        "seeds": len(one.test),
+        "movies": len(one.test[0].ids),
+        **scored.interval._asdict(),
+        "bootstrap": bootstrap,
+        "sd": float(scored.scores.std(ddof=1)) if len(one.test) > 1 else None,
+        "val": one.scored(comparison.metric, "val").mean,
+        "letters": comparison.letters.get(one.name),
+        "warnings": one.setting.warnings,
+        "setting": one.setting.key,
+    }
+
+
+def pair_row(pair: Pair) -> dict[str, Any]:
+    """Return a pair's entry of comparison.json."""
+    mean, low, high = pair.difference.interval
+    return {
+        "a": pair.a.name,
+        "b": pair.b.name,
+        "difference": mean,
+        "low": low,
+        "high": high,
+        "p": pair.difference.p,
+        "p_holm": pair.p_holm,
+        "effect": pair.difference.effect,
+        "superiority": pair.difference.superiority,
+        "verdict": pair.verdict,
+        "sentence": pair_sentence(pair),
+        "bootstrap": pair.tests._asdict(),
+        "beside": {metric: d.interval._asdict() | {"p": d.p} for metric, d in pair.companions.items()},
+        "val": pair.on_val.interval._asdict() | {"p": pair.on_val.p},
+        "only_on_val": pair.only_on_val,
+        "seeds_needed": pair.needed,
+        "command": seeds_command(pair),
+    }
+
+
+def _control_row(one: Control) -> dict[str, Any]:
+    mean, low, high = one.interval or (None, None, None)
+    names = {"gate": one.gate.name, "control": one.control.name if one.control else None}
+    found = names | {"verdict": one.verdict, "sentence": control_sentence(one), "difference": mean, "low": low, "high": high}
+    return found | {"p_holm": one.pair.p_holm if one.pair else None, "command": control_command(one)}
+
+
+def write(comparison: Comparison, folder: Path) -> None:
+    """Write comparison.json and comparison.md. Create the folder if necessary. Raises ValueError if a number is NaN."""
+    write_json(folder / "comparison.json", as_json(comparison))
+    write_text(folder / "comparison.md", markdown(comparison))
+
+
+def markdown(comparison: Comparison) -> str:
+    """Return the content of comparison.md."""
+    found, label = as_json(comparison), metric_label(comparison.metric)
+    findings = " ".join(filter(None, [summary(comparison), found["caution"]]))
+    lines = [f"# {label[0].upper()}{label[1:]} on {found['movies']} test movies", "", findings, ""]
+    apart, table = {one.name for one in comparison.apart}, []
+    for one in found["settings"]:
+        name = f"{one['name']}, tested otherwise ({one['movies']} movies)" if one["name"] in apart else one["name"]
+        interval = ends(Interval(one["mean"], one["low"], one["high"]))
+        table.append([name, str(one["seeds"]), f"{one['mean']:.3f}", interval, f"{one['val']:.3f}", one["letters"] or ""])
+    lines += markdown_table(["setting", "seeds", "mean", "95 % interval", "val", ""], table, ("seeds", "mean", "val"))
+    tuned = ", and between thresholds tuned on other draws of val (bootstrap)" if "@" in comparison.metric else ""
+    lines += [
+        "",
+        ("Settings that share a letter do not differ significantly. " if comparison.letters else "")
+        + "Intervals hold the mean over all seeds and all such movies: Student's, over the variance between seeds and between "
+        f"movies (infinitesimal jackknife){tuned}. p are Holm's over {counted(comparison.family, 'comparison')}. Fix the "
+        "number of seeds in advance: adding seeds until a difference is significant inflates false claims.",
+    ]
+    if comparison.controls:
+        lines += ["", "## Gated fusion against its control", ""]
+    for sentence, command in is_it_the_gate(comparison):
+        lines += [f"- {sentence}.", *([f"  `{command}`"] if command else [])]
+    if comparison.pairs:
+        lines += ["", f"## Against {comparison.against}" if comparison.against else "## Pairs", ""]
+    for row in sorted(found["pairs"], key=lambda row: row["verdict"] == "none"):
+        lines.append(f"- {row['sentence']}.")
+        lines += [f"  {row['only_on_val']} wins on val, and not on test."] if row["only_on_val"] else []
+        lines += [f"  `{row['command']}`"] if row["command"] else []
+    flagged = [(one["name"], one["warnings"]) for one in found["settings"] + found["without_scores"] if one["warnings"]]
+    for title, rows in (
+        ("Warnings", [f"{name}: {warning}" for name, warnings in flagged for warning in warnings]),
+        ("Not compared", [f"{row['a']} and {row['b']}: {row['why']}" for row in comparison.refused]),
+        ("Left out", [f"{folder}: {why}" for folder, why in comparison.left]),
+    ):
+        if rows:
+            lines += ["", f"## {title}", "", *(f"- {' '.join(row.split())}" for row in rows)]
+    return visible("\n".join(lines)) + "\n"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, such as `1 seed` or `3 more seeds`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def points(interval: Interval, of: str = "") -> str:
+    """Return an interval in points, such as `5.6 points of micro F1 [3.9, 7.2]`, without brackets if its ends are unknown.
+
+    `of` follows the word points, with its space.
+    """
+    mean, *bounds = (None if value is None else f"{round(100 * value, 1) + 0.0:.1f}" for value in interval)  # + 0.0: no -0.0
+    return f"{mean} points{of}" + (f" [{bounds[0]}, {bounds[1]}]" if bounds[0] is not None else "")
+
+
+def ends(interval: Interval) -> str:
+    """Return an interval's ends, such as `[0.612, 0.634]`, or `too few seeds or movies`."""
+    return "too few seeds or movies" if interval.low is None else f"[{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".")

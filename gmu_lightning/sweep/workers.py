@@ -1,0 +1,202 @@
+"""Worker processes of both launchers. Each does the tasks that it is given until it is ended.
+
+If a process dies, only the jobs of its task fail. Pebble's pool does not suit for three reasons. It waits for ever for a task
+whose process ends with exit code 0. It kills a process 3 s after an interruption, before the job has recorded it. It cannot bind
+a worker to cores.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+from gmu_lightning.console import quiet, settle_in
+from gmu_lightning.sweep.job import Job, end_lost, how_ended
+from gmu_lightning.visible import guard_streams
+
+INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended
+
+
+class Task(NamedTuple):
+    """Work for one worker.
+
+    Attributes:
+        work: called in the worker as `work(*arguments, cache)`; `cache` is the `DatasetCache` of the process.
+        jobs: of this task. If the process dies, those that have not ended are recorded as failed. After an interruption, the end
+            of the sweep records them.
+    """
+
+    work: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    jobs: tuple[Job, ...] = ()
+
+
+class Worker:
+    """A process that does one task after the other. It starts with the first task; after a death the next task starts a new one.
+
+    Args:
+        context: of multiprocessing.
+        lasting: whether one process does all tasks; otherwise each task has its own process.
+
+    Attributes:
+        share: cores to which the process is bound from the next task on, where the system can bind. None leaves the binding as
+            it is; a new process has the cores of the sweep.
+        ended: whether the worker takes no more tasks: after `end`, or once its process was interrupted.
+        exit_code: of the process that died last; None before.
+    """
+
+    def __init__(self, context: Any, lasting: bool = True):
+        self.context, self.lasting = context, lasting
+        self.share: set[int] | None = None
+        self.ended = False
+        self.exit_code: int | None = None
+        self._process: Any = None
+
+    def do(self, task: Task) -> Any:
+        """Do the task in the process, and return its result, or None if the process died, as it does if `work` raises.
+
+        Raises:
+            OSError, EOFError: no process can be started.
+            PicklingError, TypeError, AttributeError: the task cannot be pickled.
+        """
+        if self._process is None:
+            self._connection, theirs = self.context.Pipe()
+            process = self.context.Process(target=_live, args=(theirs,), daemon=False)
+            process.start()
+            self._process = process
+            theirs.close()
+        try:
+            self._connection.send((task.work, task.arguments, self.share))
+            answer = self._receive()
+        except (EOFError, OSError):
+            self._process.join()
+            self._note_death(task)
+            return None
+        if not self.lasting:
+            self._connection.close()
+            self._process.join()
+            self._process = None
+        return answer
+
+    def _receive(self) -> Any:
+        """Return the process's answer. Raises EOFError if it died, even if a child of it still keeps the connection open."""
+        if self._connection not in wait([self._connection, self._process.sentinel]):
+            raise EOFError
+        return self._connection.recv()
+
+    def _note_death(self, task: Task) -> None:
+        self.exit_code, self._process = self._process.exitcode, None
+        if self.ended or self.exit_code == INTERRUPTED:  # the end of the sweep records the reason
+            self.ended = True
+            return
+        for job in task.jobs:
+            end_lost(job, how_ended(self.exit_code))
+
+    def end(self) -> None:
+        """End the worker and its process, and wait for it.
+
+        An idle process ends by itself. One still at work after a second gets SIGTERM, so that it can record the interruption.
+        """
+        self.ended = True
+        process = self._process
+        if process is None:
+            return
+        self._connection.close()
+        process.join(timeout=1)
+        if process.is_alive():
+            process.terminate()
+            process.join()
+
+
+def _drop(task: Task, result: Any) -> None:
+    """Drop the result of a task."""
+
+
+def share_out(workers: Sequence[Worker], tasks: Iterable[Task], then: Callable[[Task, Any], None] = _drop) -> None:
+    """Give the tasks to the workers, in order, and wait until all are done.
+
+    Each worker takes the next task as soon as it is free. A worker that raises takes no more tasks, and the others go on. Its
+    error is raised at the end; of several, the first.
+
+    Args:
+        then: called with each task and its result, or None if its process died. One call runs at a time.
+    """
+    queue = deque(tasks)
+    problems: list[BaseException] = []
+    turn = threading.Lock()
+
+    def drain(worker: Worker) -> None:
+        try:
+            while not worker.ended:
+                try:
+                    task = queue.popleft()
+                except IndexError:  # the queue is empty
+                    return
+                result = worker.do(task)
+                with turn:
+                    then(task, result)
+        except BaseException as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=drain, args=(worker,), daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():  # join in short steps, for Ctrl-C is handled between them
+            thread.join(timeout=0.2)
+    if problems:
+        raise problems[0]
+
+
+def shares_of(cores: Sequence[int], each: int) -> list[set[int]]:
+    """Return the cores in groups of `each`, at least 1. The last group also gets the remainder. Too few cores form one group."""
+    whole = max(1, len(cores) // each)
+    return [set(cores[n * each : (n + 1) * each if n + 1 < whole else None]) for n in range(whole)]
+
+
+def _live(connection: Connection) -> None:
+    """Do the tasks that arrive through the connection until it is closed."""
+    settle_in()
+    end_as_ctrl_c_does()
+    quiet()
+    from gmu_lightning.experiment.build import DatasetCache
+
+    cache = DatasetCache()
+    try:
+        while True:
+            work, arguments, share = connection.recv()
+            if share is not None and hasattr(os, "sched_setaffinity"):
+                os.sched_setaffinity(0, share)
+            connection.send(work(*arguments, cache))
+    except (EOFError, ConnectionError):  # the sweep has ended
+        pass
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def end_as_ctrl_c_does() -> None:
+    """Let SIGTERM raise KeyboardInterrupt in this process, and show control characters in its output as escapes.
+
+    The process gets SIGTERM when its parent process ends, even if that was killed. Call it in the main thread.
+    """
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    guard_streams()
+    signal.signal(signal.SIGTERM, interrupt)
+    sweep = multiprocessing.parent_process()
+    if sweep is not None:
+        threading.Thread(target=_end_with, args=(sweep,), daemon=True).start()
+
+
+def _end_with(sweep: Any) -> None:
+    sweep.join()
+    os.kill(os.getpid(), signal.SIGTERM)
