@@ -144,7 +144,7 @@ def test_two_seeds_are_announced_as_too_few(crossed):
 
 def test_a_sweep_ends_with_its_verdict_and_commands(crossed):
     words = " ".join(crossed.out.split())
-    assert "Verdict: Nothing can be claimed. Of " in words
+    assert "Verdict: No difference can be claimed. " in words
     assert "Movies: 60 used (40 train, 10 val, 10 test), none lost." in words
     assert words.endswith(f"Open {crossed.folder}/report.html {crossed.folder}: 4 finished, 0 failed, 4 skipped")
     rerun, more = (shlex.split(line) for line in crossed.out.splitlines() if line.startswith("  python -m gmu_lightning.train"))
