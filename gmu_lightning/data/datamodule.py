@@ -113,20 +113,24 @@ class MovieDataModule(pl.LightningDataModule):
 
     def batches(self, split: str, training: bool) -> Batches:
         """Return the sampler of a split's batches, at epoch 0; arguments are as in `loader`."""
-        text_first = sorted(self.columns, key=lambda m: m != "text")  # the token budget concerns text
-        columns = [self.columns[m] for m in text_first]
-        lengths = next((c.lengths for c in columns if c.lengths is not None and np.unique(c.lengths[c.present]).size > 1), None)
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         return Batches(
             self.table.rows(split),
             self.batch_size,
-            lengths,
+            varied_lengths(self.columns),
             self.token_budget if training else None,
             self.seed if training else None,
             torch.distributed.get_rank() if distributed else 0,
             torch.distributed.get_world_size() if distributed else 1,
             self.mixed and training,
         )
+
+
+def varied_lengths(columns: Mapping[str, Column]) -> np.ndarray | None:
+    """Return the lengths (N,) by which batches are made: those of texts if they vary, else of another modality, else None."""
+    text_first = sorted(columns, key=lambda m: m != "text")  # the token budget concerns text
+    found = ((columns[m].lengths, columns[m].present) for m in text_first)
+    return next((lengths for lengths, present in found if lengths is not None and np.unique(lengths[present]).size > 1), None)
 
 
 def _as_is(batch: Any) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Ragged:
-    """Arrays of one dtype, memory-mapped.
+    """Arrays of one dtype, in memory or memory-mapped.
 
     Attributes:
         values: (numbers,), all arrays flattened, one after the other.
@@ -38,6 +38,19 @@ class Ragged:
         values = np.zeros(0, dtype) if empty else np.memmap(folder / "values.bin", dtype, mode="r")
         starts = offsets[: len(shapes)]
         return cls(values, np.stack([starts, starts + shapes.prod(axis=1)], axis=1), shapes, present)
+
+    @classmethod
+    def of(cls, arrays: Sequence[np.ndarray | None]) -> Ragged:
+        """Return arrays of one dtype and number of axes in memory, None where a movie has no array."""
+        there = [array for array in arrays if array is not None]
+        shapes = np.zeros((len(arrays), there[0].ndim if there else 1), dtype=np.int64)
+        present = np.array([array is not None for array in arrays], dtype=bool)
+        if there:
+            shapes[present] = [array.shape for array in there]
+        values = np.concatenate([array.ravel() for array in there]) if there else np.zeros(0, np.float32)
+        sizes = shapes.prod(axis=1)
+        ends = sizes.cumsum()
+        return cls(values, np.stack([ends - sizes, ends], axis=1), shapes, present)
 
     @property
     def lengths(self) -> np.ndarray:

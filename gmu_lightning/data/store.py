@@ -6,13 +6,11 @@ and renames it when it is complete, so a crash leaves no half-filled folder, and
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import shutil
 import zipfile
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -20,17 +18,14 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from gmu_lightning.data import inventory
+from gmu_lightning.data.contents import FULL, content_digest, described, is_about, opened, stored
 from gmu_lightning.data.ragged import Ragged, RaggedWriter
-from gmu_lightning.data.readers.media import unreadable
-from gmu_lightning.files import add_name, digest, file_digest, file_state, looks_like, write_atomically, write_json
-from gmu_lightning.movie import ArrayFile, BadContent, Preparation, Unusable, UserError, file_of
+from gmu_lightning.files import add_name, digest, file_state, write_atomically, write_json
+from gmu_lightning.movie import BadContent, Preparation, Unusable, UserError, file_of
 from gmu_lightning.parallel import cores, in_threads, nothing, track
 
 if TYPE_CHECKING:
     from gmu_lightning.config.schema import StoreConfig
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-MACHINE = (*FULL, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # errors that are no file's fault
 
 
 class NoneUsable(UserError):
@@ -153,7 +148,7 @@ class Store:
                 entry = known.get(str(file))
                 fresh[str(file)] = entry if entry and entry[:-1] == state else [*state, content_digest(file)]
             except OSError as error:
-                if not _is_about(error, file):
+                if not is_about(error, file):
                     raise
                 return error
             return fresh[str(file)][-1]
@@ -162,20 +157,6 @@ class Store:
         if not self.read_only and any(known.get(name) != entry for name, entry in fresh.items()):
             write_json(path, {**known, **fresh})
         return digests
-
-
-def content_digest(content: Any) -> str:
-    """Return the SHA-256 of a file's bytes (Path), a text, an array or a table's row (dict), in hexadecimal digits.
-
-    Raises OSError if a file cannot be read.
-    """
-    if isinstance(content, Path):
-        return file_digest(content)
-    if isinstance(content, np.ndarray):
-        return hashlib.sha256(f"{content.dtype}{content.shape}".encode() + np.ascontiguousarray(content).tobytes()).hexdigest()
-    if isinstance(content, dict):
-        return digest(content)
-    return hashlib.sha256(content if isinstance(content, bytes) else str(content).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -290,21 +271,12 @@ def _rows(
     if parts is not None:
         store.use(parts.folder)
 
-    def anew(content: Any) -> np.ndarray | BadContent:
-        file = file_of(content)
-        try:
-            return preparation.store(_opened(content))
-        except BadContent as problem:
-            return _described(problem, file)
-        except OSError as error:
-            if not _is_about(error, file):
-                raise
-            return unreadable(modality, error)
-
     def one(content: Any, sha: str | None) -> np.ndarray | BadContent | None:
         if content is None or sha is None:
             return None
-        return anew(content) if parts is None else parts.get(sha, lambda: anew(content))
+        if parts is None:
+            return stored(preparation, modality, content)
+        return parts.get(sha, lambda: stored(preparation, modality, content))
 
     close = getattr(preparation, "close", nothing)
     rows = in_threads(store.workers, one, zip(contents, digests, strict=True), close)
@@ -314,35 +286,15 @@ def _rows(
             yield row
 
 
-def _is_about(error: OSError, file: Path | None) -> bool:
-    """Return whether the system refuses this file; False for an error of the store or of the machine's resources."""
-    return file is not None and error.errno not in MACHINE and error.filename in (None, file, str(file))
-
-
-def _described(problem: BadContent, file: Path | None) -> BadContent:
-    """Return the problem, described by the file's first bytes if they show another kind of file."""
-    if file is None:
-        return problem
-    with suppress(OSError), file.open("rb") as raw:
-        known = looks_like(raw.read(1024))
-        if known:
-            return BadContent(problem.kind, known, problem.lasting)
-    return problem
-
-
-def _opened(content: Any) -> Any:
-    return content.load() if isinstance(content, ArrayFile) else content
-
-
 def _usable(modality: str, contents: Sequence[Any], rows: Sequence[int]) -> Iterator[Any]:
     """Yield the readable contents of these rows, from which a preparation may learn. Raises NoneUsable."""
     bad: list[Unusable] = []
     there = [n for n in rows if contents[n] is not None]
     for n in there:
         try:
-            content = _opened(contents[n])
+            content = opened(contents[n])
         except BadContent as problem:
-            problem = _described(problem, file_of(contents[n]))
+            problem = described(problem, file_of(contents[n]))
             bad.append(Unusable(n, problem.kind, problem.detail))
         else:
             yield content

@@ -6,8 +6,9 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -202,23 +203,41 @@ def build_model(
             encoder.build()
     mixed = "text" in encoders and not encoders["text"].wastes_padding
     data: MovieDataModule = config.data.make().over(table, columns, config.seed, mixed)
+    trainer = config.trainer
+    labels = np.ones_like(table.labels[:1]) if fitted else table.labels[table.in_train]
+    steps = partial(data.total_steps, trainer.max_epochs, trainer.accumulate_grad_batches)
+    return assembled(config, encoders, labels, steps), data
+
+
+def assembled(
+    config: RunConfig, encoders: Mapping[str, Encoder], labels: np.ndarray, total_steps: Callable[[], int] = lambda: 1
+) -> MovieGenreClassifier:
+    """Return the model around the encoders, with weights drawn from torch's global generator.
+
+    Args:
+        config: of the run.
+        encoders: {modality: encoder}; those without features from elsewhere are built.
+        labels: (n, C) bool, of train; the loss may weigh genres by them.
+        total_steps: returns the number of updates of the whole run.
+
+    Raises:
+        UserError: a part's class or argument is wrong.
+    """
     fusion = config.fusion.make(**config.fusion.target.arguments(encoders))
-    loss = config.loss.make(labels=np.ones_like(table.labels[:1]) if fitted else table.labels[table.in_train])
+    loss = config.loss.make(labels=labels)
     own = {key: value for key, value in config.optimizer.node.items() if key not in ("lr", "weight_decay")}
-    optimizer, scheduler, trainer = replace(config.optimizer, node=own).make, config.scheduler.make, config.trainer
-    model = MovieGenreClassifier(
+    return MovieGenreClassifier(
         encoders=encoders,
         fusion=fusion,
-        genres=len(table.vocabulary),
+        genres=labels.shape[1],
         loss=loss,
-        optimizer=optimizer,
-        scheduler=scheduler,
+        optimizer=replace(config.optimizer, node=own).make,
+        scheduler=config.scheduler.make,
         lr=float(config.optimizer.lr),
         weight_decay=float(config.optimizer.weight_decay),
-        total_steps=lambda: data.total_steps(trainer.max_epochs, trainer.accumulate_grad_batches),
+        total_steps=total_steps,
         monitor=config.monitor,
     )
-    return model, data
 
 
 def fit_normalisers(model: MovieGenreClassifier, data: MovieDataModule, device: torch.device) -> None:

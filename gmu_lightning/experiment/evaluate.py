@@ -8,30 +8,31 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gmu_lightning import callbacks
 from gmu_lightning.config.schema import RunConfig
 from gmu_lightning.data.datamodule import MovieDataModule
 from gmu_lightning.data.store import Store
-from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.experiment import build, robustness
-from gmu_lightning.experiment.choices import check_kinds
 from gmu_lightning.experiment.environment import device_of, has_accelerator, own_environment, prepare_process
+from gmu_lightning.experiment.restore import (
+    BEST,
+    check_sizes,
+    recorded,
+    restored_encoders,
+    rule_of,
+    tuned,
+    with_weights,
+)
 from gmu_lightning.experiment.results import predict, scores_in_words, split_scores
 from gmu_lightning.experiment.train import lightning_trainer, log_audit
 from gmu_lightning.features.columns import FeatureCache
 from gmu_lightning.files import write_json
 from gmu_lightning.lightning import pl
-from gmu_lightning.metrics import tune_per_genre, tune_threshold
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.robustness import summary
 from gmu_lightning.report.robustness import write as write_robustness
 from gmu_lightning.run import Run
-from gmu_lightning.run_files import records
-from gmu_lightning.run_files.arrays import check_agreement, check_weights
-from gmu_lightning.run_files.arrays import checkpoint as read_checkpoint
 from gmu_lightning.run_files.plain import Damaged
 
 logger = logging.getLogger(__name__)
@@ -68,19 +69,10 @@ def evaluate(
     if run.status.get("state") not in (None, "finished"):
         logger.warning("%s did not finish: what is scored is its best checkpoint so far", run.folder)
     rules = _rules(threshold, run)
-    recorded = run.config
-    records.check_config(recorded, run / "config.yaml", records.EVALUATED)
-    config = RunConfig.recorded(recorded, run / "config.yaml", root, backend, config_dir)
-    check_kinds(config)
     prepare_process()
-    weights = run / "checkpoints/best.ckpt"
-    try:
-        checkpoint = read_checkpoint(weights)
-    except FileNotFoundError:
-        raise UserError(f"{weights} does not exist: give the folder of a run that finished") from None
-    check_agreement(checkpoint["gmu_lightning"], recorded, run.folder)
+    config, checkpoint = recorded(run, root, backend, config_dir)
     _check_genres(checkpoint["gmu_lightning"]["genres"], run, rules)
-    data, model = restored(config, checkpoint, store, weights)
+    data, model = restored(config, checkpoint, store, run / BEST)
     table = data.table
     log_audit(table, table.warnings)
     collector = callbacks.SplitPredictions(table, config.modalities)
@@ -117,17 +109,13 @@ def restored(
         UserError: the data cannot be read, or the checkpoint does not fit the model.
     """
     about = checkpoint["gmu_lightning"]
-    encoders = build.build_encoders(config.encoder)
-    for modality, encoder in encoders.items():
-        encoder.adopt(_restored_preparation(encoder, about["preparations"][modality], path))
+    encoders = restored_encoders(config, checkpoint, path)
     table = build.load_table(config, store, fitted=True).labelled(about["genres"])
     cache = FeatureCache(store, device_of(config.trainer), config.encode)
     table, columns, _ = build.build_columns(table, encoders, config.fusion.target, cache, fitted=True)
-    _same_sizes(encoders, about["sizes"])
+    check_sizes(encoders, about["sizes"])
     model, data = build.build_model(config, table, columns, encoders, fitted=True)
-    check_weights(checkpoint["state_dict"], model.state_dict(), path)
-    model.load_state_dict(checkpoint["state_dict"])
-    return data, model.eval()
+    return data, with_weights(model, checkpoint, path)
 
 
 def _trainer(config: RunConfig, collector: callbacks.SplitPredictions) -> pl.Trainer:
@@ -153,39 +141,16 @@ def _trainer(config: RunConfig, collector: callbacks.SplitPredictions) -> pl.Tra
     )
 
 
-def _restored_preparation(encoder: Encoder, state: Mapping[str, Any], path: Path) -> Any:
-    try:
-        return encoder.preparation.restored(state)
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise Damaged(
-            path, f"what its preparation of {encoder.modality} learned cannot be used ({type(error).__name__})"
-        ) from error
-
-
 def _check_genres(genres: Sequence[str], run: Run, rules: Mapping[str, Any]) -> None:
     """Check that tuned thresholds belong to the checkpoint's genres. Raises Damaged."""
     if rules.keys() & {"val", "val_per_genre"} and run.predictions("val").genres != tuple(genres):
         raise Damaged(run / "predictions/val.parquet", "its genres are not those of best.ckpt")
 
 
-def _same_sizes(encoders: Mapping[str, Encoder], sizes: Mapping[str, int]) -> None:
-    for modality, encoder in encoders.items():
-        if encoder.dim != sizes[modality]:
-            raise UserError(
-                f"encoder.{modality} gives {encoder.dim} features, the checkpoint was trained on {sizes[modality]}: "
-                "its weights are not those of the run"
-            )
-
-
 def _rules(threshold: str, run: Run) -> dict[str, Any]:
-    if threshold in ("val", "val_per_genre"):
+    """Return {rule: threshold, one or one per genre}; {} for the threshold 0.5. Raises UserError for another rule."""
+    rule = rule_of(threshold)
+    if isinstance(rule, str):
         val = run.predictions("val")
-        tune = tune_threshold if threshold == "val" else tune_per_genre
-        return {threshold: np.asarray(tune(val.labels, val.probabilities)).tolist()}
-    try:
-        number = float(threshold)
-    except ValueError:
-        raise UserError(f"threshold={threshold} is no rule: give a number in [0, 1], val or val_per_genre") from None
-    if not 0 <= number <= 1:
-        raise UserError(f"threshold={threshold} is no probability: give a number in [0, 1], val or val_per_genre")
-    return {} if number == 0.5 else {f"{number:g}": number}
+        return {rule: tuned(rule, val.labels, val.probabilities)}
+    return {} if rule == 0.5 else {f"{rule:g}": rule}

@@ -9,8 +9,8 @@ import copy
 import json
 import logging
 import os
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -85,6 +85,23 @@ def is_cacheable(encoder: Encoder, fusion: Reader) -> bool:
     return encoder.constant and fusion.lets_cache(encoder)
 
 
+def keeps_tokens(encoder: Encoder, fusion: Reader) -> bool:
+    """Return whether the tokens of a cacheable encoder are kept beside its vectors."""
+    return encoder.sequences and fusion.reads_tokens(encoder.modality)
+
+
+def network_of(encoder: Encoder) -> Encoder:
+    """Return a built copy of an encoder; the encoder itself stays unbuilt. Raises UserError if weights are missing."""
+    network = copy.deepcopy(encoder)
+    network.build()
+    return network
+
+
+def passes_through(network: Encoder, sequences: bool) -> bool:
+    """Return whether the tokens that a built encoder gives are its inputs, because it has no parameters."""
+    return sequences and not any(True for _ in network.parameters())
+
+
 def feature_key(column_key: str, encoder: Encoder, sequences: bool = False, computed_in: str = "float32") -> str:
     """Return the modality and a hash of everything that determines a column of features.
 
@@ -133,13 +150,12 @@ class FeatureCache:
         """
         if not is_cacheable(encoder, fusion):
             return raw
-        sequences = encoder.sequences and fusion.reads_tokens(encoder.modality)
+        sequences = keeps_tokens(encoder, fusion)
         key = feature_key(raw.key, encoder, sequences, self.encoding.precision)
         stored = self.store.holds("features", key)
         if not stored:  # `holds` has marked stored features as in use, so no other job removes them
-            network = copy.deepcopy(encoder)  # a copy, which is freed after the encoding
-            network.build()
-            if sequences and not any(True for _ in network.parameters()):
+            network = network_of(encoder)  # freed after the encoding
+            if passes_through(network, sequences):
                 return raw
         folder = self.store.folder("features", key, lambda folder: self._fill(folder, network, raw, sequences))
         vectors = torch.from_numpy(np.load(folder / "vectors.npy"))
@@ -156,9 +172,7 @@ class FeatureCache:
         running = self._runner(network, column, rows, sequences)
         tokens: Any = RaggedWriter(folder, len(vectors)) if sequences else nullcontext()
         with all_threads(), track(f"encoding {network.modality}", len(rows)) as advance, tokens as file:
-            batches, workers = _batches(column, rows, self.device), running.workers
-            computed = in_threads(workers, lambda batch: running(column.batch(batch)), zip(batches), window=workers + 1)
-            for batch, features in zip(batches, computed, strict=True):
+            for batch, features in encoded(running, column, rows, self.device):
                 vectors[batch] = features.vector.numpy()
                 for row, n in enumerate(batch if file else ()):
                     file.write(n, features.real_tokens(row).numpy())
@@ -185,6 +199,24 @@ class FeatureCache:
         found = runner(network, self.encoding, self.device, sample, contents=len(rows), cores=cores(), sequences=sequences)
         logger.log(logging.WARNING if found.fell_back else logging.INFO, "%s is encoded by %s", network.modality, found.note)
         return found
+
+
+def encoded(
+    running: Runner, column: PreparedColumn, rows: np.ndarray, device: torch.device
+) -> Generator[tuple[list[int], Features], None, None]:
+    """Yield the features of some movies in batches of similar lengths, each computed by one thread.
+
+    Args:
+        running: computes the features.
+        column: of the prepared inputs.
+        rows: movies that have the modality.
+        device: of the network; it decides the size of a batch.
+    """
+    batches = _batches(column, rows, device)
+    window = running.workers + 1
+    computed = in_threads(running.workers, lambda batch: running(column.batch(batch)), zip(batches), window=window)
+    with closing(computed):
+        yield from zip(batches, computed, strict=True)
 
 
 def _batches(column: PreparedColumn, rows: np.ndarray, device: torch.device) -> list[list[int]]:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ BATCH = 32
 WORTH_CONVERTING = 5000  # contents; with fewer, OpenVINO saves less time than the conversion takes
 MOST_DIFFERENCE = 1e-4  # largest difference from torch in float32, relative to the features' root mean square
 Call = Callable[[Any], Features]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def runner(
         else:
             note = f"{name}, checked against torch: features differ by {found:.0e} of their root mean square at the most"
             return Runner(name, encoding.precision, note, calls)
-    replicas = [_replica(encoder) for _ in range(cores if device.type == "cpu" else 1)]
+    replicas = [replica(encoder) for _ in range(cores if device.type == "cpu" else 1)]
     return Runner("torch", encoding.precision, note, [_by_torch(e, device, encoding.precision) for e in replicas], fell_back)
 
 
@@ -175,9 +176,9 @@ def _backend(encoder: Encoder, wanted: str, device: torch.device, contents: int)
     return "openvino", ""
 
 
-def _replica(encoder: Encoder) -> Encoder:
+def replica(module: Network) -> Network:
     """Return a copy that shares the weights. Its modules are separate, so attributes set by a forward stay within a thread."""
-    return copy.deepcopy(encoder, {id(tensor): tensor for tensor in [*encoder.parameters(), *encoder.buffers()]})
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]})
 
 
 def _by_torch(encoder: Encoder, device: torch.device, precision: str) -> Call:
