@@ -19,6 +19,10 @@ from gmu_lightning.movie import ArrayFile, BadContent
 Find = Callable[[str, str, tuple[str, ...]], Path]  # path as written, modality, suffixes
 
 
+class Absent(BadContent):
+    """The cell of a content is empty, or the table has no column for it."""
+
+
 @dataclass(frozen=True)
 class Records:
     """The rows of a table as movies.
@@ -52,7 +56,7 @@ class Records:
         return [(m, self.table.place(n), partial(self.content, n, m)) for m in modalities]
 
     def content(self, n: int, modality: str) -> Any:
-        """Return the content of row n in a modality, as in `Movie`. Raises BadContent if it is absent or names no file."""
+        """Return the content of row n in a modality, as in `Movie`. Raises BadContent if it is absent (`Absent`) or names no file."""
         if modality == "text":
             return self._text(n)
         if modality == "metadata":
@@ -62,7 +66,7 @@ class Records:
         if isinstance(cell, Mapping):
             cell = cell.get("path")
         if not isinstance(cell, str) or cells.is_missing(cell):
-            raise BadContent(f"missing_{modality}", f"column {column} is empty" if column else f"it has no {modality}")
+            raise Absent(f"missing_{modality}", f"column {column} is empty" if column else f"it has no {modality}")
         if suffix_of(cell) in ARRAYS:
             return ArrayFile(self.find(cell, modality, ARRAYS), numbers)
         return self.find(cell, modality, MEDIA[modality])
@@ -80,13 +84,13 @@ class Records:
             if isinstance(cell, str) and shows(cell):
                 parts.append(cell.strip())
         if not parts:
-            raise BadContent("missing_plot", f"{_named(self.roles.text)} is empty" if self.roles.text else "it has no text")
+            raise Absent("missing_plot", f"{_named(self.roles.text)} is empty" if self.roles.text else "it has no text")
         return "\n".join(parts)
 
     def _metadata(self, n: int) -> dict[str, cells.Cell]:
         row = {name: cells.read(self.table.columns[name][n]) for name in self.roles.metadata}
         if all(cell is None for cell in row.values()):
-            raise BadContent("missing_metadata", "its cells are empty" if row else "it has no metadata")
+            raise Absent("missing_metadata", "its cells are empty" if row else "it has no metadata")
         return row
 
 
