@@ -56,7 +56,7 @@ class Records:
         return [(m, self.table.place(n), partial(self.content, n, m)) for m in modalities]
 
     def content(self, n: int, modality: str) -> Any:
-        """Return the content of row n in a modality, as in `Movie`. Raises BadContent if it is absent (`Absent`) or names no file."""
+        """Return the content of row n in a modality, as in `Movie`. Raises BadContent: `Absent` for an empty cell."""
         if modality == "text":
             return self._text(n)
         if modality == "metadata":
