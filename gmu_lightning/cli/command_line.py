@@ -34,10 +34,11 @@ from gmu_lightning.visible import guarded_streams
 logger = logging.getLogger(__name__)
 # Values that are paths or free text: they are taken as typed, outside Hydra's grammar and its sweeps.
 AS_TYPED = re.compile(
-    r"^\+{0,2}(data\.root|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|output|against|remove|"
+    r"^\+{0,2}(data\.root|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|input|output|against|remove|"
     r"encoder\.\w+\.(preparation\.)?(?P<weights>name|weights|vectors))=(?P<value>.*)$",
     re.S,
 )
+MOVIE = re.compile(r"^\+{0,2}movie\.(?P<key>[^=]+)=(?P<value>.*)$", re.S)  # a part of the movie that predict reads, as typed
 QUOTED = re.compile(r"""(['"])(\\.|(?!\1).)*\1""", re.S)  # one string from end to end
 DOT_FOR_SLASH = re.compile(r"encoder\.\w+=")
 NEEDED = re.compile(r"data|encoder/\w+|fusion|loss|optimizer|scheduler|trainer")  # groups that every run takes a choice of
@@ -57,7 +58,7 @@ def call(task: Callable[[DictConfig, Session], None]) -> None:
     if asks_for_a_page(sys.argv[1:]):
         show_page(name, sys.argv[1:])
     else:
-        run(command)
+        run(command, reads_movie=name == "predict")
 
 
 def show_page(name: str, typed: Sequence[str]) -> None:
@@ -70,10 +71,14 @@ def show_page(name: str, typed: Sequence[str]) -> None:
             _exit(1, sentence(error))
 
 
-def run(command: Callable[[Session], Any]) -> None:
+def run(command: Callable[[Session], Any], reads_movie: bool = False) -> None:
     """Run a command on the arguments typed, and return if it succeeds.
 
     Control characters in messages are made visible, because names in files are a stranger's.
+
+    Args:
+        command: the work.
+        reads_movie: whether `movie.KEY=TEXT` arguments are taken out, for `Session.movie`.
 
     Raises:
         SystemExit: with 1 after an error or a failed job, and with 130 after Ctrl-C. An error's last line on stderr is its
@@ -81,10 +86,10 @@ def run(command: Callable[[Session], Any]) -> None:
     """
     console.settle_in()
     with guarded_streams():
-        _run(command)
+        _run(command, reads_movie)
 
 
-def _run(command: Callable[[Session], Any]) -> None:
+def _run(command: Callable[[Session], Any], reads_movie: bool) -> None:
     full = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises instead of printing and exiting
     scratch: str | None = None
@@ -92,6 +97,8 @@ def _run(command: Callable[[Session], Any]) -> None:
     try:
         typed = sys.argv[1:]
         refuse_other_bytes([*typed, f"GMU_STORE={os.environ.get('GMU_STORE', '')}", f"the current folder {current_folder()}"])
+        if reads_movie:
+            session.movie, typed = movie_in(typed)
         arguments = [escaped(argument) for argument in typed]
         session.typed = dict(zip(arguments, typed, strict=True))
         refuse_dot_for_slash(arguments)
@@ -138,6 +145,15 @@ def _exit(code: int, line: str) -> None:
     sys.stdout.flush()
     print(line, file=sys.stderr, flush=True)
     raise SystemExit(code)
+
+
+def movie_in(typed: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return {KEY: text} of the arguments `movie.KEY=TEXT`, and the other arguments.
+
+    Hydra reads neither free text nor keys with blanks, such as those of a table's columns.
+    """
+    found = [(MOVIE.match(argument), argument) for argument in typed]
+    return {part["key"]: part["value"] for part, _ in found if part}, [argument for part, argument in found if not part]
 
 
 def escaped(argument: str) -> str:

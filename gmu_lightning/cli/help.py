@@ -149,7 +149,9 @@ def known_keys() -> list[str]:
         if key != "defaults"
     }
     groups = [str(p.relative_to(conf_folder())) for p in conf_folder().rglob("*") if p.is_dir()]
-    of_commands = {key for command in ("train", "evaluate", "compare", "dashboard", "store") for key in _keys_of(command)}
+    of_commands = {
+        key for command in ("train", "evaluate", "predict", "compare", "dashboard", "store") for key in _keys_of(command)
+    }
     return sorted({*groups, *of_choices, *of_commands})
 
 

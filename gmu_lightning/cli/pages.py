@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from gmu_lightning import __version__
 from gmu_lightning.config.groups import choices_of, conf_folder
 
 WIDTH, INDENT = 79, 28  # of a page, and of a comment beside its option
+WORD = re.compile(r"""(?:[^\s"]|"[^"]*")+""")  # of a command, its quotes included
 FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+),([^}]*)\}")
 RESOLVER = re.compile(r"\$\{(\w+):[^}]*\}")
 PACKAGES = {"_global_": "", "hydra": "hydra."}  # {package in a file's first line: prefix of its keys}
@@ -89,6 +89,23 @@ PAGES: Mapping[str, Page] = {
         ),
         shown=(("evaluate.yaml", ""),),
     ),
+    "predict": Page(
+        "Predict new movies with a trained run, or the mean of several.",
+        (
+            (
+                "Predict one movie; text is taken as typed",
+                'run=RUN movie.text="A boy, a dog and the sea." movie.image=poster.jpg',
+            ),
+            ("Predict every row of a table", "run=RUN input=movies.csv output=predictions.csv"),
+            ("Predict with the mean of three seeds", "run=RUN,RUN,RUN input=movies.csv output=predictions.parquet"),
+            (
+                "Use one threshold that is tuned on val, in place of 0.5",
+                "run=RUN input=FOLDER output=predictions.jsonl threshold=val",
+            ),
+            ("Name a column of the table", "run=RUN input=movies.csv output=predictions.csv data.columns.text=tagline"),
+        ),
+        shown=(("predict.yaml", ""),),
+    ),
     "prepare": Page(
         "Read a data set, list its problems, and store its prepared inputs.",
         (
@@ -138,7 +155,7 @@ PAGES: Mapping[str, Page] = {
         shown=(("store.yaml", ""),),
     ),
 }
-OWN_CLASSES = dict.fromkeys(("evaluate", "compare"), "accept runs of your own classes, from their folder")
+OWN_CLASSES = dict.fromkeys(("evaluate", "predict", "compare"), "accept runs of your own classes, from their folder")
 # Keys that prepare inherits from train and does without.
 NOT_PREPARED = ("seed", "monitor", "check", "encode.", "data.batch_size", "data.token_budget", "data.workers")
 INTERNAL = ("hydra.output_subdir", "hydra.sweep.subdir", "hydra.sweeper.max_batch_size")
@@ -295,7 +312,7 @@ def _columns(left: str, right: str) -> list[str]:
 
 def _command(command: str) -> list[str]:
     """Return the lines of a command, which a shell reads as one."""
-    words = shlex.split(command)
+    words = WORD.findall(command)
     lines, line = [], "    " + words[0]
     for word in words[1:]:
         if len(line) + len(word) + 3 > WIDTH:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
-from gmu_lightning.sweep.job import perform, perform_in_sweep, resolved
+from gmu_lightning.sweep.job import perform, perform_in_sweep, plain, resolved
 from gmu_lightning.sweep.session import Session
 from gmu_lightning.visible import first_line
 
@@ -73,6 +73,29 @@ def evaluate(config: DictConfig, session: Session) -> None:
     )
 
 
+def predict(config: DictConfig, session: Session) -> None:
+    """Predict the movie that was typed, or the rows of a file."""
+    from gmu_lightning.config.schema import PredictConfig
+    from gmu_lightning.prediction.request import check_request
+
+    chosen = PredictConfig.of({"strict": config.strict, **config.encode})
+    typed, source = session.movie, config.input
+    output = Path(config.output).expanduser() if config.output else None
+    check_request(typed, source, output)
+    from gmu_lightning.experiment.environment import prepare_process  # with torch, once the request is right
+    from gmu_lightning.prediction.classifier import load
+    from gmu_lightning.prediction.command import predict_file, predict_typed
+
+    prepare_process()
+    classifier = load(_paths(str(config.run), "run"), session.config_dir, chosen.backend)
+    form = classifier.form(str(config.threshold))
+    if typed:
+        predict_typed(classifier, typed, output, form, chosen.strict)
+    elif output is not None:
+        columns = {role: name for role, name in plain(config.data.columns).items() if name is not None}
+        predict_file(classifier, str(source), output, columns, form, chosen.strict)
+
+
 def _store_of(run: Run) -> str:
     """Return the folder of the run's store; the default folder if that folder is gone."""
     theirs = str((run.config.get("store") or {}).get("dir", ""))
@@ -85,11 +108,7 @@ def compare(config: DictConfig, session: Session) -> None:
     from gmu_lightning.report.sentences import markdown
     from gmu_lightning.sweep.files import write_board, write_comparison
 
-    typed = str(config.runs or "")
-    folders = [typed] if Path(typed).exists() and typed else typed.split(",")
-    if "" in folders:
-        raise UserError(f"runs={typed} names no folder: give the folder of a run or a sweep, or several with commas")
-    paths = [Path(folder).expanduser() for folder in folders]
+    paths = _paths(str(config.runs or ""), "runs")
     runs, damaged = readable_runs_in(paths)
     left = left_in(paths)
     for path, why in left:
@@ -105,6 +124,15 @@ def compare(config: DictConfig, session: Session) -> None:
     write_board(runs, folder)
     print(markdown(comparison))
     print("\n".join(str(folder / name) for name in ("comparison.json", "leaderboard.tex", "report.html")))
+
+
+def _paths(typed: str, key: str) -> list[Path]:
+    """Return the folders of a value with commas; a value that exists as a whole is one. Raises UserError if one is empty."""
+    folders = [typed] if typed and Path(typed).exists() else typed.split(",")
+    if "" in folders:
+        sort = "a run or a sweep" if key == "runs" else "a run"
+        raise UserError(f"{key}={typed} names no folder: give the folder of {sort}, or several with commas")
+    return [Path(folder).expanduser() for folder in folders]
 
 
 def dashboard(config: DictConfig, session: Session) -> None:

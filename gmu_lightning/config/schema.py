@@ -236,6 +236,24 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
+class PredictConfig:
+    """The options of a prediction.
+
+    Attributes:
+        strict: whether a row with a problem is an error.
+        backend: runs frozen encoders; None leaves the choice to the run.
+    """
+
+    strict: bool
+    backend: Literal["auto", "torch", "openvino"] | None = None
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> PredictConfig:
+        """Return the settings in a mapping. Raises UserError that names the first wrong one."""
+        return _read(cls, node, "")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class RunConfig:
     """The configuration of one run.
 

@@ -65,13 +65,15 @@ class TransformersEncoder(Encoder):
         from transformers.utils import logging
 
         options |= {"config": config, "dtype": torch.float32, "weights_only": True, "output_loading_info": True, **LOCAL}
-        verbosity = logging.get_verbosity()
+        verbosity, progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         try:
             return weights.loading(self._chosen, lambda: AutoModel.from_pretrained(self.folder, **options))
         finally:
             logging.set_verbosity(verbosity)
+            if progress:
+                logging.enable_progress_bar()
 
     def _refuse_missing(self, missing: Collection[str], remedy: str = "these are the weights of another network") -> None:
         """Raise UserError if a weight of the network is missing."""

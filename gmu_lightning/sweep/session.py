@@ -38,6 +38,7 @@ class Session:
         typed: {override as Hydra reads it: as the user typed it}, where the two differ.
         checked: the jobs that `check=true` lists.
         refused: (name, reason) of jobs that it lists and whose configuration is invalid.
+        movie: {KEY: text} of the arguments `movie.KEY=TEXT`.
         config_dir: absolute folder of the user's own choices and classes; None without `--config-dir`.
         folder: the folder of the running sweep; None outside a sweep and in a check.
         started: when that sweep began.
@@ -49,6 +50,7 @@ class Session:
     typed: Mapping[str, str] = field(default_factory=dict)
     checked: list[Job] = field(default_factory=list)
     refused: list[tuple[str, UserError]] = field(default_factory=list)
+    movie: dict[str, str] = field(default_factory=dict)
     config_dir: str | None = None
     folder: Path | None = None
     started: str = ""

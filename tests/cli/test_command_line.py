@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 
 from gmu_lightning.cli.command_line import (
     escaped,
+    movie_in,
     options_first,
     refuse_dot_for_slash,
     refuse_removal,
@@ -33,7 +34,17 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.session import Session
 
 PARSER = OverridesParser.create()
-PATH_KEYS = ("data.root", "store.dir", "hydra.run.dir", "hydra.sweep.dir", "run", "runs", "output", "encoder.text.weights")
+PATH_KEYS = (
+    "data.root",
+    "store.dir",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+    "run",
+    "runs",
+    "input",
+    "output",
+    "encoder.text.weights",
+)
 AWKWARD = [
     "a folder/with spaces",
     " leading and trailing ",
@@ -107,6 +118,14 @@ def test_every_key_of_a_path_is_taken_as_typed(key):
     override = PARSER.parse_override(escaped(f"{key}=a (b), c=d"))
     assert override.key_or_group == key.lstrip("+")
     assert override.value() == "a (b), c=d"
+
+
+@pytest.mark.parametrize(
+    "text", [*AWKWARD, "", "null", "???", "${seed}", "~me", "'all quoted'", "two\nlines", "a=b", "movie.text=a"]
+)
+def test_a_movie_is_taken_out_as_typed(text):
+    typed = ["run=x", f"movie.text={text}", "-m", f"++movie.metadata.Release Date={text}", "movie=b"]
+    assert movie_in(typed) == ({"text": text, "metadata.Release Date": text}, ["run=x", "-m", "movie=b"])
 
 
 def test_home_is_expanded(monkeypatch):

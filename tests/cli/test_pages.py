@@ -44,6 +44,12 @@ def test_a_page_fits_eighty_plain_columns(name):
 
 
 @pytest.mark.parametrize(("name", "arguments"), EXAMPLES, ids=" ".join)
+def test_a_shell_reads_an_example_as_it_is_meant(name, arguments):
+    lines = help_page(name).replace("\\\n", " ")
+    assert [*shlex.split(arguments)] in [shlex.split(line)[3:] for line in lines.splitlines() if line.startswith("    python")]
+
+
+@pytest.mark.parametrize(("name", "arguments"), EXAMPLES, ids=" ".join)
 def test_every_example_composes(name, arguments):
     words = [escaped(word) for word in shlex.split(arguments) if word != "-m"]
     single = [word for word in words if not PARSER.parse_override(word).is_sweep_override()]
@@ -58,6 +64,7 @@ def test_every_example_composes(name, arguments):
     [
         ("train", ["modalities", "seed", "data.root", "trainer.max_epochs", "store.dir"], ["run", "runs", "threshold"]),
         ("evaluate", ["run", "split", "threshold", "data.root"], ["fusion", "seed", "trainer.max_epochs"]),
+        ("predict", ["run", "movie.text", "input", "output", "strict", "data.columns.text"], ["data.root", "store.dir", "seed"]),
         ("prepare", ["modalities", "data.root", "data.strict", "store.workers"], ["seed", "check", "data.batch_size"]),
         ("compare", ["runs", "metric", "against", "output"], ["store.dir", "modalities"]),
         ("dashboard", ["runs", "mode", "entity", "project"], ["store.dir", "against"]),

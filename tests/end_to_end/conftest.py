@@ -21,6 +21,7 @@ from gmu_lightning.data.planted import generate
 from gmu_lightning.run import Run
 from gmu_lightning.sweep.job import Job, perform, plain
 
+from .networks import write_bert, write_resnet
 from .shell import typed
 
 SMOKE = ("experiment=smoke", "trainer.threads=1")
@@ -89,6 +90,17 @@ def smoke(store, tmp_path_factory) -> Run:
 def raw(tmp_path_factory) -> Path:
     """The smoke run's sixty movies as raw files: to be copied, never changed."""
     return generate(tmp_path_factory.mktemp("raw") / "planted", movies=60, seed=0)
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory, raw) -> tuple[str, ...]:
+    """The overrides that choose a tiny BERT and a narrow ResNet, weights and all, on disk."""
+    text, image = tmp_path_factory.mktemp("bert"), tmp_path_factory.mktemp("resnet")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        write_bert(text, [" ".join(json.loads(path.read_text())["plot"]) for path in sorted(raw.glob("dataset/*.json"))])
+        write_resnet(image)
+    return ("encoder/text=minilm", f"encoder.text.name={text}", "encoder/image=resnet50", f"encoder.image.name={image}")
 
 
 class RawCopy:

@@ -127,6 +127,7 @@ CASES: dict[str, list[str]] = {
     "prepare": ["prepare", "experiment=smoke"],
     "prepare, raw": ["prepare", "data.root={raw}", "encoder/image=tiny"],
     "evaluate": ["evaluate", "run={finished}/run", "robustness=true", "threshold=val"],
+    "predict": ["predict", "run={finished}/run", "input={raw}/dataset", "output=predictions.csv"],
     "compare": ["compare", "runs={finished}/sweep", "output=compared"],
     "dashboard": ["dashboard", "runs={finished}/sweep", "mode=offline", "output=board"],
     "wandb, offline": ["train", *SMOKE, "logger=wandb", "logger.wandb.mode=offline", "hydra.run.dir=run"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 from gmu_lightning.data.audit import kind_of_missing
 from gmu_lightning.data.files.folder import EXPECTED, read_folder
 from gmu_lightning.data.files.records import Absent, Records
-from gmu_lightning.data.files.roles import roles_of
+from gmu_lightning.data.files.roles import Roles, roles_of
 from gmu_lightning.data.readers.layouts import existing, reading
 from gmu_lightning.data.readers.tables import RecordTable, from_records, read_records
 from gmu_lightning.movie import BadContent, UserError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ def input_rows(
             f"{table.path} has no column for {' or '.join(modalities)}, only {', '.join(list(table.columns)[:12]) or 'none'}: "
             f"name the columns so, or as in data.columns.{modalities[0]}=NAME"
         )
+    _log_choices(table, modalities, filled, roles)
     lacking = {name: [None] * len(table) for name in metadata if name not in names}
     table = replace(table, columns={**table.columns, **lacking})
     root = table.path if table.path.is_dir() else table.path.parent
@@ -84,6 +88,17 @@ def input_rows(
         yield _row(records, n, filled)
     for row in (waiting, *broken) if waiting else ():
         yield _broken(table, row.line, row.why)
+
+
+def _log_choices(table: RecordTable, modalities: Sequence[str], filled: Sequence[str], roles: Roles) -> None:
+    """Log the columns of the modalities. A modality without a column is a warning."""
+    columns = {m: [getattr(roles, m)] if isinstance(getattr(roles, m), str) else list(getattr(roles, m)) for m in filled}
+    words = [
+        f"{m} from {', '.join(names[:5])}{f' and {len(names) - 5} more' if names[5:] else ''}" for m, names in columns.items()
+    ]
+    absent = [m for m in modalities if m not in filled]
+    words += [f"no column for {' and '.join(absent)}, so every row is predicted without it"] if absent else []
+    logger.log(logging.WARNING if absent else logging.INFO, "%s: %s", table.path.name, "; ".join(words))
 
 
 def _row(records: Records, n: int, modalities: Sequence[str]) -> InputRow:

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gmu_lightning import cells
 from gmu_lightning.data.files.roles import ARRAYS, MEDIA, Roles
 from gmu_lightning.data.readers.arrays import numbers
@@ -65,6 +67,9 @@ class Records:
         cell = self.table.columns[column][n] if column else None
         if isinstance(cell, Mapping):
             cell = cell.get("path")
+        if isinstance(cell, np.ndarray | bytes):  # of a table in memory
+            return cell
+        cell = str(cell) if isinstance(cell, Path) else cell
         if not isinstance(cell, str) or cells.is_missing(cell):
             raise Absent(f"missing_{modality}", f"column {column} is empty" if column else f"it has no {modality}")
         if suffix_of(cell) in ARRAYS:

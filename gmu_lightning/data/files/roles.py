@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from gmu_lightning.config.checks import near
 from gmu_lightning.data.readers.media import POSTERS, suffix_of
@@ -149,9 +152,11 @@ def _found(table: RecordTable, role: str, common: Sequence[str], taken: set[str]
 
 
 def _holds_files(cells: Sequence[Any], role: str) -> bool:
-    """Return whether most of the first filled cells name files of a modality."""
-    filled = [cell for cell in cells[:PEEKED] if isinstance(cell, str) and cell.strip()]
-    return bool(filled) and 2 * sum(suffix_of(cell) in (*MEDIA[role], *ARRAYS) for cell in filled) > len(filled)
+    """Return whether most of the first filled cells name files of a modality, or are pictures or arrays in memory."""
+    first = cells[:PEEKED]
+    held = sum(isinstance(cell, np.ndarray | bytes) for cell in first)
+    names = [str(cell) for cell in first if isinstance(cell, str | Path) and str(cell).strip()]
+    return 2 * (held + sum(suffix_of(name) in (*MEDIA[role], *ARRAYS) for name in names)) > held + len(names)
 
 
 def flags(table: RecordTable) -> list[str]:

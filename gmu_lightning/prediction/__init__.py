@@ -1,0 +1,1 @@
+"""Predict new movies with finished runs, from raw contents and without any training data."""

@@ -1,0 +1,106 @@
+"""The work of `python -m gmu_lightning.predict`: one movie that is typed, or the rows of a file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from gmu_lightning.data.files.inputs import InputRow
+from gmu_lightning.movie import UserError
+from gmu_lightning.parallel import track
+from gmu_lightning.prediction.classifier import Classifier
+from gmu_lightning.prediction.output import Count, Parts, write_predictions
+from gmu_lightning.prediction.results import Form
+from gmu_lightning.prediction.rows import typed_row
+from gmu_lightning.prediction.show import shown
+
+logger = logging.getLogger(__name__)
+
+
+def predict_typed(classifier: Classifier, typed: Mapping[str, str], output: Path | None, form: Form, strict: bool) -> None:
+    """Predict the movie that was typed, print the result, and write it if there is an output.
+
+    Args:
+        classifier: of the runs.
+        typed: {key behind `movie.`: value}, as in `typed_row`.
+        output: file of the prediction, as `check_output` accepts it, or None.
+        form: of the prediction.
+        strict: whether a problem of the movie is an error.
+
+    Raises:
+        UserError: an argument is wrong, or the movie cannot be predicted.
+    """
+    row = typed_row(typed, classifier.modalities, classifier.metadata)
+    (results,) = classifier.results([[row]], 1, form)
+    if not results.predicted[0]:
+        raise UserError(f"the movie cannot be predicted: {results.problems[0]}")
+    print(shown(results))
+    if output is not None:
+        write_predictions(output, [results.table()], form.about())
+        print(output)
+    if strict and results.problems[0]:
+        raise UserError(f"strict=true, and the movie has a problem: {results.problems[0]}")
+
+
+def predict_file(
+    classifier: Classifier, source: str, output: Path, columns: Mapping[str, object], form: Form, strict: bool
+) -> None:
+    """Predict every row of a file or folder, and write the predictions.
+
+    An interrupted prediction continues from its finished parts, if runs, options and the rows in them are unchanged.
+
+    Args:
+        classifier: of the runs.
+        source: the file or folder.
+        output: file of the predictions, as `check_output` accepts it.
+        columns: {role: column} that was typed.
+        form: of the predictions.
+        strict: whether a problem of a row is an error. The output is written all the same.
+
+    Raises:
+        UserError: an argument is wrong, the input cannot be read, or no row can be predicted.
+    """
+    rows, total = classifier.rows(source, columns)
+    if output.exists() and output.samefile(Path(source).expanduser()):
+        raise UserError(f"output={output} is the input: give another file")
+    state = [*(part for run in classifier.runs for part in run.state()), form.about(), form.several]
+    parts = Parts(output, state)
+    with parts.held():
+        _predict_missing(classifier, classifier.chunks(rows), total, form, parts)
+        count = parts.join(form.about())
+    print(f"{count.predicted} of {count.rows} rows are predicted, in {output}")
+    _check(count, strict)
+
+
+def _predict_missing(classifier: Classifier, chunks: Iterable[Sequence[InputRow]], total: int, form: Form, parts: Parts) -> None:
+    """Predict the chunks whose part is not finished, and write their parts."""
+    waiting: list[int] = []
+    with track("predicting", total) as advance:
+
+        def missing() -> Iterator[Sequence[InputRow]]:
+            for number, chunk in enumerate(chunks):
+                if parts.begin(chunk):
+                    advance(len(chunk))
+                else:
+                    waiting.append(number)
+                    yield chunk
+
+        with closing(classifier.results(missing(), total, form)) as predicted:
+            for results in predicted:
+                parts.write(waiting.pop(0), results)
+                advance(len(results))
+
+
+def _check(count: Count, strict: bool) -> None:
+    """Raise UserError if no row was predicted or, with `strict`, if a row has a problem."""
+    if count.first is None or (count.predicted and not strict):
+        if count.faulty:
+            logger.warning("%d rows have a problem, which the column `problem` describes", count.faulty)
+        return
+    id, problem = count.first
+    first = f"the first is {id}, and {problem}"
+    if not count.predicted:
+        raise UserError(f"no row of {count.rows} could be predicted: {first}")
+    raise UserError(f"strict=true, and {count.faulty} of {count.rows} rows have a problem: {first}")

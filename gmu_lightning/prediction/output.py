@@ -1,0 +1,184 @@
+"""Write predictions to a file, and keep finished parts beside it, from which a killed prediction continues."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gmu_lightning.data.files.inputs import InputRow
+from gmu_lightning.files import ESCAPED, digest, write_atomically, write_table
+from gmu_lightning.movie import UserError
+from gmu_lightning.prediction.results import Results
+from gmu_lightning.prediction.rows import row_state
+
+FORMULA = re.compile(r"[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")  # first characters that a spreadsheet may execute
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+LABELS = "|"  # separates genres in a CSV cell
+
+
+class Count(NamedTuple):
+    """A summary of the rows in a file of predictions.
+
+    Attributes:
+        rows: number of all rows.
+        predicted: number of predicted rows.
+        faulty: number of rows with a problem.
+        first: id and problem of the first of these; None if all rows are fine.
+    """
+
+    rows: int
+    predicted: int
+    faulty: int
+    first: tuple[str, str] | None
+
+
+def write_predictions(path: Path, tables: Iterable[Any], about: Mapping[str, Any]) -> None:
+    """Write tables, at least one, to a file in the format of its suffix, atomically; its folder is created.
+
+    Args:
+        path: as `check_output` accepts it.
+        tables: pyarrow tables of the same columns.
+        about: metadata, which only Parquet holds.
+    """
+    WRITERS[path.suffix.lower()](path, tables, about)
+
+
+class Parts:
+    """The finished chunks of a prediction, each a file beside the output, named by everything that determines it.
+
+    Args:
+        output: the file that is written in the end.
+        state: plain values that determine the numbers, besides the rows: runs and options.
+    """
+
+    def __init__(self, output: Path, state: Sequence[Any]):
+        self.output, self.state = output, list(state)
+        self.folder = output.with_name(f".{output.name}.parts")
+        self.names: list[str] = []
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other predictions from the output within the context. Raises UserError if another one has it."""
+        from filelock import FileLock, Timeout
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".running")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"output={self.output} is being written by another prediction: wait for it, or give another"
+            ) from None
+        try:
+            yield
+        finally:
+            if self.folder.exists() and not any(self.folder.glob("*.parquet")):
+                shutil.rmtree(self.folder, ignore_errors=True)
+            lock.release()
+
+    def begin(self, rows: Sequence[InputRow]) -> bool:
+        """Note the next chunk of rows, and return whether its part is finished."""
+        name = f"{len(self.names):06d}-{digest([self.state, [row_state(row) for row in rows]])[:20]}.parquet"
+        self.names.append(name)
+        return (self.folder / name).exists()
+
+    def write(self, number: int, results: Results) -> None:
+        """Write the part of a chunk, by its number from 0 on."""
+        table = results.table()
+        write_table(self.folder / self.names[number], dict(zip(table.column_names, table.columns, strict=True)))
+
+    def join(self, about: Mapping[str, Any]) -> Count:
+        """Write the output from all parts, remove them, and return a summary of its rows. `about` is the file's metadata."""
+        count = Count(0, 0, 0, None)
+
+        def tables() -> Iterator[Any]:
+            nonlocal count
+            import pyarrow.parquet as pq
+
+            for name in self.names:
+                table = pq.read_table(self.folder / name).replace_schema_metadata(None)
+                count = _counted(count, table)
+                yield table
+
+        write_predictions(self.output, tables(), about)
+        with suppress(OSError):  # a file system may keep the lock's file for a moment
+            shutil.rmtree(self.folder)
+        return count
+
+
+def write_parquet(path: Path, tables: Iterable[Any], about: Mapping[str, Any]) -> None:
+    """Write tables to a Parquet file, atomically. `about` is JSON under the metadata key `gmu_lightning`."""
+    import pyarrow.parquet as pq
+
+    def write(temporary: Path) -> None:
+        rest = iter(tables)
+        first = next(rest)
+        schema = first.schema.with_metadata({"gmu_lightning": json.dumps(about, ensure_ascii=False)})
+        with pq.ParquetWriter(temporary, schema) as file:
+            file.write_table(first.cast(schema))
+            for table in rest:
+                file.write_table(table.cast(schema))
+
+    write_atomically(path, write)
+
+
+def write_csv(path: Path, tables: Iterable[Any], about: Mapping[str, Any]) -> None:
+    """Write tables to a CSV file, atomically, without `about`.
+
+    Genres are joined by `|`. A text that begins like a formula gets a `'` in front, so that no spreadsheet executes it.
+    """
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8", errors=ESCAPED) as file:
+            writer = csv.writer(file)
+            for n, table in enumerate(tables):
+                if n == 0:
+                    writer.writerow(table.column_names)
+                writer.writerows(zip(*(map(_cell, column.to_pylist()) for column in table.columns), strict=True))
+
+    write_atomically(path, write)
+
+
+def write_jsonl(path: Path, tables: Iterable[Any], about: Mapping[str, Any]) -> None:
+    """Write tables to a file with a JSON object on each line, atomically, without `about`."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", errors=ESCAPED) as file:
+            for table in tables:
+                file.writelines(f"{json.dumps(row, ensure_ascii=False, allow_nan=False)}\n" for row in table.to_pylist())
+
+    write_atomically(path, write)
+
+
+WRITERS: dict[str, Callable[[Path, Iterable[Any], Mapping[str, Any]], None]] = {
+    ".parquet": write_parquet,
+    ".csv": write_csv,
+    ".jsonl": write_jsonl,
+}
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as a CSV cell."""
+    if isinstance(value, list):
+        value = LABELS.join(value)
+    if isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+def _counted(count: Count, table: Any) -> Count:
+    """Return a summary that includes the rows of a table."""
+    ids, genres, problems = (table.column(name).to_pylist() for name in ("id", "genres", "problem"))
+    faulty = [(id, problem) for id, problem in zip(ids, problems, strict=True) if problem]
+    return Count(
+        count.rows + len(ids),
+        count.predicted + sum(found is not None for found in genres),
+        count.faulty + len(faulty),
+        count.first or next(iter(faulty), None),
+    )
