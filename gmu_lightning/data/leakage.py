@@ -304,7 +304,12 @@ def _named_like_genres(name: str) -> bool:
 
 def _same_as_genres(column: Mapping[str, Any], genres: Mapping[str, Sequence[str]]) -> bool:
     both = [(cell, genres[id]) for id, cell in column.items() if isinstance(cell, str | list)]
-    return bool(both) and sum(_lists(cell, names) for cell, names in both) >= SAME * len(both)
+    most, others = (1 - SAME) * len(both) + 1e-9, 0
+    for cell, names in both:
+        others += not _lists(cell, names)
+        if others > most:
+            return False
+    return bool(both)
 
 
 def _lists(cell: Any, genres: Sequence[str]) -> bool:
