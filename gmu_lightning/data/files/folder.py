@@ -32,7 +32,7 @@ def read_folder(folder: Path) -> RecordTable:
     tables = [path for path in files if is_table(path) and path.suffix.lower() != RECORD]
     labels = [path for path in tables if path.name.split(".")[0].lower() == LABELS]
     records: dict[str, dict[str, Any]] = {}
-    broken = []
+    broken: list[BrokenRow] = []
     for path in files:
         suffix = path.suffix.lower()
         if suffix == TEXT:
