@@ -21,8 +21,8 @@ def read_folder(folder: Path) -> RecordTable:
     """Return the table of a folder, with a row for each id.
 
     The columns `text`, `image`, `video` and `audio` name the files. Other columns are those of `<id>.json`, and of `labels.csv`,
-    `.tsv`, `.jsonl` or `.parquet`. The first column of that table is the id, unless one is named `id`. A folder with one table and
-    no other records is that table.
+    `.tsv`, `.jsonl` or `.parquet`. The first column of that table is the id, unless one is named `id`. A folder that has
+    one table, and no other records, is that table.
 
     Raises:
         UserError: the folder has neither records nor exactly one table, or the table cannot be read.

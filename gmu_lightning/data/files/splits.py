@@ -63,8 +63,8 @@ def shares_of(text: str) -> tuple[float, float, float]:
 def drawn(labels: Mapping[int, Sequence[str]], groups: Mapping[int, Any], shares: Sequence[float], seed: int) -> dict[int, str]:
     """Draw the split of each record by iterative stratification (Sechidis et al. 2011, section 3.2), with whole groups.
 
-    The rarest label is served first. Each record with it goes to the split that lacks most of that label. Of equal splits, it goes
-    to the one that lacks most records. A group counts as one record with all of its labels.
+    The rarest label is served first. Each record with it goes to the split that lacks most of that label, or, of equal splits, to
+    the one that lacks most records. A group counts as one record with all of its labels.
 
     Args:
         labels: {row: its labels}.
