@@ -18,6 +18,7 @@ KINDS = {
     "oversize_image": "a poster too large to decode",
     "missing_plot": "no plot",
     "broken_json": "a broken record",
+    "broken_row": "a row that cannot be read",
     "no_genre": "no genre of the task",
     "dropped_genre": "a genre that is not of the task",
     "duplicate_id": "an id that was there before",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gmu_lightning.data.moviescope.leakage import agreement_of, meanings, refuse_leakage, verdicts
+from gmu_lightning.data.leakage import agreement_of, meanings, refuse_leakage, verdicts
 from gmu_lightning.movie import UserError
 
 GENRES = {"1": ("Drama", "War"), "2": ("Comedy",), "3": ("Sci-Fi", "Drama"), "4": ()}

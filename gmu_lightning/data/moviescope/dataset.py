@@ -14,7 +14,7 @@ import numpy as np
 from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.datamodule import MovieDataModule
 from gmu_lightning.data.dataset import DataSet
-from gmu_lightning.data.moviescope.leakage import leaving_out, refuse_leakage, verdicts
+from gmu_lightning.data.leakage import leaving_out, refuse_leakage, verdicts
 from gmu_lightning.data.moviescope.metadata import MATRICES, TABLES, Matrices, TableRows
 from gmu_lightning.data.readers.arrays import SUFFIXES, frames, log_mel, melgram, poster_vector
 from gmu_lightning.data.readers.layouts import Layout, existing, here_or_one_down, reading, usable, what_it_holds

@@ -25,6 +25,7 @@ POSTER_KEYS = (
 NUMBERED = re.compile(r"(?:tt)?0*(\d+)(?:\.0)?", re.ASCII | re.IGNORECASE)
 IMPOSSIBLE = (errno.ENAMETOOLONG, errno.EINVAL)  # errors for names that a file cannot have
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+ADDRESS = re.compile(r"(?:https?|ftp|s3|gs)://", re.IGNORECASE)
 SHORTEST = 3  # digits of an id that are searched for in names
 MOST_NAMES = 20_000  # of a folder that are compared with a missing name
 
@@ -116,7 +117,7 @@ class Folder:
 
 
 class NamedFiles:
-    """Posters named in records by a path, relative to the data set's folder or absolute and inside it.
+    """Files, such as posters, that records name by a path, relative to the data set's folder or absolute and inside it.
 
     Args:
         root: the data set's folder.
@@ -141,12 +142,19 @@ class NamedFiles:
         assert problem is not None
         raise problem
 
-    def find(self, name: str) -> Path:
+    def find(self, name: str, modality: str = "image", suffixes: tuple[str, ...] = POSTERS) -> Path:
         """Return the file with a name. Its separators (`\\`), escapes (`%20`), Unicode form, case and suffix may differ.
+
+        Args:
+            name: as written in a record.
+            modality: of the file, for the problem's kind.
+            suffixes: in lower case, the suffixes that may stand in place of the written one.
 
         Raises:
             BadContent: the file is missing, cannot be accessed, or lies outside the folder.
         """
+        if ADDRESS.match(name.strip()):
+            raise BadContent(kind_of_missing(modality), f"{name[:200]} is an address: download the file, and write its path")
         found_in = [self._inside(spelt) for spelt in _spellings(name)]
         inside = list(dict.fromkeys(path for path in found_in if path is not None))
         try:
@@ -154,16 +162,16 @@ class NamedFiles:
                 if _is_file(self.root / path):
                     return self.root / path
             for path in inside:
-                found = self._alike(path)
+                found = self._alike(path, suffixes)
                 if found is not None:
                     return found
         except OSError as error:
-            raise unreadable("image", error) from error
+            raise unreadable(modality, error) from error
         if None in found_in:
-            raise BadContent("missing_image", f"{name[:200]} points outside the data set's folder, so it is not read")
+            raise BadContent(kind_of_missing(modality), f"{name[:200]} points outside the data set's folder, so it is not read")
         first, self._missed = not self._missed, True
-        there = near_name((self.root / inside[-1]).parent, inside[-1].stem, POSTERS) if first else ""
-        raise BadContent("missing_image", f"no such file: {name[:200]}{there}")
+        there = near_name((self.root / inside[-1]).parent, inside[-1].stem, suffixes) if first else ""
+        raise BadContent(kind_of_missing(modality), f"no such file: {name[:200]}{there}")
 
     def _inside(self, name: str) -> PurePosixPath | None:
         """Return the path relative to the folder, or None if it lies outside."""
@@ -179,7 +187,7 @@ class NamedFiles:
                     return PurePosixPath(typed.relative_to(root))
         return None
 
-    def _alike(self, path: PurePosixPath) -> Path | None:
+    def _alike(self, path: PurePosixPath, suffixes: tuple[str, ...]) -> Path | None:
         """Return the only file whose path differs in Unicode form, case or, for the file's own name, suffix; else None."""
         parts = path.parts[1:] if path.parts[0] == self.root.name and len(path.parts) > 1 else path.parts
         place = self.root
@@ -187,7 +195,7 @@ class NamedFiles:
             names = self._listing(place)
             found = names.get(_folded(part), [])
             if n == len(parts) - 1 and not found:
-                found = [name for suffix in POSTERS for name in names.get(_folded(PurePosixPath(part).stem) + suffix, [])][:1]
+                found = [name for suffix in suffixes for name in names.get(_folded(PurePosixPath(part).stem) + suffix, [])][:1]
             if normalize("NFC", part) in (exact := {normalize("NFC", name): name for name in found}):
                 found = [exact[normalize("NFC", part)]]
             if len(found) != 1:
@@ -209,6 +217,11 @@ def unreadable(modality: str, error: OSError) -> BadContent:
     """Return the problem of a file that the system refuses to read; it is not `lasting`."""
     kind = "unreadable_image" if modality == "image" else "bad_array"
     return BadContent(kind, f"cannot be read: {error.strerror or error}", lasting=False)
+
+
+def suffix_of(name: str) -> str:
+    """Return the suffix of a path as written in a record, in lower case."""
+    return PurePosixPath(name.strip().replace("\\", "/")).suffix.lower()
 
 
 def near_name(folder: Path, id: str, suffixes: tuple[str, ...]) -> str:

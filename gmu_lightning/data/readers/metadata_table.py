@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from gmu_lightning.cells import Cell, read, whole
 from gmu_lightning.data.readers.strings import text_in
+from gmu_lightning.data.readers.tables import read_csv
 from gmu_lightning.movie import UserError
 
 ID = "id"
-LONGEST = 2**31 - 1  # letters of a CSV cell: the largest limit of the csv module on every system
 
 Table = dict[str, dict[str, Cell]]
 
@@ -37,7 +34,7 @@ def read_table(path: Path, leave_out: Sequence[str] = ()) -> Table:
     """
     try:
         rows = _csv_rows(path) if path.suffix == ".csv" else _json_rows(path)
-    except (OSError, ValueError, RecursionError, csv.Error) as broken:
+    except (OSError, ValueError, RecursionError) as broken:
         raise UserError(f"{path} cannot be read ({broken}): expected a row per movie, one column of it named id.") from broken
     if not rows:
         raise UserError(f"{path} has no rows: expected one per movie.")
@@ -54,31 +51,11 @@ def read_table(path: Path, leave_out: Sequence[str] = ()) -> Table:
     return {id: {name: read(row.get(name)) for name in kept} for id, row in zip(ids, rows, strict=True)}
 
 
-@contextmanager
-def _long_cells() -> Iterator[None]:
-    """Raise the csv module's global limit of 131,072 letters per cell while a file is being read."""
-    limit = csv.field_size_limit(LONGEST)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(limit)
-
-
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
-    with _long_cells(), io.StringIO(text_in(path), newline="") as file:
-        reader = csv.reader(file, strict=True)
-        header = next(reader, [])
-        names = [name.strip() or f"column {n}" for n, name in enumerate(header, start=1)]
-        twice = next((name for name, times in Counter(names).items() if times > 1), None)
-        if twice is not None:
-            raise ValueError(f"two columns are named {twice}")
-        rows = []
-        for cells in reader:
-            if cells and len(cells) != len(names):
-                raise ValueError(f"line {reader.line_num} has {len(cells)} cells, the header {len(names)}")
-            if cells:
-                rows.append(dict(zip(names, cells, strict=True)))
-        return rows
+    table = read_csv(text_in(path), path)
+    if table.broken:
+        raise ValueError(f"line {table.broken[0].line}: {table.broken[0].why}")
+    return [dict(zip(table.columns, cells, strict=True)) for cells in zip(*table.columns.values(), strict=True)]
 
 
 def _json_rows(path: Path) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ NAMED = 5
 # Separators of genres in a cell. Slash, ampersand and blank are tried last, because names of genres may contain them.
 SEPARATORS = [rf"[\[\]{{}}()'\"|,;\t{more}]+" for more in ("", "/+&", r"/+&\s")]
 PARTS = re.compile(SEPARATORS[-1])
+LIMIT = "a number of"  # the beginning of `Agreement.what` for a limit
 
 VERDICTS = {
     *("score", "scores", "rating", "ratings", "vote", "votes", "voted", "voters", "metascore", "popularity", "popular", "likes"),
@@ -44,6 +45,7 @@ TWO_WORDS = ({"box", "office"}, {"opening", "weekend"})
 RUN_TOGETHER = re.compile(
     r".{3,}(?:score|ratings?|votes|reviews|revenue|likes|popularity|gross)|(?:vote|rating|review)(?:average|avg|count|num|mean)"
 )
+SHARE_OF_RATINGS, FEWEST_SHARES = re.compile(r"(?:r|rating_?|votes?_?)\d{1,2}", re.IGNORECASE), 5
 AGE_LIMITS = {"content", "mpaa", "age"}  # words of content ratings, which are known before a movie is out
 
 
@@ -74,35 +76,62 @@ class Agreement(NamedTuple):
         return f"tells {self.genre} ({self.what} stands {where} in {100 * self.share:.1f} % of train)"
 
 
-def refuse_leakage(
-    table: Mapping[str, Mapping[str, Any]], genres: Mapping[str, Sequence[str]], path: Path, left_out: Sequence[Any] = ()
-) -> None:
-    """Raise UserError if columns reveal the genres, by their names or by their values in train.
+class Leak(NamedTuple):
+    """A column that reveals labels.
+
+    Attributes:
+        why: a clause with the column as its subject.
+        is_limit: whether the column only has a number from which on a label is nearly always right, such as a length.
+    """
+
+    why: str
+    is_limit: bool = False
+
+
+def leaks(table: Mapping[str, Mapping[str, Any]], genres: Mapping[str, Sequence[str]], by_name: bool = True) -> dict[str, Leak]:
+    """Return {column: how it reveals the genres}, by its values in train.
 
     Args:
         table: {id: {column: cell}}.
         genres: {id: genres of a movie of train}.
+        by_name: whether a column that is named like the genres counts too.
+    """
+    known = {id: names for id, names in genres.items() if names and id in table}
+    found: dict[str, Leak] = {}
+    for name in next(iter(table.values()), {}):
+        column = {id: table[id][name] for id in known}
+        if by_name and _named_like_genres(name):
+            found[name] = Leak("is named like the answer")
+        elif _same_as_genres(column, known):
+            found[name] = Leak("holds the movies' genres")
+        elif agreement := agreement_of(name, list(column.values()), list(known.values())):
+            found[name] = Leak(str(agreement), agreement.what.startswith(LIMIT))
+        elif meant := meanings(list(column.values()), list(known.values())):
+            first = [f"{value[:40]} means {genre}" for value, genre in list(meant.items())[:3]]
+            found[name] = Leak(f"tells the genres ({', '.join(first)}{', ...' if len(meant) > 3 else ''})")
+    return found
+
+
+def refuse_leakage(
+    table: Mapping[str, Mapping[str, Any]], genres: Mapping[str, Sequence[str]], path: Path, left_out: Sequence[Any] = ()
+) -> None:
+    """Raise UserError if columns reveal the genres, by their names or by their values in train. Arguments are as in `leaks`."""
+    refuse(leaks(table, genres), path, left_out)
+
+
+def refuse(found: Mapping[str, Leak], path: Path, left_out: Sequence[Any] = ()) -> None:
+    """Raise UserError if there are leaks.
+
+    Args:
+        found: {column: how it reveals the genres}.
         path: of the table, for the sentence.
         left_out: columns that were left out already, for the setting that the sentence proposes.
     """
-    known = {id: names for id, names in genres.items() if names and id in table}
-    why: dict[str, str] = {}
-    for name in next(iter(table.values()), {}):
-        column = {id: table[id][name] for id in known}
-        if _named_like_genres(name):
-            why[name] = "is named like the answer"
-        elif _same_as_genres(column, known):
-            why[name] = "holds the movies' genres"
-        elif found := agreement_of(name, list(column.values()), list(known.values())):
-            why[name] = str(found)
-        elif meant := meanings(list(column.values()), list(known.values())):
-            first = [f"{value[:40]} means {genre}" for value, genre in list(meant.items())[:3]]
-            why[name] = f"tells the genres ({', '.join(first)}{', ...' if len(meant) > 3 else ''})"
-    if why:
-        named = [f"column {name} {reason}" for name, reason in list(why.items())[:NAMED]]
-        more = f" and {len(why) - NAMED} more" if len(why) > NAMED else ""
-        them = "them" if len(why) > 1 else "it"
-        leave_out = leaving_out(left_out, why)
+    if found:
+        named = [f"column {name} {leak.why}" for name, leak in list(found.items())[:NAMED]]
+        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        them = "them" if len(found) > 1 else "it"
+        leave_out = leaving_out(left_out, found)
         raise UserError(f"{path}: {', '.join(named)}{more}, so nothing is learned from {them}: set {leave_out}.")
 
 
@@ -179,8 +208,14 @@ def _nearly_all(count: int, of: int, share: float) -> bool:
 
 
 def verdicts(columns: Iterable[str]) -> list[str]:
-    """Return the names of columns that an audience fills once a movie is out, such as ratings and revenues."""
-    return [name for name in columns if _is_verdict(_words(name))]
+    """Return the names of columns that an audience fills once a movie is out, such as ratings and revenues.
+
+    Beside such a column, five or more columns r1, r2, ... are the shares of each rating.
+    """
+    names = list(columns)
+    found = {name for name in names if _is_verdict(_words(name))}
+    shares = {name for name in names if SHARE_OF_RATINGS.fullmatch(name)}
+    return [name for name in names if name in (found | shares if found and len(shares) >= FEWEST_SHARES else found)]
 
 
 def _is_verdict(words: set[str]) -> bool:
@@ -231,7 +266,7 @@ def _marks(
             yield f"value {word[:40]}", word, marked
     for compare, side in ((np.greater_equal, "more"), (np.less_equal, "less")):
         for limit in _limits(numbers, has, side == "more"):
-            yield f"a number of {limit:g} or {side}", "", compare(numbers, limit)
+            yield f"{LIMIT} {limit:g} or {side}", "", compare(numbers, limit)
 
 
 def _rows_of_words(column: Sequence[Any]) -> dict[str, list[int]]:
@@ -276,7 +311,12 @@ def _named_like_genres(name: str) -> bool:
 
 def _same_as_genres(column: Mapping[str, Any], genres: Mapping[str, Sequence[str]]) -> bool:
     both = [(cell, genres[id]) for id, cell in column.items() if isinstance(cell, str | list)]
-    return bool(both) and sum(_lists(cell, names) for cell, names in both) >= SAME * len(both)
+    most, others = (1 - SAME) * len(both) + 1e-9, 0
+    for cell, names in both:
+        others += not _lists(cell, names)
+        if others > most:
+            return False
+    return bool(both)
 
 
 def _lists(cell: Any, genres: Sequence[str]) -> bool:
