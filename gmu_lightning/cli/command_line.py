@@ -34,7 +34,7 @@ from gmu_lightning.visible import guarded_streams
 logger = logging.getLogger(__name__)
 # Values that are paths or free text: they are taken as typed, outside Hydra's grammar and its sweeps.
 AS_TYPED = re.compile(
-    r"^\+{0,2}(data\.root|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|output|against|remove|"
+    r"^\+{0,2}(data\.root|data\.separator|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|output|against|remove|"
     r"encoder\.\w+\.(preparation\.)?(?P<weights>name|weights|vectors))=(?P<value>.*)$",
     re.S,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -138,7 +139,8 @@ def refuse(found: Mapping[str, Leak], path: Path, left_out: Sequence[Any] = ()) 
 def leaving_out(left_out: Iterable[Any], more: Iterable[str]) -> str:
     """Return the setting that leaves out the columns `left_out` and `more`."""
     names = [name if re.fullmatch(r"[\w ./-]+", name) else f'"{name}"' for name in (*map(str, left_out), *more)]
-    return f"data.leave_out=[{','.join(names)}]"
+    setting = f"data.leave_out=[{','.join(names)}]"
+    return shlex.quote(setting) if re.search(r"[\s\"]", setting) else setting
 
 
 def agreement_of(name: str, column: Sequence[Any], genres: Sequence[Sequence[str]]) -> Agreement | None:

@@ -33,7 +33,17 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.session import Session
 
 PARSER = OverridesParser.create()
-PATH_KEYS = ("data.root", "store.dir", "hydra.run.dir", "hydra.sweep.dir", "run", "runs", "output", "encoder.text.weights")
+PATH_KEYS = (
+    "data.root",
+    "data.separator",
+    "store.dir",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+    "run",
+    "runs",
+    "output",
+    "encoder.text.weights",
+)
 AWKWARD = [
     "a folder/with spaces",
     " leading and trailing ",

@@ -18,7 +18,7 @@ from gmu_lightning.data.files.records import Records
 from gmu_lightning.data.files.roles import COMMON, roles_of
 from gmu_lightning.data.files.splits import DEFAULT, by_column, drawn, shares_of
 from gmu_lightning.data.readers.layouts import Layout, existing, reading, usable
-from gmu_lightning.data.readers.tables import RecordTable, read_records
+from gmu_lightning.data.readers.tables import RecordTable, format_of, read_records
 from gmu_lightning.data.store import Store
 from gmu_lightning.movie import MODALITIES, BadContent, IncompatibleChoices, Movie, UserError
 
@@ -99,7 +99,7 @@ class FilesLayout(Layout):
     def __init__(self, data_set: Files, table: RecordTable, modalities: Sequence[str]):
         self.data_set, self.table, self.modalities = data_set, table, modalities
         self.root = table.path if table.path.is_dir() else table.path.parent
-        self.name = "folder" if table.path.is_dir() else table.path.suffixes[0].lstrip(".").lower()
+        self.name = "folder" if table.path.is_dir() else format_of(table.path).removeprefix(".")
         if not len(table):
             why = f": line {table.broken[0].line}, {table.broken[0].why}" if table.broken else ""
             raise UserError(f"{table.path} has no row that can be read{why}")
