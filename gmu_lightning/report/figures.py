@@ -67,17 +67,19 @@ def gate_figure(columns: Mapping[str, Any], title: str) -> Figure:
 
 
 def genre_bars(predictions: Predictions, title: str) -> Figure:
-    """Draw F1 at 0.5 and average precision of each genre, with the number of its movies."""
-    found = scores(predictions.labels, predictions.probabilities, predictions.genres)
+    """Draw F1 of the plain decisions and average precision of each genre, with the number of its movies."""
+    found = scores(predictions.labels, predictions.probabilities, predictions.genres, task=predictions.task)
+    one_label = predictions.task == "multiclass"
     support = predictions.labels.sum(axis=0)
     names = [f"{genre} ({n})" for genre, n in zip(predictions.genres, support, strict=True)]
     figure, (panel,) = _panels(names, 2, ["score"], f"{predictions.split} scores by genre: {title}")
     values = [[found.get(f"{score}/{genre}", np.nan) for score in ("f1", "ap")] for genre in predictions.genres]
-    _bars(panel, np.array(values), ["F1 at 0.5", "average precision"], GREYS)
+    _bars(panel, np.array(values), ["F1" if one_label else "F1 at 0.5", "average precision"], GREYS)
     panel.set_xlim(0, 1)
     legend(panel)
     figure.set_label(
-        f"F1 and average precision of each genre on {predictions.split}, {title}: micro F1 {found['f1_micro']:.3f}, "
+        f"F1 and average precision of each genre on {predictions.split}, {title}: "
+        f"{'accuracy' if one_label else 'micro F1'} {found['f1_micro']:.3f}, "
         f"macro F1 {found['f1_macro']:.3f}, micro AP {found['ap_micro']:.3f}."
     )
     return figure
