@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gmu_lightning.decisions import Task
 from gmu_lightning.files import write_atomically
 from gmu_lightning.metrics import scores
 from gmu_lightning.movie import MODALITIES
@@ -85,10 +86,10 @@ def genre_bars(predictions: Predictions, title: str) -> Figure:
     return figure
 
 
-def genre_distribution(genre_counts: Mapping[str, Mapping[str, int]]) -> Figure:
+def genre_distribution(genre_counts: Mapping[str, Mapping[str, int]], task: Task = "multilabel") -> Figure:
     """Draw {split: {genre: movies}} on a logarithmic axis, so that rare genres are visible."""
     genres = list(dict.fromkeys(genre for counts in genre_counts.values() for genre in counts))
-    unit = "movies (a movie may have several genres)"
+    unit = "movies" if task == "multiclass" else "movies (a movie may have several genres)"
     figure, (panel,) = _panels(genres, len(genre_counts), [unit], "movies of each genre")
     values = np.array([[counts.get(genre, 0) for counts in genre_counts.values()] for genre in genres], dtype=int)
     values = values.reshape(len(genres), len(genre_counts))

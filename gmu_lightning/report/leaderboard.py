@@ -29,7 +29,6 @@ from gmu_lightning.report.scoring import (
 )
 from gmu_lightning.report.sentences import ends
 from gmu_lightning.report.settings import ALWAYS, Setting, by_reason
-from gmu_lightning.run import Run
 from gmu_lightning.visible import visible
 
 WIDTH = 120  # characters of the terminal's table; without further columns it has less than 80
@@ -60,19 +59,22 @@ def rows(settings: Iterable[Setting]) -> list[Row]:
     of finished runs), `seed_list`, `warnings`, `parameters`, `parameters_fusion`, `seconds/mean`, then `<split>/<score>/mean` and
     `/sd` (ddof 1). `accuracy` is among the scores if a run is multiclass. None is an empty cell.
     """
-    settings = list(settings)
-    scores = (*SCORES, *(ACCURACY if any(ACCURACY[1] in run.metrics for one in settings for run in one.finished) else ()))
+    measured = [(one, [metrics_of(run) for run in one.finished]) for one in settings]
+    single = any(ACCURACY[1] in metrics for _, of in measured for metrics in of)
+    scores = (*SCORES, *(ACCURACY if single else ()))
     found = [
-        {"setting": one.key} | dict(one.values) | _summary(one.finished, one.seeds, one.warnings, scores) for one in settings
+        {"setting": one.key} | dict(one.values) | _summary(metrics, one.seeds, one.warnings, scores) for one, metrics in measured
     ]
     ranked = ("test/f1_micro/mean", "val/f1_micro/mean")  # the second decides where test has no labels
     return sorted(found, key=lambda row: [-1.0 if row[name] is None else row[name] for name in ranked], reverse=True)
 
 
-def _summary(finished: Sequence[Run], seeds: Sequence[str], warnings: Sequence[str], scores: Sequence[str] = SCORES) -> Row:
-    metrics = [metrics_of(run) for run in finished]
+def _summary(
+    metrics: Sequence[Mapping[str, float]], seeds: Sequence[str], warnings: Sequence[str], scores: Sequence[str] = SCORES
+) -> Row:
+    """Return the columns of results of a setting, from the metrics of its finished runs."""
     row: Row = {
-        "seeds": len(finished),
+        "seeds": len(metrics),
         "seed_list": ",".join(seeds),
         "warnings": "; ".join(warnings),
         **{name: metrics[0][key] if metrics else None for name, key in COUNTS.items()},
@@ -286,7 +288,7 @@ def page_table(comparison: Comparison, published: Sequence[Mapping[str, Any]]) -
 
 def _measured(one: ScoredSetting, comparison: Comparison, keys: Sequence[str], also: Sequence[str]) -> Row:
     apart = [f"tested on {OTHERWISE} ({len(one.test[0].ids)} movies)"] if one in comparison.apart else []
-    row = _summary(one.setting.finished, one.setting.seeds, [*apart, *one.setting.warnings])
+    row = _summary([metrics_of(run) for run in one.setting.finished], one.setting.seeds, [*apart, *one.setting.warnings])
     return {
         "names": [one.setting.values.get(key) or "" for key in keys],
         "mean": one.scored(comparison.metric).mean,

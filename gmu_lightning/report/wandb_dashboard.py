@@ -12,7 +12,7 @@ from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.scoring import metric_label, name_for
 from gmu_lightning.report.sentences import markdown
 
-SCORES = ("f1_micro", "f1_macro", "ap_micro", "ap_macro", "f1_micro@val")
+SCORES = ("test/f1_micro", "test/f1_macro", "test/ap_micro", "test/ap_macro", "test/f1_micro@val")
 CURVES = ("val/f1_micro", "val/ap_micro", "train/loss", "val/loss")
 OTHERS = ("comparison", "trial")  # runs of the group that are no jobs of the comparison
 OVER_SEEDS = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}  # of the groups of the runs' table, which panels follow
@@ -101,7 +101,7 @@ class Dashboard:
     def _scores(self) -> list[Any]:
         _, wr = _library()
         first = self.comparison.settings[0]
-        scores = [f"test/{name_for(score, first.task)}" for score in SCORES if first.has(score)]
+        scores = [f"test/{name_for(score.removeprefix('test/'), first.task)}" for score in SCORES if first.has(score)]
         return [wr.BarPlot(title=score, metrics=[score], **OVER_SEEDS) for score in scores]
 
     @property
