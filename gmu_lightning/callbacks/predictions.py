@@ -84,6 +84,7 @@ class SplitPredictions(pl.Callback):
             genres=self.table.vocabulary.names,
             modalities=self.modalities,
             data_fingerprint=self.table.fingerprint,
+            task=self.table.data_set.task,
             open_threshold=model.fusion.open_threshold if columns["gate"] is not None else None,
             bias=model.head.bias.detach().cpu().double().numpy() if exact else None,
             **columns,  # type: ignore[arg-type]

@@ -211,6 +211,7 @@ def build_model(
         fusion=fusion,
         genres=len(table.vocabulary),
         loss=loss,
+        task=table.data_set.task,
         optimizer=optimizer,
         scheduler=scheduler,
         lr=float(config.optimizer.lr),

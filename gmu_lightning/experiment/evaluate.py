@@ -14,6 +14,7 @@ from gmu_lightning import callbacks
 from gmu_lightning.config.schema import RunConfig
 from gmu_lightning.data.datamodule import MovieDataModule
 from gmu_lightning.data.store import Store
+from gmu_lightning.decisions import Task
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.experiment import build, robustness
 from gmu_lightning.experiment.choices import check_kinds
@@ -23,7 +24,7 @@ from gmu_lightning.experiment.train import lightning_trainer, log_audit
 from gmu_lightning.features.columns import FeatureCache
 from gmu_lightning.files import write_json
 from gmu_lightning.lightning import pl
-from gmu_lightning.metrics import tune_per_genre, tune_threshold
+from gmu_lightning.metrics import TUNED
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.robustness import summary
@@ -53,7 +54,8 @@ def evaluate(
         run: a run with a best checkpoint.
         split: `train`, `val` or `test`.
         root: folder of other raw data, or None for the run's own.
-        threshold: a number, or `val` or `val_per_genre`, which are tuned on the run's own val predictions.
+        threshold: a number, or `val` or `val_per_genre`, which are tuned on the run's own val predictions. Only a multilabel
+            run has another one than 0.5, the default.
         store: of prepared and encoded contents.
         robustness_seed: if not None, also score the split without some modalities. The seed draws the movies that lose one.
         backend: runs frozen networks. None takes the backend of the run's configuration.
@@ -67,11 +69,11 @@ def evaluate(
     """
     if run.status.get("state") not in (None, "finished"):
         logger.warning("%s did not finish: what is scored is its best checkpoint so far", run.folder)
-    rules = _rules(threshold, run)
     recorded = run.config
     records.check_config(recorded, run / "config.yaml", records.EVALUATED)
     config = RunConfig.recorded(recorded, run / "config.yaml", root, backend, config_dir)
     check_kinds(config)
+    rules = _rules(threshold, run, config.data.task)
     prepare_process()
     weights = run / "checkpoints/best.ckpt"
     try:
@@ -88,7 +90,8 @@ def evaluate(
         raise UserError(f"robustness=true compares scores, and no movie of {split} has a label: leave it out, or add the labels")
     ablation = None if robustness_seed is None else robustness.ablation(model, data, split, robustness_seed)
     predictions = predict(_trainer(config, collector), collector, data, ablation or model, split)
-    predictions.threshold = next(iter(rules.values()), 0.5)
+    if rules:
+        (predictions.threshold,) = rules.values()
     folder = run / "evaluate" / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
     predictions.write(folder / f"predictions/{split}.parquet")
     scores = split_scores(predictions, model, rules)
@@ -164,7 +167,7 @@ def _restored_preparation(encoder: Encoder, state: Mapping[str, Any], path: Path
 
 def _check_genres(genres: Sequence[str], run: Run, rules: Mapping[str, Any]) -> None:
     """Check that tuned thresholds belong to the checkpoint's genres. Raises Damaged."""
-    if rules.keys() & {"val", "val_per_genre"} and run.predictions("val").genres != tuple(genres):
+    if rules.keys() & TUNED.keys() and run.predictions("val").genres != tuple(genres):
         raise Damaged(run / "predictions/val.parquet", "its genres are not those of best.ckpt")
 
 
@@ -177,11 +180,16 @@ def _same_sizes(encoders: Mapping[str, Encoder], sizes: Mapping[str, int]) -> No
             )
 
 
-def _rules(threshold: str, run: Run) -> dict[str, Any]:
-    if threshold in ("val", "val_per_genre"):
+def _rules(threshold: str, run: Run, task: Task) -> dict[str, Any]:
+    """Return {rule: threshold}, or {} for the plain decisions of the task."""
+    if task == "multiclass" and threshold != "0.5":  # the option's default
+        raise UserError(
+            f"threshold={threshold} is not possible: {run.folder} was trained with data.task=multiclass, which predicts the most "
+            "probable label without a threshold; leave threshold out"
+        )
+    if threshold in TUNED:
         val = run.predictions("val")
-        tune = tune_threshold if threshold == "val" else tune_per_genre
-        return {threshold: np.asarray(tune(val.labels, val.probabilities)).tolist()}
+        return {threshold: np.asarray(TUNED[threshold](val.labels, val.probabilities)).tolist()}
     try:
         number = float(threshold)
     except ValueError:

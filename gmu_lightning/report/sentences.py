@@ -65,7 +65,8 @@ def _threshold_part(pair: Pair) -> str:
     for metric, difference in pair.companions.items():
         if metric in RANKING.values():
             label = metric_label(metric)
-            words += f". {label[0].upper()}{label[1:]}, which needs no threshold, differs by {points(difference.interval)}"
+            needs = "threshold" if pair.a.task == "multilabel" else "decision"
+            words += f". {label[0].upper()}{label[1:]}, which needs no {needs}, differs by {points(difference.interval)}"
         elif metric.endswith("@val"):
             words += f". At a threshold tuned on val {_left(pair, difference)}"
     return words

@@ -217,7 +217,7 @@ def ended(job: Job, work: Callable[[], dict[str, Any]]) -> None:
 def _scores(metrics: Mapping[str, Any], split: str, between: str) -> str:
     """Return the two main scores of a split as text; those of val if the split has no labels."""
     split = split if f"{split}/f1_micro" in metrics else "val"
-    return main_scores(split, metrics[f"{split}/f1_micro"], metrics[f"{split}/ap_micro"], between)
+    return main_scores(split, {key.removeprefix(f"{split}/"): value for key, value in metrics.items()}, between)
 
 
 def attempted(job: Job, work: Callable[[], Made]) -> Made | None:

@@ -21,7 +21,7 @@ from gmu_lightning.report.gates import (
     recovered,
 )
 from gmu_lightning.report.page import svg
-from gmu_lightning.report.scoring import ScoredSetting, metric_label
+from gmu_lightning.report.scoring import ScoredSetting, metric_label, name_for
 from gmu_lightning.report.sentences import counted
 from gmu_lightning.run import Predictions, Run
 
@@ -134,7 +134,7 @@ def _gates_of(one: ScoredSetting, truth: Truth | None, faithful: Faithfulness | 
         "ρ(gate, contribution)": table.agreement,
     }
     if faithful:
-        columns |= {f"{metric_label(score)} lost without it": faithful.lost[score] for score in LOST}
+        columns |= {f"{metric_label(name_for(score, one.task))} lost without it": faithful.lost[score] for score in LOST}
     if faithful and _known(faithful):
         columns |= {
             "ρ(gate, AP lost)": faithful.foretold["gate_weighted"],
@@ -213,7 +213,8 @@ def _ablation(several: Sequence[ScoredSetting], losses: Mapping[str, Faithfulnes
             rows.append({"name": one.name, "seeds": seeds, "values": [lost.get(cell, math.nan) for cell in cells]})
         if others:
             commands.append({"name": one.name, "command": "\n".join(map(_evaluation, others))})
-    return {"columns": [f"{metric_label(score)} without {m}" for m, score in cells], "rows": rows, "commands": commands}
+    columns = [f"{metric_label(name_for(score, several[0].task))} without {m}" for m, score in cells]
+    return {"columns": columns, "rows": rows, "commands": commands}
 
 
 def _evaluation(run: Run) -> str:
