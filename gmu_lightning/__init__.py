@@ -9,10 +9,13 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False  # as typing's, which takes time to import
 if TYPE_CHECKING:
+    from types import ModuleType
     from typing import Any
 
     from gmu_lightning.api import Run, Sweep, sweep, train
     from gmu_lightning.movie import UserError
+else:
+    ModuleType = type(sys)
 
 __all__ = ["Run", "Sweep", "UserError", "sweep", "train"]
 MODULES = {"UserError": "gmu_lightning.movie"}  # of the names that gmu_lightning.api does not define
@@ -52,11 +55,11 @@ class _Function:
         return getattr(module, name)
 
 
-class _Package(type(sys)):
+class _Package(ModuleType):
     """The type of this package: its functions stay when the import system sets the modules of their names as attributes."""
 
     def __setattr__(self, name: str, value: "Any") -> None:
-        if name not in SHARED or not isinstance(value, type(sys)):
+        if name not in SHARED or not isinstance(value, ModuleType):
             super().__setattr__(name, value)
 
 

@@ -33,7 +33,7 @@ def train(
     config_dir: PlainPath | None = None,
     **options: Any,
 ) -> Run | None:
-    """Train one run, and return it; None with `check=True`, which only prints the plan.
+    """Train one run, and return it; None if the command only prints, as with `check=True`.
 
     Ctrl-C, or the interruption of a notebook, interrupts the run. Its state is then `interrupted`.
 
@@ -55,11 +55,9 @@ def train(
     ended = perform("train", arguments)
     if ended.code:
         raise UserError(ended.reason)
-    if _is_check(arguments):
-        return None
     if folder is None:  # the command has put the run's words into the name
         found = next(iter(Path.cwd().glob(default.replace("${words:}", "*"))), found)
-    return Run(found)
+    return Run(found) if found.exists() and not _is_check(arguments) else None
 
 
 def sweep(
@@ -70,7 +68,9 @@ def sweep(
     launcher: str | None = None,
     **options: Any,
 ) -> Sweep | None:
-    """Train a run for each combination of the values in lists, and return the sweep; None with `check=True`.
+    """Train a run for each combination of the values in lists, and return the sweep.
+
+    Return None if the command only prints, as with `check=True`.
 
     Failed jobs leave the others alone: a warning lists them. With the folder of an earlier sweep, only its missing jobs are
     trained. Ctrl-C, or the interruption of a notebook, interrupts the sweep, and what finished stays.
@@ -94,9 +94,11 @@ def sweep(
     found = _folder(arguments, "hydra.sweep.dir", folder, _default_folder("sweep"))
     before = _state(found / "status.json")
     ended = perform("train", ["-m", *arguments])
-    if ended.code and (_state(found / "status.json") == before or _is_check(arguments)):
+    if _state(found / "status.json") != before:
+        return _judged(Sweep(found), ended)
+    if ended.code:
         raise UserError(ended.reason)
-    return None if _is_check(arguments) else _judged(Sweep(found), ended)
+    return None
 
 
 def _arguments(
@@ -146,5 +148,5 @@ def _judged(found: Sweep, ended: Ended) -> Sweep:
         raise UserError(f"no job of {len(status['jobs'])} finished: {reasons[0] if reasons else ended.reason}")
     if ended.code:
         listed = "; ".join(f"{job['folder']}: {job['why']}" for job in failed)
-        warnings.warn(f"{len(failed)} of {len(status['jobs'])} jobs failed: {listed}", stacklevel=3)
+        warnings.warn(f"{len(failed)} of {len(status['jobs'])} jobs failed: {listed}", stacklevel=4)
     return found

@@ -13,10 +13,12 @@ import threading
 
 
 def watch() -> None:
-    """Wait for the end of stdin, which the parent process holds open. Then interrupt this process as Ctrl-C does."""
-    while os.read(0, 1):
-        pass
-    os.kill(os.getpid(), signal.SIGINT)
+    """Interrupt this process, as Ctrl-C does, at the end of stdin, which the parent process holds open.
+
+    The parent writes a byte before it interrupts this process itself.
+    """
+    if not os.read(0, 1):
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def main() -> None:

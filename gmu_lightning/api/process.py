@@ -68,7 +68,8 @@ def perform(command: str, arguments: Sequence[str]) -> Ended:
         if process.returncode is None:
             _send(process, signal.SIGINT)
             process.wait()
-        process.stdin.close()  # type: ignore[union-attr]  # a pipe
+        if process.stdin is not None:
+            process.stdin.close()
     if interrupted or process.returncode in (130, -signal.SIGINT):
         raise KeyboardInterrupt(INTERRUPTED)
     if process.returncode < 0:
@@ -89,6 +90,10 @@ def _environment() -> dict[str, str]:
 
 def _send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """Send a signal to the process and its workers, as a terminal does."""
+    with suppress(OSError):
+        if process.stdin is not None and not process.stdin.closed:
+            process.stdin.write(b"\n")  # `child.watch` sends none of its own then
+            process.stdin.close()
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 
