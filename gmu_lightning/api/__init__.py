@@ -102,8 +102,10 @@ def sweep(
 
 
 def _arguments(
-    typed: tuple[str, ...], options: Mapping[str, Any], config_dir: PlainPath | None, swept: bool = False
+    typed: tuple[str, ...], options: Mapping[str, Any], root: PlainPath | None, config_dir: PlainPath | None, swept: bool = False
 ) -> list[str]:
+    if root is not None:
+        options = {"data.root": root, **options}
     own = [] if config_dir is None else [f"--config-dir={config_dir}"]
     arguments = [*own, *typed, *arguments_of(options, swept)]
     check_arguments(arguments)

@@ -59,12 +59,20 @@ def _argument(key: str, value: Any, swept: bool) -> str:
         raise UserError(f"{key}=[] gives no value to try: give at least one, or leave {key} out")
     if len(values) == 1 and isinstance(values[0], (str, PurePath)):
         typed = f"{key}={values[0]}"
-        if escaped(typed) != typed:  # the command takes such a path or text as typed
+        if _is_one_path(typed):
             return typed
     argument = f"{key}={','.join(_element(key, one) for one in values)}"
-    if escaped(argument) != argument and (several or isinstance(value, (list, tuple, range, Mapping))):
+    if _is_one_path(argument) and (several or isinstance(value, (list, tuple, range, Mapping))):
         raise UserError(f"{key} takes one path, and not {values}: give one, and train once for each path")
     return argument
+
+
+def _is_one_path(argument: str) -> bool:
+    """Return whether the command takes the value of an argument as typed, outside Hydra's grammar."""
+    try:
+        return escaped(argument) != argument
+    except OSError:  # the name of a file cannot be so long; the command refuses it in a sentence
+        return False
 
 
 def _element(key: str, value: Any) -> str:

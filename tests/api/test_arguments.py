@@ -55,7 +55,7 @@ TEXTS = [
         "plot #1",
         "日本語 テキスト",
     ),
-    *("a\u2028b", "emoji 🎬", "x" * 5000, "fusion=mean", "-m", "--help", "gmu_original", "text+image", "400/100/100", "a b"),
+    *("a\u2028b", "emoji 🎬", "x" * 250, "fusion=mean", "-m", "--help", "gmu_original", "text+image", "400/100/100", "a b"),
 ]
 NUMBERS = [0, -3, 10**12, 0.1, 1e-05, 1e22, -2.5e-300, True, False, None]
 
