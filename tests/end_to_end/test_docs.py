@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = {text.relative_to(ROOT).as_posix(): text for text in TEXTS if not text.name.startswith("add_a")}
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.M | re.S)
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 NEEDS = "# needs "  # first line of a block whose data, device or account are not here
 FAILS = "# fails"  # first line of a block that ends with an error
 # A block runs in an empty folder. Targets of make are looked up without being made, and nothing is installed.
@@ -80,6 +82,29 @@ def test_every_command_of_a_page_runs(page, tmp_path):
     for block in runnable(page):
         done = in_bash(block, tmp_path)
         assert (done.returncode != 0) is block.startswith(FAILS), f"{block}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.heavy
+def test_the_python_of_a_page_runs(tmp_path):
+    script = "\n".join(PYTHON.findall(PAGES["docs/howto/from_python.md"].read_text(encoding="utf-8")))
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment(tmp_path / "store", PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "fusion=gmu_orignal is no choice: did you mean gmu_original?" in done.stdout
+
+
+def test_notebooks_hold_no_output():
+    notebooks = [path for path in (ROOT / "examples").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts]
+    assert notebooks
+    cells = [cell for path in notebooks for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    assert [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")] == []
 
 
 @pytest.mark.heavy
@@ -151,3 +176,11 @@ def test_tutorial_shows_its_leaderboard(built):
     text = (built / "tutorial.html").read_text(encoding="utf-8")
     assert "gmu_original" in text
     assert "9 finished, 0 failed" in text
+
+
+@pytest.mark.heavy
+def test_the_notebook_shows_intervals_and_letters(built):
+    text = (built / "howto/notebook.html").read_text(encoding="utf-8")
+    assert "Settings that share a letter do not differ significantly." in text
+    assert "95 % interval" in text
+    assert "no choice: did you mean gmu_original" in text
