@@ -137,9 +137,32 @@ PAGES: Mapping[str, Page] = {
         ),
         shown=(("store.yaml", ""),),
     ),
+    "info": Page(
+        "List the choices of every group, and where their weights are.",
+        (
+            ("List all choices", ""),
+            ("List the fusions", "group=fusion"),
+            ("List the encoders of every modality", "group=encoder"),
+            ("List the encoders of text", "group=encoder/text"),
+            ("List the launchers of sweeps", "group=hydra/launcher"),
+        ),
+        shown=(("info.yaml", ""),),
+    ),
+    "doctor": Page(
+        "Check this machine: versions, GPU, threads, disks, locks, caches.",
+        (
+            ("Check everything", ""),
+            ("Check the folder of another store", "store.dir=PATH"),
+            ("Check another folder of runs", "output=FOLDER"),
+            ("Check both, on other disks", "store.dir=/fast/store output=/large/runs"),
+            ("Also ask the Hugging Face hub for an answer", "hub=true"),
+        ),
+        shown=(("doctor.yaml", ""),),
+    ),
 }
 OWN_CLASSES = {
     **dict.fromkeys(("evaluate", "compare"), "accept runs of your own classes, from their folder"),
+    "info": "list the choices of this folder too",
 }
 # Keys that prepare inherits from train and does without.
 NOT_PREPARED = ("seed", "monitor", "check", "encode.", "data.batch_size", "data.token_budget", "data.workers")
