@@ -20,6 +20,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from gmu_lightning import console
+from gmu_lightning.cli.completion import asks_for_completion, completion
 from gmu_lightning.cli.help import is_expected, refusal, sentence
 from gmu_lightning.cli.pages import asks_for_a_page, help_page, version
 from gmu_lightning.cli.search_path import FurtherChoices, at_home, use_folders
@@ -48,7 +49,8 @@ REMOVABLE = ("callbacks", "logger", "experiment", "hydra", "encoder.", "fusion."
 def call(task: Callable[[DictConfig, Session], None]) -> None:
     """Run a task: let Hydra compose the configuration of the task's name, and pass it on. Ends as `run` does.
 
-    With `--help` or `--version` among the arguments, print the command's page or the version instead.
+    With `--help` or `--version` among the arguments, print the command's page or the version instead. For a shell that completes
+    a word, print the candidates.
     """
     name = task.__name__
 
@@ -56,7 +58,11 @@ def call(task: Callable[[DictConfig, Session], None]) -> None:
         _refuse_broken_packages(name)
         hydra.main(**base(), config_path=str(conf_folder()), config_name=name)(Command(task, name, session))()
 
-    if asks_for_a_page(sys.argv[1:]):
+    if asks_for_completion(sys.argv[1:]):
+        register_plugins()
+        for line in completion(name, sys.argv[1:], lambda word: AS_TYPED.match(word) is not None):
+            print(line)
+    elif asks_for_a_page(sys.argv[1:]):
         show_page(name, sys.argv[1:])
     else:
         run(command)
