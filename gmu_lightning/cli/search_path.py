@@ -72,7 +72,7 @@ def use_folders(arguments: Sequence[str]) -> Typed:
             else:  # of another plug-in of Hydra
                 continue
             if not any(Path(place).samefile(one.folder) for one in packages.sources()):
-                packages.add(Source(f"{KEY}={entry}", Path(place)))
+                packages.add(Source(KEY, Path(place)))
     return Typed(changed, first)
 
 

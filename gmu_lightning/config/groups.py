@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -255,16 +256,18 @@ def known_target(target: Any) -> str | None:
 def known_targets() -> frozenset[str]:
     """Return the dotted name in every `_target_` of every choice of a group, in this package's folder and in the `sources`.
 
-    Raises:
-        UserError: a file is no valid YAML.
+    Files that are no valid YAML name no class.
     """
     return _targets_in(tuple(folders()))
 
 
 @cache
 def _targets_in(of: tuple[Path, ...]) -> frozenset[str]:
-    nodes = (read_yaml(path) for folder in of for path in files_of_choices(folder))
-    return frozenset(value for node in nodes for key, value in _values(node) if key == "_target_" and isinstance(value, str))
+    found: set[str] = set()
+    for path in (path for folder in of for path in files_of_choices(folder)):
+        with suppress(UserError):  # the command that chooses the file reports the error
+            found |= {value for key, value in _values(read_yaml(path)) if key == "_target_" and isinstance(value, str)}
+    return frozenset(found)
 
 
 def _values(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -68,6 +68,11 @@ def test_choices_and_classes_of_a_package_are_known(install):
     assert "mine" not in sys.modules
 
 
+def test_a_damaged_file_hides_no_class_of_the_others(install):
+    install("mine", files={"fusion/a.yaml": "_target_: [", "fusion/b.yaml": "_target_: mine.parts.Mine"})
+    assert "mine.parts.Mine" in known_targets()
+
+
 def test_classes_of_other_files_of_a_package_stay_unknown(install):
     install("mine", files={"fusion/my_fusion.yaml": "", "outputs/run/config.yaml": "{_target_: os.system}"})
     assert "os.system" not in known_targets()
