@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -165,8 +166,13 @@ def mismatch(fusion: type[Fusion], name: str, modalities: Sequence[str]) -> str 
 
 
 def _choices_for(modalities: Sequence[str]) -> list[str]:
-    """Return the choices of `fusion=` that take these modalities."""
-    return [choice for choice in choices_of("fusion") if class_of(node_of("fusion", choice)["_target_"]).takes(modalities)]
+    """Return the choices of `fusion=` that take these modalities, without those whose class cannot be imported."""
+    found = []
+    for choice in choices_of("fusion"):
+        with suppress(UserError, KeyError):  # another package is damaged, or its YAML file names no class of its own
+            if class_of(node_of("fusion", choice)["_target_"]).takes(modalities):
+                found.append(choice)
+    return found
 
 
 def prefix_mismatch(fusion: type[Fusion], name: str, text: type[Encoder], choice: str) -> str | None:

@@ -330,8 +330,11 @@ def choices_in(hydra: DictConfig) -> dict[str, str | None]:
 
 
 def config_dir_in(hydra: DictConfig) -> str | None:
-    """Return the absolute folder of `--config-dir` in Hydra's node; None if it was not typed."""
-    return next((source.path for source in hydra.runtime.config_sources if source.provider == "command-line"), None)
+    """Return the absolute folder of `--config-dir` in Hydra's node, or the first of a typed `hydra.searchpath`; None without."""
+    sources = hydra.runtime.config_sources
+    own = [source.path for source in sources if source.provider == "command-line"]
+    own += [source.path for source in sources if "command-line" in source.provider and source.schema == "file"]
+    return next(iter(own), None)
 
 
 def register_resolvers() -> None:

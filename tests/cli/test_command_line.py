@@ -25,9 +25,9 @@ from gmu_lightning.cli.command_line import (
     refuse_removal,
     register_plugins,
     run,
-    with_whole_path,
 )
 from gmu_lightning.cli.help import known_keys, sentence
+from gmu_lightning.cli.search_path import with_whole_path
 from gmu_lightning.config.groups import conf_folder
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.session import Session

@@ -62,6 +62,8 @@ def test_every_example_composes(name, arguments):
         ("compare", ["runs", "metric", "against", "output"], ["store.dir", "modalities"]),
         ("dashboard", ["runs", "mode", "entity", "project"], ["store.dir", "against"]),
         ("store", ["store.dir", "remove", "older_than"], ["store.workers", "runs"]),
+        ("info", ["group"], ["store.dir", "fusion"]),
+        ("doctor", ["store.dir", "output", "hub"], ["group", "remove"]),
     ],
 )
 def test_a_page_lists_its_own_options(name, own, foreign):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.datamodule import MovieDataModule
@@ -35,7 +35,6 @@ class Files(DataSet):
         root: a CSV, TSV, JSON or Parquet file, also packed as `.gz`; or a folder, as in `read_folder`.
         columns: {role: column}, as in `roles_of`.
         separator: of the labels in a text, or `auto`.
-        task: `multilabel` or `multiclass`.
         split: `column`, shares such as `0.7/0.1/0.2`, or `auto`: the column of splits if there is one, else `0.7/0.1/0.2`. Shares
             are drawn by `seed`, stratified by labels, with whole groups.
         leave_out: columns that are not read.
@@ -49,13 +48,12 @@ class Files(DataSet):
         root: str | None,
         columns: Columns | None = None,
         separator: Separator = "auto",
-        task: Literal["multilabel", "multiclass"] = "multilabel",
         split: str = "auto",
         leave_out: Annotated[Sequence[str | int], "a list, such as data.leave_out=[year]"] = (),
         **common: Any,
     ):
         super().__init__(root, **common)
-        self.columns, self.separator, self.task, self.split = dict(columns or {}), separator, task, split
+        self.columns, self.separator, self.split = dict(columns or {}), separator, split
         self.leave_out = tuple(map(str, leave_out))
 
     @classmethod
