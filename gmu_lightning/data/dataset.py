@@ -98,6 +98,11 @@ class DataSet:
                 movie of a `multiclass` data set has several genres. The error holds the audit.
         """
         layout, audit = self.open(modalities, store), Audit()
+        for needed in ("name", "root"):
+            if not hasattr(layout, needed):
+                raise UserError(
+                    f"{type(layout).__name__} has no {needed}: set self.{needed} in its __init__, as Layout describes"
+                )
         table = MovieTable(self, layout, audit=audit)
         with table.audited(), reading(layout.root):
             found = read_soundly(layout.read, layout.record_file, audit)

@@ -88,7 +88,7 @@ def test_sentence_splits_off_the_threshold_s_part(sweep):
     (pair,) = compare([*bold, *timid]).pairs
     assert pair.verdict == "a"
     part = 100 * (pair.difference.mean - pair.companions["f1_micro@val"].mean)
-    assert f"so {part:.1f} points come from the threshold. The rest is not significant. Micro AP" in pair_sentence(pair)
+    assert f"so {part:.1f} points come from the threshold. The remaining lead is not significant. Micro AP" in pair_sentence(pair)
     (pair,) = compare([*best, *timid]).pairs
     part = 100 * (pair.difference.mean - pair.companions["f1_micro@val"].mean)
     assert f"so {part:.1f} points come from the threshold. Micro AP" in pair_sentence(pair)

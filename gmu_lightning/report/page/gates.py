@@ -61,12 +61,18 @@ def gate_sections(settings: Sequence[ScoredSetting], truth: Truth | None) -> dic
     spreads = {one.name: _over_movies(one, np.std, ddof=1) for one in moving}
     return {
         "gates": [_gates_of(one, truth, losses.get(one.name)) for one in moving[:DRAWN]],
-        "gates_about": movement_sentence({name: float(np.mean(of)) for name, of in spreads.items()}),
+        "gates_about": gates_about(moving),
         "gate_table": _gate_table(moving, spreads),
         "still_gates": [_still_sentence(one) for one in still],
         "undrawn_gates": [one.name for one in moving[DRAWN:]],
         "ablation": _ablation(several, losses) if several else {},
     }
+
+
+def gates_about(settings: Sequence[ScoredSetting]) -> str:
+    """Return the sentence that says for which settings gates change between movies; "" if no setting has moving gates."""
+    moving = [one for one in settings if one.test[0].gate is not None and _moves(one)]
+    return movement_sentence({one.name: float(np.mean(_over_movies(one, np.std, ddof=1))) for one in moving})
 
 
 def movement_sentence(spreads: Mapping[str, float]) -> str:
