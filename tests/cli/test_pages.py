@@ -82,7 +82,7 @@ def test_every_option_of_a_page_has_a_comment(name):
 
 def test_an_option_stands_with_default_and_comment():
     page = help_page("compare")
-    assert "  metric=f1_micro           f1_ or ap_ with micro, macro, samples" in page
+    assert "  metric=auto               f1_ or ap_ with micro, macro, samples" in page
     assert "  runs=...                  needed: folders of runs or sweeps" in page
 
 
