@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from gmu_lightning.cli.command_line import (
     escaped,
@@ -31,6 +32,8 @@ from gmu_lightning.cli.search_path import with_whole_path
 from gmu_lightning.config.groups import conf_folder
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.session import Session
+
+from ..installed import site
 
 PARSER = OverridesParser.create()
 PATH_KEYS = (
@@ -200,7 +203,7 @@ def refused() -> Iterator[Callable[..., str]]:
 
     def compose_train(*overrides: str) -> str:
         GlobalHydra.instance().clear()
-        with pytest.raises(HydraException) as failed, initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        with pytest.raises((HydraException, YAMLError)) as failed, initialize_config_dir(str(conf_folder()), version_base="1.3"):
             compose("train", list(overrides))
         found = sentence(failed.value)
         assert "\n" not in found
@@ -234,6 +237,19 @@ def test_composition_errors_name_the_nearest_choices(refused, override, beginnin
     found = refused(override)
     assert found.startswith(beginning)
     assert near in found
+
+
+def test_a_damaged_package_hides_no_key(refused, tmp_path):
+    with site(tmp_path) as install:
+        install(
+            "mine", files={"fusion/broken.yaml": "_target_: [", "encoder/text/broken.yaml": "- a", "fusion/good.yaml": "odd: 1"}
+        )
+        assert refused("fusion.dimm=3").startswith("fusion.dimm is no key of the configuration: did you mean fusion.dim ")
+        assert refused("fusion.odd=3").startswith("fusion.odd is no key of the fusion chosen here: ")
+        assert refused("fusion=broken") == (
+            f"line 1 of {tmp_path}/mine/conf/fusion/broken.yaml of the package mine is no valid YAML (expected the node content, "
+            "but found '<stream end>'): mend it, or the lines before it"
+        )
 
 
 def test_a_value_that_is_missing_is_named():
