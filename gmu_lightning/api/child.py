@@ -24,6 +24,7 @@ def watch() -> None:
 def main() -> None:
     """Run `python -m gmu_lightning.COMMAND ARGUMENTS` in this process."""
     command = sys.argv.pop(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process that was started in the background ignores SIGINT
     threading.Thread(target=watch, daemon=True).start()
     runpy.run_module(f"gmu_lightning.{command}", run_name="__main__", alter_sys=True)
 

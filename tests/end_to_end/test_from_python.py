@@ -215,8 +215,9 @@ def test_an_interruption_reaches_the_run(here, capfd):
 @pytest.mark.heavy
 def test_a_run_ends_with_the_process_that_began_it(here, store):
     options = f"folder='run', **{LONG!r}"
+    ignored = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # as in the background of a shell
     parent = subprocess.Popen(
-        [sys.executable, "-c", f"import gmu_lightning as gl; gl.train({options})"], cwd=here, env=environment(store)
+        [sys.executable, "-c", f"{ignored}; import gmu_lightning as gl; gl.train({options})"], cwd=here, env=environment(store)
     )
     until(lambda: epochs(here / "run") > 3)
     parent.send_signal(signal.SIGKILL)
