@@ -33,9 +33,7 @@ class Changed(Mean):
 CHANGES = {
     "vector is .*, expected .*fusion.size": lambda f, x, p: f._replace(vector=f.vector[..., :3]),
     "parts are .*, expected": lambda f, x, p: f._replace(parts=f.parts[..., :1, :]),
-    "vector is NaN or infinite for a movie without": lambda f, x, p: f._replace(
-        vector=f.vector / p.any(-2).double()
-    ),
+    "vector is NaN or infinite for a movie without": lambda f, x, p: f._replace(vector=f.vector / p.any(-2).double()),
     "parts do not sum": lambda f, x, p: f._replace(parts=2 * f.parts),
     "a gate lies outside": lambda f, x, p: f._replace(gates=2.5 * f.gates),
     "the gate of an absent modality": lambda f, x, p: f._replace(gates=(f.gates + 0.1).clamp_max(1)),

@@ -327,5 +327,5 @@ def ends(interval: Interval) -> str:
 def _p(p: float | None) -> str:
     if p is None or p < 0.001:
         return "" if p is None else "p < .001"
-    digits = 4 if round(p, 3) == ALPHA and p != ALPHA else 3  # .0497 is below the limit, and .050 would not show it
+    digits = 4 if round(p, 3) == round(ALPHA, 3) else 3  # .0497 is below the limit, and .050 would not show it
     return f"p = {p:.{digits}f}".replace("0.", ".", 1)
