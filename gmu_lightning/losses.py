@@ -1,8 +1,8 @@
-"""Multilabel losses that torch lacks. Their weights come from the train labels alone."""
+"""The losses. Their weights come from the train labels alone."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gmu_lightning.config.ranges import NotNegative, Probability
+from gmu_lightning.decisions import Task
 
 Policy = Literal["none", "sqrt", "inverse"]
 
@@ -40,8 +41,12 @@ class WeightedBCE(nn.Module):
 
     Raises:
         ValueError: a genre has no positive.
+
+    Attributes:
+        tasks: values of `data.task` that a loss is for. A loss without `tasks` is for `multilabel`.
     """
 
+    tasks: ClassVar[tuple[Task, ...]] = ("multilabel",)
     weight: Tensor
 
     def __init__(self, labels: np.ndarray, pos_weight: Policy = "sqrt"):
@@ -51,6 +56,29 @@ class WeightedBCE(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(B, C), (B, C) -> scalar."""
         return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.weight)
+
+
+class CrossEntropy(nn.Module):
+    """Cross-entropy of the softmax, averaged over movies that have exactly one genre.
+
+    Args:
+        labels: train labels (N, C), bool.
+        class_weight: factor of each genre's movies, by the policy of `pos_weights`: `none`, `sqrt` or `inverse`.
+
+    Raises:
+        ValueError: a genre has no positive.
+    """
+
+    tasks: ClassVar[tuple[Task, ...]] = ("multiclass",)
+    weight: Tensor
+
+    def __init__(self, labels: np.ndarray, class_weight: Policy = "none"):
+        super().__init__()
+        self.register_buffer("weight", pos_weights(labels, class_weight))
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(B, C), (B, C) -> scalar."""
+        return F.cross_entropy(logits, targets, weight=self.weight)
 
 
 class AsymmetricLoss(nn.Module):
@@ -63,6 +91,8 @@ class AsymmetricLoss(nn.Module):
         gamma_pos, gamma_neg: focusing exponents of positives and negatives.
         clip: subtracted from the probability of each negative.
     """
+
+    tasks: ClassVar[tuple[Task, ...]] = ("multilabel",)
 
     def __init__(self, labels: np.ndarray, gamma_pos: NotNegative = 0.0, gamma_neg: NotNegative = 4.0, clip: Probability = 0.05):
         super().__init__()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from gmu_lightning.decisions import Task, Threshold, decided
+
 
 def scores(
-    targets: np.ndarray, probabilities: np.ndarray, genres: Sequence[str], threshold: float | np.ndarray | Sequence[float] = 0.5
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    genres: Sequence[str],
+    threshold: Threshold = 0.5,
+    task: Task = "multilabel",
 ) -> dict[str, float]:
     """Return the scores of a split by name, as scikit-learn defines them.
 
@@ -16,16 +23,19 @@ def scores(
         targets: (N, C) bool.
         probabilities: (N, C) floats.
         genres: C names.
-        threshold: one number, or one per genre (C,). A genre is predicted if its probability is at least the threshold.
+        threshold: as in `decided`, which makes the predictions.
+        task: of the labels.
 
     Returns:
+        `accuracy` for `multiclass`: the share of movies whose genre is predicted. It equals `f1_micro` there.
         `f1_micro f1_macro f1_weighted f1_samples` and `f1/<Genre>` over all genres; a ratio with denominator 0 is 0.
         `ap_macro` and `ap/<Genre>` over the genres with a positive, `ap_samples` over the movies with a genre, and `ap_micro`
         over all pairs of a movie and a genre. They are 0 if no movie has a genre, and there is no `ap/<Genre>` then.
         `ap_macro_genres`: the number of genres with a positive.
     """
-    predicted = probabilities >= np.asarray(threshold)
-    return _f1(targets, predicted, genres) | _average_precision(targets, probabilities, genres)
+    predicted = decided(probabilities, task, threshold)
+    accuracy = {"accuracy": float((targets & predicted).any(axis=1).mean())} if task == "multiclass" else {}
+    return accuracy | _f1(targets, predicted, genres) | _average_precision(targets, probabilities, genres)
 
 
 def tune_threshold(targets: np.ndarray, probabilities: np.ndarray) -> float:
@@ -43,9 +53,19 @@ def tune_per_genre(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray
     return _best_thresholds(targets, probabilities)
 
 
-def main_scores(split: str, f1_micro: float, ap_micro: float, between: str = ", ") -> str:
-    """Return the two main scores of a split as text for the console, with `between` between them."""
-    return f"{split} micro F1 {f1_micro:.4f}{between}micro AP {ap_micro:.4f}"
+TUNED: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {"val": tune_threshold, "val_per_genre": tune_per_genre}
+
+
+def main_scores(split: str, found: Mapping[str, Any], between: str = ", ") -> str:
+    """Return the two main scores of a split as text for the console: accuracy or micro F1, and micro AP.
+
+    Args:
+        split: its name.
+        found: {score: value}.
+        between: separates the two.
+    """
+    first = f"accuracy {found['accuracy']:.4f}" if "accuracy" in found else f"micro F1 {found['f1_micro']:.4f}"
+    return f"{split} {first}{between}micro AP {found['ap_micro']:.4f}"
 
 
 def _f1(targets: np.ndarray, predicted: np.ndarray, genres: Sequence[str]) -> dict[str, float]:

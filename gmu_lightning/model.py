@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from gmu_lightning.decisions import Task
 from gmu_lightning.encoders.base import Encoder, moved
 from gmu_lightning.fusion.base import Fusion
 from gmu_lightning.fusion.heads import LinearHead
@@ -27,6 +28,7 @@ class MovieGenreClassifier(pl.LightningModule):
         fusion: fuses {modality: (B, d_m)}.
         genres: C, the number of genres.
         loss: takes logits (B, C) and targets (B, C), and returns a scalar.
+        task: of the labels.
         optimizer: takes parameter groups as `params`, and `lr`, and returns an optimizer. None for evaluation alone.
         scheduler: takes `optimizer` and `total_steps`, and returns one torch schedule or a list. A schedule is stepped after
             each update, a plateau after each epoch. None keeps the rates constant.
@@ -45,6 +47,7 @@ class MovieGenreClassifier(pl.LightningModule):
         fusion: Fusion,
         genres: int,
         loss: nn.Module,
+        task: Task = "multilabel",
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
         lr: float = 1e-3,
@@ -57,7 +60,8 @@ class MovieGenreClassifier(pl.LightningModule):
         self.normalisers = nn.ModuleDict({m: normalise.make(e.normalise, e.dim) for m, e in encoders.items()})
         self.dropouts = nn.ModuleDict({m: Dropout(e.dropout) for m, e in encoders.items()})
         self.fusion = fusion
-        self.head = fusion.head(genres)
+        # A fusion of the user's may have a head for multilabel tasks alone, without the argument `task`.
+        self.head = fusion.head(genres) if task == "multilabel" else fusion.head(genres, task)
         self.loss = loss
         self.modality_dropout = tuple(e.modality_dropout for e in encoders.values())
         self.optimizer, self.scheduler = optimizer, scheduler

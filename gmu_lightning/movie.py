@@ -37,6 +37,10 @@ class UserError(Exception):
     def __init__(self, *words: object):
         super().__init__(*(visible(word) if isinstance(word, str) else word for word in words))
 
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that a notebook shows: the sentence, without a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class IncompatibleChoices(UserError):
     """Choices that do not go together: an error for a single run, and a reason to skip a job of a sweep."""

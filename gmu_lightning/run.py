@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from gmu_lightning.config.identity import identity, setting
+from gmu_lightning.decisions import Task, decided, probabilities_of
 from gmu_lightning.files import file_state, now, write_json, write_table, write_text
 from gmu_lightning.movie import UserError
 from gmu_lightning.run_files import records
@@ -29,10 +30,11 @@ class Predictions:
         genres, modalities: names of the C and M axes.
         present: (N, M) bool, whether a movie has a modality.
         logits: (N, C) float64.
-        probabilities: (N, C), the sigmoid of the logits. They are computed when the object is made, and are no argument.
+        probabilities: (N, C), of the logits and the task. They are computed when the object is made, and are no argument.
         labels: (N, C) bool.
         data_fingerprint: {part of the data: hash}.
-        threshold: of the probabilities; a number from 0 to 1, or C of them.
+        task: of the labels.
+        threshold: of the probabilities; a number from 0 to 1, or C of them. None for `multiclass`.
         open_threshold: value above which a gate counts as open. This field and those below are None if the model has none.
         bias: (C,), of a linear head.
         gate: (N, M), the mean gate of a modality.
@@ -49,7 +51,8 @@ class Predictions:
     logits: np.ndarray
     labels: np.ndarray
     data_fingerprint: dict[str, str]
-    threshold: float | list[float] = 0.5
+    task: Task = "multilabel"
+    threshold: float | list[float] | None = 0.5
     open_threshold: float | None = None
     bias: np.ndarray | None = None
     gate: np.ndarray | None = None
@@ -59,8 +62,14 @@ class Predictions:
     probabilities: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        with np.errstate(invalid="ignore"):  # for NaN logits, which training reports in a sentence
-            self.probabilities = np.exp(-np.logaddexp(0, -self.logits))
+        self.probabilities = probabilities_of(self.logits, self.task)
+        if self.task == "multiclass":
+            self.threshold = None
+
+    @property
+    def decisions(self) -> np.ndarray:
+        """(N, C) bool, whether a genre is predicted."""
+        return decided(self.probabilities, self.task, self.threshold)
 
     def columns(self) -> dict[str, Any]:
         """Return {column: its N values} of the file.
@@ -84,11 +93,12 @@ class Predictions:
     def write(self, path: Path) -> None:
         """Write the predictions to a Parquet file, atomically; its folder is created.
 
-        The metadata hold the names, thresholds, bias and data fingerprint, so that `read` needs no other file.
+        The metadata hold the names, task, thresholds, bias and data fingerprint, so that `read` needs no other file.
         """
         about = {
             "genres": list(self.genres),
             "modalities": list(self.modalities),
+            "task": self.task,
             "threshold": self.threshold,
             "open_threshold": self.open_threshold,
             "bias": None if self.bias is None else dict(zip(self.genres, self.bias.tolist(), strict=True)),
@@ -122,6 +132,7 @@ class Predictions:
             logits=stack([f"logit/{g}" for g in genres]),
             labels=stack([f"label/{g}" for g in genres]),
             data_fingerprint=about["data_fingerprint"],
+            task=about.get("task", "multilabel"),  # absent from older files
             threshold=about["threshold"],
             open_threshold=about["open_threshold"],
             bias=None if about["bias"] is None else np.array([about["bias"][g] for g in genres]),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gmu_lightning.losses import AsymmetricLoss, WeightedBCE, pos_weights
+from gmu_lightning.losses import AsymmetricLoss, CrossEntropy, WeightedBCE, pos_weights
 
 LABELS = np.array([[True, True], [True, False], [True, False], [True, False]])
 
@@ -56,12 +56,29 @@ def test_asymmetric_loss_without_focus_equals_cross_entropy():
     assert found.item() == pytest.approx(F.binary_cross_entropy_with_logits(logits, targets).item(), rel=1e-5)
 
 
+ONE_LABEL = np.array([[True, False, False], [False, True, False], [True, False, False], [False, False, True]])
+
+
+def test_cross_entropy_equals_torch_s():
+    torch.manual_seed(0)
+    logits = torch.randn(4, 3, dtype=torch.float64)
+    found = CrossEntropy(ONE_LABEL).double()(logits, torch.from_numpy(ONE_LABEL).double())
+    assert found.item() == pytest.approx(F.cross_entropy(logits, torch.tensor([0, 1, 0, 2])).item())
+
+
+def test_cross_entropy_weighs_the_movies_of_a_genre():
+    loss, each = CrossEntropy(ONE_LABEL, "inverse"), torch.eye(3)
+    costs = [loss(torch.zeros(1, 3), each[c : c + 1]).item() for c in range(3)]
+    assert costs == pytest.approx([2 * np.log(3), 4 * np.log(3), 4 * np.log(3)])
+
+
 @pytest.mark.parametrize("target", [0.0, 1.0])
 @pytest.mark.parametrize("logit", [-1000.0, -100.0, 0.0, 100.0, 1000.0])
 @pytest.mark.parametrize(
     "loss",
     [
         WeightedBCE(LABELS, "inverse"),
+        CrossEntropy(LABELS, "inverse"),
         *(
             AsymmetricLoss(LABELS, *options)
             for options in [(0, 4, 0.05), (1, 4, 0.0), (0, 0, 0.0), (0.5, 0.5, 0.05), (0.5, 0.5, 0.0)]
@@ -76,7 +93,7 @@ def test_loss_and_gradient_are_finite_for_extreme_logits(loss, logit, target):
     assert torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize("loss", [WeightedBCE(LABELS), AsymmetricLoss(LABELS)])
+@pytest.mark.parametrize("loss", [WeightedBCE(LABELS), AsymmetricLoss(LABELS), CrossEntropy(LABELS)])
 def test_right_predictions_cost_less(loss):
     targets = torch.tensor([[1.0, 0.0]])
     assert loss(torch.tensor([[2.0, -2.0]]), targets) < loss(torch.tensor([[-2.0, 2.0]]), targets)

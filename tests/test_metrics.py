@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss
 
+from gmu_lightning.decisions import cross_entropy, decided, probabilities_of
 from gmu_lightning.metrics import scores, tune_per_genre, tune_threshold
 
 TIED = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0])
@@ -65,6 +66,47 @@ def test_scores_equal_scikit_learn_with_a_threshold_per_genre(split, seed):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert scores(*split, names(split[0]), thresholds) == pytest.approx(reference(*split, thresholds), abs=1e-6)
+
+
+@st.composite
+def single_labels(draw) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the label of each movie, and logits with ties."""
+    movies, genres = draw(st.tuples(st.integers(1, 9), st.integers(2, 5)))
+    label = draw(arrays(np.int64, movies, elements=st.integers(0, genres - 1)))
+    return label, draw(arrays(np.float64, (movies, genres), elements=st.sampled_from([-2.0, -0.5, 0.0, 0.1, 3.0])))
+
+
+@settings(max_examples=200, deadline=None)
+@given(single_labels())
+def test_scores_of_single_labels_equal_scikit_learn(split):
+    label, logits = split
+    genres = np.arange(logits.shape[1])
+    targets, predicted = label[:, None] == genres, logits.argmax(axis=1)
+    probabilities = probabilities_of(logits, "multiclass")
+    found = scores(targets, probabilities, names(targets), task="multiclass")
+    assert found["accuracy"] == found["f1_micro"] == found["f1_samples"] == accuracy_score(label, predicted)
+    for average in ("macro", "weighted"):
+        expected = f1_score(label, predicted, labels=genres, average=average, zero_division=0)
+        assert found[f"f1_{average}"] == pytest.approx(expected)
+    for c in np.unique(label):
+        assert found[f"ap/G{c}"] == pytest.approx(average_precision_score(targets[:, c], probabilities[:, c]))
+    assert cross_entropy(logits, targets, "multiclass") == pytest.approx(log_loss(label, probabilities, labels=genres))
+
+
+def test_softmax_is_stable_and_sums_to_one():
+    found = probabilities_of(np.array([[1000.0, 1000.0, -1000.0], [0.0, np.log(3), -np.inf]]), "multiclass")
+    assert found == pytest.approx(np.array([[0.5, 0.5, 0.0], [0.25, 0.75, 0.0]]))
+
+
+def test_single_labels_are_decided_without_a_threshold():
+    probabilities = np.array([[0.2, 0.3, 0.5], [0.4, 0.4, 0.2], [0.3, 0.3, 0.4]])
+    found = decided(probabilities, "multiclass", 0.99)
+    assert found.tolist() == [[False, False, True], [True, False, False], [False, False, True]]
+    assert decided(probabilities, "multilabel", 0.4).sum() == 4
+
+
+def test_only_single_labels_have_an_accuracy():
+    assert "accuracy" not in scores(np.array([[True, False]]), np.array([[0.9, 0.1]]), ["Drama", "War"])
 
 
 def test_probability_at_the_threshold_predicts_the_genre():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from copy import deepcopy
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from filelock import FileLock
 
 from gmu_lightning.config.identity import identity, setting
@@ -181,9 +183,8 @@ def predictions(**summaries: Any) -> Predictions:
         modalities=("text", "image"),
         present=np.array([[True, True], [True, False], [False, True], [False, False]]),
         logits=logits,
-        labels=random.random((4, 3)) < 0.5,
         data_fingerprint={"movies": "abc", "text": "def"},
-        **summaries,
+        **{"labels": random.random((4, 3)) < 0.5, **summaries},
     )
 
 
@@ -199,7 +200,11 @@ def gated() -> Predictions:
     )
 
 
-@pytest.mark.parametrize("written", [predictions(), gated()], ids=["plain", "gated"])
+def single_label() -> Predictions:
+    return predictions(task="multiclass", labels=np.eye(3, dtype=bool)[[0, 2, 2, 1]])
+
+
+@pytest.mark.parametrize("written", [predictions(), gated(), single_label()], ids=["plain", "gated", "single label"])
 def test_predictions_survive_writing_and_reading(tmp_path, written):
     written.write(tmp_path / "predictions" / "val.parquet")
     read = Predictions.read(tmp_path / "predictions" / "val.parquet")
@@ -230,11 +235,54 @@ def test_prediction_columns_are_named(tmp_path):
     assert about == {
         "genres": ["Drama", "Sci-Fi", "Film-Noir"],
         "modalities": ["text", "image"],
+        "task": "multilabel",
         "threshold": 0.5,
         "open_threshold": 0.25,
         "bias": dict(zip(written.genres, written.bias.tolist(), strict=True)),
         "data_fingerprint": {"movies": "abc", "text": "def"},
     }
+
+
+def test_a_single_label_is_the_most_probable_of_a_softmax(tmp_path):
+    found = single_label()
+    found.write(tmp_path / "val.parquet")
+    table = pq.read_table(tmp_path / "val.parquet")
+    probabilities = np.stack([table[f"prob/{genre}"].to_numpy() for genre in found.genres], axis=1)
+    assert probabilities == pytest.approx(torch.from_numpy(found.logits).softmax(dim=1).numpy())
+    assert found.decisions.tolist() == [[c == row.argmax() for c in range(3)] for row in found.logits]
+    about = json.loads(table.schema.metadata[b"gmu_lightning"])
+    assert (about["task"], about["threshold"]) == ("multiclass", None)
+
+
+def test_several_labels_are_decided_at_the_threshold():
+    found = predictions()
+    assert np.array_equal(found.decisions, found.logits >= 0)
+    found.threshold = [0.0, 1.0, 0.5]
+    assert found.decisions[:, 0].all() and not found.decisions[:, 1].any()
+
+
+@pytest.mark.parametrize(
+    ("about", "task"),
+    [
+        ({"task": None}, "multilabel"),  # as in older files
+        ({"task": "ranking"}, "task is 'ranking' and one of multilabel, multiclass is expected"),
+        ({"task": "multiclass"}, "its threshold is 0.5 and its task multiclass"),
+        ({"threshold": None}, "its threshold is None and its task multilabel"),
+        ({"task": "multiclass", "threshold": None}, "its task is multiclass, and a movie has several labels"),
+    ],
+)
+def test_task_of_a_file_fits_its_content(tmp_path, about, task):
+    path = tmp_path / "val.parquet"
+    predictions(labels=np.ones((4, 3), bool)).write(path)
+    table = pq.read_table(path)
+    changed = json.loads(table.schema.metadata[b"gmu_lightning"]) | about
+    changed = {key: value for key, value in changed.items() if key != "task" or value}
+    pq.write_table(table.replace_schema_metadata({"gmu_lightning": json.dumps(changed)}), path)
+    if " " not in task:
+        assert Predictions.read(path).task == task
+    else:
+        with pytest.raises(UserError, match=re.escape(task)):
+            Predictions.read(path)
 
 
 def test_predictions_without_gates_have_no_gate_columns(tmp_path):

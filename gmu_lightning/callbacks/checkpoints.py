@@ -28,7 +28,8 @@ class AtomicCheckpointIO(pl.plugins.TorchCheckpointIO):
                 with temporary.open("wb") as file:
                     torch.save(checkpoint, file)
             except RuntimeError as error:
-                if isinstance(error.__context__, OSError):  # torch raises its own error while it handles that of the disk
+                # torch raises an error of its own while it handles that of the disk, or Ctrl-C
+                if isinstance(error.__context__, OSError | KeyboardInterrupt):
                     raise error.__context__ from error
                 raise
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from gmu_lightning.callbacks.predictions import SplitPredictions
+from gmu_lightning.decisions import Task
 from gmu_lightning.files import write_rows
 from gmu_lightning.lightning import pl
 from gmu_lightning.metrics import scores
@@ -21,7 +22,7 @@ from gmu_lightning.run import Predictions, Run
 
 FLAT = 0.97  # `flat_loss` warns if the last train loss exceeds this share of the first
 FEWEST_EPOCHS = 3
-SHOWN = ("loss", "f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro", "ap_samples")
+SHOWN = ("loss", "accuracy", "f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro", "ap_samples")
 
 
 class Epochs:
@@ -61,7 +62,7 @@ class Epochs:
                     "lower optimizer.lr, clip the gradient with trainer.gradient_clip_val=1.0, or use trainer.precision=32-true"
                 )
         row = {"epoch": epoch, "step": step, "seconds": round(seconds, 4), "lr": lr, "train/loss": loss}
-        self.rows.append(row | {f"val/{name}": found[f"val/{name}"] for name in SHOWN})
+        self.rows.append(row | {f"val/{name}": found[f"val/{name}"] for name in SHOWN if f"val/{name}" in found})
         self.scores.append(found)
 
     def write(self, lasting: bool = True) -> None:
@@ -98,15 +99,16 @@ class Epochs:
         return found
 
 
-def train_share_scores(train: np.ndarray, val: np.ndarray, genres: Sequence[str]) -> dict[str, float]:
+def train_share_scores(train: np.ndarray, val: np.ndarray, genres: Sequence[str], task: Task = "multilabel") -> dict[str, float]:
     """Return {`val/score`: value} of predicting each genre's share of train for every movie of val.
 
     Args:
         train, val: labels, (N, C) bool.
         genres: C names.
+        task: of the labels. `multiclass` predicts the most frequent genre.
     """
     shares = np.broadcast_to(train.mean(axis=0), val.shape)
-    return {f"val/{name}": value for name, value in scores(val, shares, genres).items()}
+    return {f"val/{name}": value for name, value in scores(val, shares, genres, task=task).items()}
 
 
 @torch.no_grad()
@@ -127,7 +129,8 @@ def val_scores(model: Any, split: Predictions) -> dict[str, float]:
         UserError: the monitored score is not among them.
     """
     found = {"val/loss": loss_of(model, split)}
-    found |= {f"val/{name}": value for name, value in scores(split.labels, split.probabilities, split.genres).items()}
+    scored = scores(split.labels, split.probabilities, split.genres, task=split.task)
+    found |= {f"val/{name}": value for name, value in scored.items()}
     if model.monitor not in found:
         close = difflib.get_close_matches(model.monitor, found, n=3)
         raise UserError(

@@ -84,6 +84,7 @@ class SplitPredictions(pl.Callback):
             genres=self.table.vocabulary.names,
             modalities=self.modalities,
             data_fingerprint=self.table.fingerprint,
+            task=self.table.data_set.task,
             open_threshold=model.fusion.open_threshold if columns["gate"] is not None else None,
             bias=model.head.bias.detach().cpu().double().numpy() if exact else None,
             **columns,  # type: ignore[arg-type]
@@ -94,8 +95,8 @@ class SplitPredictions(pl.Callback):
 def _rows(model: Any, prediction: Prediction, batch: MovieBatch) -> _Rows:
     gate = gate_open = by_genre = None
     if prediction.gates is not None:
-        z = prediction.gates.float()  # (B, M, D)
         weight = model.head.weight.abs().float()  # (C, D)
+        z = prediction.gates.float().expand(-1, -1, weight.shape[1])  # (B, M, D), also of gates (B, M, 1)
         gate, gate_open = z.mean(-1), (z > model.fusion.open_threshold).float().mean(-1)
         by_genre = z @ (weight / weight.sum(1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)).T  # (B, M, C)
     return _Rows(

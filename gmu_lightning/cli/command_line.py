@@ -20,9 +20,11 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from gmu_lightning import console
+from gmu_lightning.cli.completion import asks_for_completion, completion
 from gmu_lightning.cli.help import is_expected, refusal, sentence
 from gmu_lightning.cli.pages import asks_for_a_page, help_page, version
-from gmu_lightning.config.groups import choices_of, conf_folder, import_from
+from gmu_lightning.cli.search_path import FurtherChoices, at_home, use_folders
+from gmu_lightning.config.groups import choices_of, conf_folder, refuse_broken_packages
 from gmu_lightning.config.hydra_versions import base
 from gmu_lightning.files import sound
 from gmu_lightning.movie import UserError
@@ -34,7 +36,7 @@ from gmu_lightning.visible import guarded_streams
 logger = logging.getLogger(__name__)
 # Values that are paths or free text: they are taken as typed, outside Hydra's grammar and its sweeps.
 AS_TYPED = re.compile(
-    r"^\+{0,2}(data\.root|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|input|output|against|remove|"
+    r"^\+{0,2}(data\.root|data\.separator|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|input|output|against|remove|"
     r"encoder\.\w+\.(preparation\.)?(?P<weights>name|weights|vectors))=(?P<value>.*)$",
     re.S,
 )
@@ -48,27 +50,42 @@ REMOVABLE = ("callbacks", "logger", "experiment", "hydra", "encoder.", "fusion."
 def call(task: Callable[[DictConfig, Session], None]) -> None:
     """Run a task: let Hydra compose the configuration of the task's name, and pass it on. Ends as `run` does.
 
-    With `--help` or `--version` among the arguments, print the command's page or the version instead.
+    With `--help` or `--version` among the arguments, print the command's page or the version instead. For a shell that completes
+    a word, print the candidates.
     """
     name = task.__name__
 
     def command(session: Session) -> None:
+        _refuse_broken_packages(name)
         hydra.main(**base(), config_path=str(conf_folder()), config_name=name)(Command(task, name, session))()
 
-    if asks_for_a_page(sys.argv[1:]):
+    if asks_for_completion(sys.argv[1:]):
+        register_plugins()
+        for line in completion(name, sys.argv[1:], lambda word: AS_TYPED.match(word) is not None):
+            print(line)
+    elif asks_for_a_page(sys.argv[1:]):
         show_page(name, sys.argv[1:])
     else:
         run(command, reads_movie=name == "predict")
 
 
 def show_page(name: str, typed: Sequence[str]) -> None:
-    """Print the version, or the help page of a command. Raises SystemExit with 1 if the configuration files are missing."""
+    """Print the version, or the help page of a command. Raises SystemExit with 1 if configuration files are missing or broken."""
     console.settle_in()
     with guarded_streams():
         try:
-            print(version() if "--version" in typed else help_page(name, typed))
+            if "--version" in typed:
+                print(version())
+            else:
+                _refuse_broken_packages(name)
+                print(help_page(name, *use_folders(typed)))
         except UserError as error:
             _exit(1, sentence(error))
+
+
+def _refuse_broken_packages(command: str) -> None:
+    if command != "doctor":  # it lists them
+        refuse_broken_packages()
 
 
 def run(command: Callable[[Session], Any], reads_movie: bool = False) -> None:
@@ -104,9 +121,7 @@ def _run(command: Callable[[Session], Any], reads_movie: bool) -> None:
         refuse_dot_for_slash(arguments)
         refuse_removal(arguments)
         arguments = options_first(arguments)
-        arguments, session.config_dir = with_whole_path(arguments)
-        if session.config_dir:
-            import_from(session.config_dir)
+        arguments, session.config_dir = use_folders(arguments)
         if "check=true" in (a.lower() for a in arguments):  # a check leaves no files and no folders
             scratch = tempfile.mkdtemp()
             arguments += [f"hydra.sweep.dir={scratch}", f"hydra.run.dir={scratch}"]
@@ -169,18 +184,9 @@ def escaped(argument: str) -> str:
     hub_name = match["weights"] == "name" and not value.startswith(("/", "~", ".")) and not Path(value).exists()
     if value in ("", "null", "???") or hub_name or (("${" in value or quoted) and not Path(value).exists()):
         return argument
-    path = str(_at_home(argument, value)) if value.startswith("~") else value
+    path = str(at_home(argument, value)) if value.startswith("~") else value
     text = re.sub(r"\\+(?='|\Z)", lambda run: run[0] * 2, path).replace("'", "\\'")  # a backslash counts only before a quote
     return f"{key}'{text.replace('${', chr(92) + '${')}'"  # a folder of such a name is no interpolation
-
-
-def _at_home(argument: str, value: str) -> Path:
-    try:
-        return Path(value).expanduser()
-    except RuntimeError:
-        raise UserError(
-            f"{argument}: no home folder is known for {value.split('/', maxsplit=1)[0]}, so give the whole path"
-        ) from None
 
 
 def current_folder() -> Path:
@@ -248,26 +254,10 @@ def options_first(arguments: Sequence[str]) -> list[str]:
     return [*options, *known.overrides]
 
 
-def with_whole_path(arguments: Sequence[str]) -> tuple[list[str], str | None]:
-    """Return the arguments with the absolute folder of `--config-dir`, and that folder; None if it is not among them.
-
-    Args:
-        arguments: hold `--config-dir FOLDER`, `--config-dir=FOLDER` or `-cd FOLDER`; `~` is expanded.
-    """
-    changed, found = list(arguments), None
-    for n, argument in enumerate(arguments):
-        option, equals, value = argument.partition("=")
-        if option in ("--config-dir", "-cd") and (equals or n + 1 < len(arguments)):
-            typed = value if equals else arguments[n + 1]
-            found = os.path.abspath(_at_home(f"{option}={typed}", typed))  # noqa: PTH100  # keeps symbolic links
-            changed[n if equals else n + 1] = f"{option}={found}" if equals else found
-    return changed, found
-
-
 def register_plugins() -> None:
     """Register our launchers and sweepers under the module name hydra_plugins, the only one from which Hydra takes them.
 
-    Register our resolvers too.
+    Register our resolvers and the folders of installed packages too.
     """
     from hydra.core.plugins import Plugins
 
@@ -281,7 +271,7 @@ def register_plugins() -> None:
         parent.__path__ = []
         sys.modules["hydra_plugins"] = parent
     module = sys.modules.setdefault("hydra_plugins.gmu_lightning", ModuleType("hydra_plugins.gmu_lightning"))
-    for plugin in (Processes, Stacked, Cartesian, Search):
+    for plugin in (Processes, Stacked, Cartesian, Search, FurtherChoices):
         setattr(module, plugin.__name__, plugin)
         plugin.__module__ = module.__name__
         Plugins.instance().register(plugin)

@@ -8,13 +8,15 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from gmu_lightning.config.groups import choices_of, conf_folder
+from gmu_lightning.config.groups import choices_of, conf_folder, folders, read_yaml, yaml_problem
 from gmu_lightning.config.hydra_versions import base
 from gmu_lightning.movie import UserError
 
@@ -42,21 +44,22 @@ def sentence(error: BaseException, config_dir: str | None = None) -> str:
             f"this machine lacks memory or threads ({text[:200]}): lower data.batch_size, data.workers or the sizes of the model"
         )
     if isinstance(cause, yaml.MarkedYAMLError) and cause.problem_mark is not None:
-        mark = cause.problem_mark
-        return f"line {mark.line + 1} of {mark.name} is no valid YAML ({cause.problem}): mend it, or the lines before it"
+        return yaml_problem(cause, Path(cause.problem_mark.name))
     if isinstance(cause, MissingMandatoryValue):
         return f"a value is missing: give {cause.full_key}=VALUE on the command line"
     missing = re.search(r"Could not find '([^']+)/([^/']+)'", text)
     if isinstance(cause, MissingConfigException) and missing:
         group, choice = missing.groups()
-        return f"{group}={choice} is no choice: {_near(choice, choices_of(group, config_dir))}"
+        all_of_them = f"python -m gmu_lightning.info group={group} lists them"
+        return f"{group}={choice} is no choice: {_near(choice, choices_of(group, config_dir), all_of_them)}"
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown.group(1)
         lacking = _lacking(key)
         if lacking:
             return lacking
-        return f"{key} is no key of the configuration: {_near(key, [known for known in known_keys() if known != key])}"
+        others = [known for known in known_keys() if known != key]
+        return f"{key} is no key of the configuration: {_near(key, others, 'see --cfg job for all keys')}"
     if isinstance(cause, OverrideParseException):
         place = r"^Error when parsing index: .*? out of \[.*?\]\. "  # Hydra 1.4 begins so
         reason = re.sub(place, "", text.split(" See https")[0])
@@ -81,14 +84,15 @@ def _lacking(key: str) -> str | None:
 
 
 def _keys_of(name: str) -> list[str]:
-    """Return every key of a composed configuration, which a command or a choice names."""
+    """Return every key of a composed configuration, which a command or a choice names, or [] if a file is damaged."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_folder()), **base()):
+    with initialize_config_dir(str(conf_folder()), **base()), suppress(HydraException, yaml.YAMLError):
         return _flat(OmegaConf.to_container(compose(name), resolve=False))
+    return []
 
 
 def is_expected(error: BaseException) -> bool:
@@ -131,27 +135,25 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _near(word: str, names: Sequence[str]) -> str:
+def _near(word: str, names: Sequence[str], all_of_them: str) -> str:
+    """Return the nearest names, and all of them if they are few; otherwise the clause on the place of the others."""
     close = difflib.get_close_matches(word, names, n=2, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}?" + (f" Choices are {', '.join(names)}" if len(names) < 20 else "")
-    return f"choices are {', '.join(names)}" if len(names) < 20 else "see --cfg job for all keys"
+    return f"choices are {', '.join(names)}" if len(names) < 20 else all_of_them
 
 
 def known_keys() -> list[str]:
     """Return every key that the default configurations and the encoders' files have, and every group."""
     chosen = (("encoder/*/*.yaml", "encoder.{}."), ("hydra/launcher/*.yaml", "hydra.{}."), ("sweep/*.yaml", "hydra."))
-    of_choices = {
-        f"{prefix.format(path.parent.name)}{key}"
-        for pattern, prefix in chosen
-        for path in conf_folder().glob(pattern)
-        for key in _flat(yaml.safe_load(path.read_text()))
-        if key != "defaults"
-    }
-    groups = [str(p.relative_to(conf_folder())) for p in conf_folder().rglob("*") if p.is_dir()]
-    of_commands = {
-        key for command in ("train", "evaluate", "predict", "compare", "dashboard", "store") for key in _keys_of(command)
-    }
+    of_choices: set[str] = set()
+    for pattern, prefix in chosen:
+        for path in (path for folder in folders() for path in folder.glob(pattern)):
+            with suppress(UserError):  # another package's file is damaged
+                of_choices |= {f"{prefix.format(path.parent.name)}{key}" for key in _flat(read_yaml(path)) if key != "defaults"}
+    groups = [str(path.relative_to(folder)) for folder in folders() for path in folder.rglob("*") if path.is_dir()]
+    commands = ("train", "evaluate", "predict", "compare", "dashboard", "store", "info", "doctor")
+    of_commands = {key for command in commands for key in _keys_of(command)}
     return sorted({*groups, *of_choices, *of_commands})
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import yaml
 
 from gmu_lightning import __version__
-from gmu_lightning.config.groups import choices_of, conf_folder
+from gmu_lightning.config.groups import choices_of, conf_folder, file_of, folders, read_yaml
 
 WIDTH, INDENT = 79, 28  # of a page, and of a comment beside its option
 WORD = re.compile(r"""(?:[^\s"]|"[^"]*")+""")  # of a command, its quotes included
@@ -154,8 +154,33 @@ PAGES: Mapping[str, Page] = {
         ),
         shown=(("store.yaml", ""),),
     ),
+    "info": Page(
+        "List the choices of every group, and where their weights are.",
+        (
+            ("List all choices", ""),
+            ("List the fusions", "group=fusion"),
+            ("List the encoders of every modality", "group=encoder"),
+            ("List the encoders of text", "group=encoder/text"),
+            ("List the launchers of sweeps", "group=hydra/launcher"),
+        ),
+        shown=(("info.yaml", ""),),
+    ),
+    "doctor": Page(
+        "Check this machine: versions, GPU, threads, disks, locks, caches.",
+        (
+            ("Check everything", ""),
+            ("Check the folder of another store", "store.dir=PATH"),
+            ("Check another folder of runs", "output=FOLDER"),
+            ("Check both, on other disks", "store.dir=/fast/store output=/large/runs"),
+            ("Also ask the Hugging Face hub for an answer", "hub=true"),
+        ),
+        shown=(("doctor.yaml", ""),),
+    ),
 }
-OWN_CLASSES = dict.fromkeys(("evaluate", "predict", "compare"), "accept runs of your own classes, from their folder")
+OWN_CLASSES = {
+    **dict.fromkeys(("evaluate", "predict", "compare"), "accept runs of your own classes, from their folder"),
+    "info": "list the choices of this folder too",
+}
 # Keys that prepare inherits from train and does without.
 NOT_PREPARED = ("seed", "monitor", "check", "encode.", "data.batch_size", "data.token_budget", "data.workers")
 INTERNAL = ("hydra.output_subdir", "hydra.sweep.subdir", "hydra.sweeper.max_batch_size")
@@ -187,12 +212,16 @@ def asks_for_a_page(typed: Sequence[str]) -> bool:
     return bool({"--help", "-h", "--version"} & set(typed))
 
 
-def help_page(name: str, typed: Sequence[str] = ()) -> str:
+def help_page(name: str, typed: Sequence[str] = (), config_dir: str | None = None) -> str:
     """Return a command's help page.
 
     Args:
         name: of the command.
         typed: its arguments. The options of each choice among them, such as `fusion=gmu_hier`, are listed at the end.
+        config_dir: the folder of the user's own choices, which are listed too.
+
+    Raises:
+        UserError: the file of a choice among the arguments is no valid YAML.
     """
     page = PAGES[name]
     start, several = f"python -m gmu_lightning.{name}", "[-m] " if name == "train" else ""
@@ -209,21 +238,21 @@ def help_page(name: str, typed: Sequence[str] = ()) -> str:
     typed_choices = {
         group: choice
         for group, choice in (argument.partition("=")[::2] for argument in typed)
-        if group in page.groups and choice in choices_of(group)
+        if group in page.groups and choice in choices_of(group, config_dir)
     }
     if page.groups:
         lines += ["", "Choices, the default first. To see the options of one, add --help to it:"]
         lines += _command(f"{start} data=planted --help")
-        lines += [line for group in page.groups for line in _choices(group)]
+        lines += [line for group in page.groups for line in _choices(group, config_dir)]
     lines += ["", "Options, with their defaults:"]
     for file, prefix in page.shown:
         if prefix.rstrip(".") not in typed_choices:
             lines += [line for option in options(conf_folder() / file, prefix) if _belongs(option, name) for line in _row(option)]
     for group, choice in typed_choices.items():
-        lines += ["", *_of_choice(group, choice)]
+        lines += ["", *_of_choice(group, choice, config_dir)]
     own = "find choices and classes of your own there too" if page.groups else OWN_CLASSES.get(name)
-    lines += ["", *_columns("--config-dir FOLDER", own)] if own else [""]
-    lines += [*_columns("--cfg job", "print the composed configuration"), *_columns("--version", "print the version")]
+    lines += ["", *columns("--config-dir FOLDER", own)] if own else [""]
+    lines += [*columns("--cfg job", "print the composed configuration"), *columns("--version", "print the version")]
     return "\n".join(lines)
 
 
@@ -232,24 +261,39 @@ def _belongs(option: Option, name: str) -> bool:
     return option.key not in INTERNAL and not (name == "prepare" and option.key.startswith(NOT_PREPARED))
 
 
-def options(path: Path, prefix: str = "") -> Iterator[Option]:
+def options(path: Path, prefix: str = "", config_dir: str | None = None) -> Iterator[Option]:
     """Yield the options of a configuration file: those of its bases first, unless the file sets them too.
 
     Args:
         path: of the YAML file.
         prefix: of its keys.
+        config_dir: a further folder with bases.
+
+    Raises:
+        UserError: the file or a base is no valid YAML.
     """
-    text = path.read_text(encoding="utf-8")
-    bases = [entry for entry in (yaml.safe_load(text) or {}).get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
     found: dict[str, Option] = {}
-    for base in bases:
-        name = base.partition("@")[0]
-        file = (conf_folder() / name.lstrip("/") if name.startswith("/") else path.parent / name).with_suffix(".yaml")
-        found |= {option.key: option for option in options(file, prefix)}
+    for base in bases_of(path, config_dir):
+        found |= {option.key: option for option in options(base, prefix, config_dir)}
+    text = path.read_text(encoding="utf-8")
     for option in _own(yaml.compose(text), text.splitlines(), prefix):
         before = found.get(option.key)
         found[option.key] = option if option.comment or before is None else option._replace(comment=before.comment)
     yield from found.values()
+
+
+def bases_of(path: Path, config_dir: str | None = None) -> Iterator[Path]:
+    """Yield the files that a configuration file extends by its list `defaults`. They may stand in another folder of choices.
+
+    Raises:
+        UserError: the file is no valid YAML.
+    """
+    names = [entry.partition("@")[0] for entry in read_yaml(path).get("defaults", []) if isinstance(entry, str)]
+    for name in (name for name in names if name != "_self_"):
+        folder = next(folder for folder in folders(config_dir) if path.is_relative_to(folder))
+        group = "" if name.startswith("/") else path.parent.relative_to(folder).as_posix()
+        if file := file_of(f"{group}/{name}".lstrip("./"), config_dir):
+            yield file
 
 
 def _own(node: yaml.Node | None, lines: Sequence[str], prefix: str) -> Iterator[Option]:
@@ -267,11 +311,11 @@ def _own(node: yaml.Node | None, lines: Sequence[str], prefix: str) -> Iterator[
         yield Option(f"{prefix}{name}", written.strip(), rest.partition("#")[2].strip())
 
 
-def _choices(group: str) -> list[str]:
+def _choices(group: str, config_dir: str | None) -> list[str]:
     """Return the lines on a group: its default, and every other choice."""
     default = _defaults().get(group)
-    rest = [choice for choice in choices_of(group) if choice != default]
-    return _columns(f"{group}={default or 'CHOICE'}", ", ".join(rest))
+    rest = [choice for choice in choices_of(group, config_dir) if choice != default]
+    return columns(f"{group}={default or 'CHOICE'}", ", ".join(rest))
 
 
 def _defaults() -> dict[str, str]:
@@ -281,33 +325,39 @@ def _defaults() -> dict[str, str]:
     return {group: "".join(choice) for group, choice in found.items() if choice}
 
 
-def _of_choice(group: str, choice: str) -> list[str]:
+def _of_choice(group: str, choice: str, config_dir: str | None) -> list[str]:
     """Return the lines on one choice: the comment at the top of its file, and its options."""
-    path = conf_folder() / group / f"{choice}.yaml"
+    path = file_of(f"{group}/{choice}", config_dir)
+    assert path is not None, f"{group}={choice} is no choice"
+    about, package = about_choice(path)
+    prefix = PACKAGES.get(package or "", f"{group.replace('/', '.')}.")
+    lines = [f"{group}={choice}", *textwrap.wrap(" ".join(about), WIDTH, initial_indent="  ", subsequent_indent="  ")]
+    return lines + [line for option in options(path, prefix, config_dir) if option.key not in INTERNAL for line in _row(option)]
+
+
+def about_choice(path: Path) -> tuple[list[str], str | None]:
+    """Return the lines of the comment at the top of a choice's file, and the package in Hydra's own line; None without one."""
     top = [line.removeprefix("#").strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     package = next((line.removeprefix("@package ") for line in top if line.startswith("@package ")), None)
-    prefix = PACKAGES.get(package or "", f"{group.replace('/', '.')}.")
-    about = " ".join(line for line in top if not line.startswith(("@package ", "python -m ")))
-    lines = [f"{group}={choice}", *textwrap.wrap(about, WIDTH, initial_indent="  ", subsequent_indent="  ")]
-    return lines + [line for option in options(path, prefix) if option.key not in INTERNAL for line in _row(option)]
+    return [line for line in top if not line.startswith(("@package ", "python -m "))], package
 
 
 def _row(option: Option) -> list[str]:
     default = FROM_ENVIRONMENT.sub(r"$\1 or \2", option.default).replace("${now:", "${time:")
     default = RESOLVER.sub(r"<\1>", default)
     if default == "???":
-        return _columns(f"{option.key}=...", f"needed: {option.comment}")
-    return _columns(f"{option.key}={default}", option.comment)
+        return columns(f"{option.key}=...", f"needed: {option.comment}")
+    return columns(f"{option.key}={default}", option.comment)
 
 
-def _columns(left: str, right: str) -> list[str]:
-    """Return `left` and the wrapped `right` beside it, or below it where `left` is long."""
-    beside = textwrap.wrap(right, WIDTH - INDENT)
+def columns(left: str, right: str, indent: int = INDENT) -> list[str]:
+    """Return `left` and the wrapped `right` beside it, from the column `indent` on, or below it where `left` is long."""
+    beside = textwrap.wrap(right, WIDTH - indent, break_on_hyphens=False)
     if not beside:
         return [f"  {left}"]
-    if len(left) + 2 < INDENT - 1:
-        return [f"  {left:<{INDENT - 2}}{beside[0]}", *(" " * INDENT + line for line in beside[1:])]
-    return [f"  {left}", *(" " * INDENT + line for line in beside)]
+    if len(left) + 2 < indent - 1:
+        return [f"  {left:<{indent - 2}}{beside[0]}", *(" " * indent + line for line in beside[1:])]
+    return [f"  {left}", *(" " * indent + line for line in beside)]
 
 
 def _command(command: str) -> list[str]:

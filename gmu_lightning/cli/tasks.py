@@ -202,5 +202,31 @@ def store(config: DictConfig, session: Session) -> None:
         print("\n".join(listing(root)))
 
 
+def info(config: DictConfig, session: Session) -> None:
+    """List the choices of one group, or of every group.
+
+    Raises:
+        UserError: there is no such group, or a file of a choice is no valid YAML.
+    """
+    from gmu_lightning.cli.info import listing
+
+    print("\n".join(listing(None if config.group is None else str(config.group), session.config_dir)))
+
+
+def doctor(config: DictConfig, session: Session) -> None:
+    """Check this machine, and print the result of each check with its remedy.
+
+    Raises:
+        UserError: something is wrong.
+    """
+    from gmu_lightning.cli.doctor.checks import WRONG, all_checks, table
+
+    checks = all_checks(Path(str(config.store.dir)), Path(str(config.output)), bool(config.hub))
+    print("\n".join(table(checks)))
+    wrong = [check.name for check in checks if check.state == WRONG]
+    if wrong:
+        raise UserError(f"{len(wrong)} of {len(checks)} checks found something wrong ({', '.join(wrong)}): do what stands there")
+
+
 def _hydra() -> DictConfig:
     return cast(DictConfig, HydraConfig.get())

@@ -19,6 +19,7 @@ FINE_TUNING_TOKENS = 2048  # of a padded batch, if a text encoder is fine-tuned
 WARM_UP = 0.1
 VECTOR_DROPOUT, TOKEN_DROPOUT = 0.5, 0.25  # of frozen features; fusions that read tokens apply dropout again in every layer
 SEQUENCES = ("text", "video", "audio")
+LOSSES = {"multilabel": "bce", "multiclass": "cross_entropy"}  # of loss=auto
 GROUPS = ("data", "fusion", "loss", "optimizer", "scheduler", "trainer")
 
 
@@ -31,7 +32,7 @@ def resolve(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dic
         choices: {config group: choice}.
 
     Raises:
-        UserError: a group is not a mapping, or a modality is unknown or named twice.
+        UserError: a group is not a mapping, a modality is unknown or named twice, or loss=auto gets an option of another loss.
         IncompatibleChoices: a modality has no encoder.
     """
     resolved = deepcopy(dict(config))
@@ -61,6 +62,9 @@ def resolve(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dic
         precision="bf16-mixed" if short else "32-true",
     )
     _fill(resolved["data"], token_budget=FINE_TUNING_TOKENS if "text" in tuned else None)
+    if choices.get("loss") == "auto":
+        loss = LOSSES.get(resolved["data"].get("task", "multilabel"), "bce")  # `RunConfig.of` refuses any other task
+        resolved["loss"], choices = _resolved_loss(resolved["loss"], loss), {**choices, "loss": loss}
     keep = [f"encoder/{m}" for m in chosen]
     resolved["choices"] = {
         group: choice
@@ -81,6 +85,19 @@ def _own_options(fusion: Mapping[str, Any], choices: Mapping[str, str | None], c
     own, preset = (node_of(group, choices.get(group), config_dir) for group in ("fusion", "experiment"))
     foreign = {key for key in preset.get("fusion", {}) if own and key not in own and "defaults" not in own}
     return {key: value for key, value in fusion.items() if key not in foreign}
+
+
+def _resolved_loss(auto: dict[str, Any], choice: str) -> dict[str, Any]:
+    """Return the node of the loss that `loss=auto` stands for. Raises UserError if it would lose an option of `auto`."""
+    if auto["_target_"] == node_of("loss", choice)["_target_"]:
+        return auto
+    for key, value in auto.items():
+        if value != node_of("loss", "auto").get(key):
+            raise UserError(
+                f"loss.{key}={value} is an option of loss=bce, and data.task=multiclass trains loss=cross_entropy: "
+                "leave it out, or choose loss=cross_entropy with its own options"
+            )
+    return dict(node_of("loss", choice))
 
 
 def modalities_of(word: str) -> tuple[str, ...]:

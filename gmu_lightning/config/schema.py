@@ -25,9 +25,11 @@ from gmu_lightning.config.hydra_versions import instantiate
 from gmu_lightning.config.identity import identity, setting
 from gmu_lightning.config.ranges import Count, Few, FromZero, NotNegative, Positive, Probability, Seed
 from gmu_lightning.config.resolve import fine_tuned, modalities_of
+from gmu_lightning.decisions import Task
 from gmu_lightning.movie import UserError
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True, defer_build=True)
+OF_ONE_LABEL = ("accuracy",)  # further scores of data.task=multiclass
 SCORES = ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro", "ap_samples")
 # Options of Lightning's Trainer that a run sets itself, since history, checkpoints and scores rely on them.
 OWN_OPTIONS = (
@@ -125,6 +127,7 @@ class DataConfig(PartConfig):
     limit: Limit = None
     seed: Seed = 0
     strict: bool = False
+    task: Task = "multilabel"
     absent: Literal["keep", "drop"] = "keep"
     batch_size: Count = 64
     token_budget: Count | None = None
@@ -284,8 +287,9 @@ class RunConfig:
         """Return the typed configuration of a resolved mapping. Raises UserError that names the first wrong setting."""
         refuse_endless(resolved)
         monitor = str(resolved.get("monitor"))
-        if not re.fullmatch(rf"val/({'|'.join(SCORES)}|(f1|ap)/.+)", monitor):
-            valid = near(monitor, [f"val/{score}" for score in SCORES])
+        scores = (*SCORES, *(OF_ONE_LABEL if resolved["data"].get("task") == "multiclass" else ()))
+        if not re.fullmatch(rf"val/({'|'.join(scores)}|(f1|ap)/.+)", monitor):
+            valid = near(monitor, [f"val/{score}" for score in scores])
             raise UserError(f"monitor={monitor} is no score of the val split: give one like val/ap_micro; {valid}")
         modalities = modalities_of(str(resolved["modalities"]))
         encoders = {m: _read(EncoderConfig, resolved["encoder"].get(m), f"encoder.{m}") for m in modalities}

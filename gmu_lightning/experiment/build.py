@@ -231,6 +231,7 @@ def assembled(
         fusion=fusion,
         genres=labels.shape[1],
         loss=loss,
+        task=config.data.task,
         optimizer=replace(config.optimizer, node=own).make,
         scheduler=config.scheduler.make,
         lr=float(config.optimizer.lr),

@@ -9,7 +9,7 @@ from gmu_lightning.config.schema import RunConfig, TrainerConfig
 from gmu_lightning.data.datamodule import MovieDataModule
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.experiment.environment import has_accelerator
-from gmu_lightning.fusion import Fusion, mismatch, prefix_mismatch
+from gmu_lightning.fusion import Fusion, head_mismatch, mismatch, prefix_mismatch
 from gmu_lightning.movie import IncompatibleChoices, UserError
 from gmu_lightning.parallel import cores
 
@@ -33,13 +33,25 @@ def check_choices(config: RunConfig) -> None:
             f"choose modalities among {', '.join(offered)}"
         )
     name = choices.get("fusion", fusion.__name__)
-    problem = mismatch(fusion, name, modalities)
+    problem = mismatch(fusion, name, modalities) or head_mismatch(fusion, name, config.data.task) or _loss_mismatch(config)
     if problem is None and "text" in modalities:
         text = config.encoder["text"].target
         problem = prefix_mismatch(fusion, name, text, choices.get("encoder/text", text.__name__))
     if problem is not None:
         raise IncompatibleChoices(problem)
     _check_devices(config.trainer)
+
+
+def _loss_mismatch(config: RunConfig) -> str | None:
+    """Return why the loss does not serve the task, as a sentence; None if it does."""
+    task, loss = config.data.task, config.loss.target
+    tasks = getattr(loss, "tasks", ("multilabel",))
+    if task in tasks:
+        return None
+    return (
+        f"loss={config.choices.get('loss', loss.__name__)} is of data.task={' or '.join(tasks)}, and data.task={task} here: "
+        "leave loss out, or choose one of this task"
+    )
 
 
 def check_kinds(config: RunConfig) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from gmu_lightning.config import packages
 from gmu_lightning.config.hardware import processor
 from gmu_lightning.config.schema import TrainerConfig
 from gmu_lightning.parallel import cores
@@ -131,7 +132,7 @@ def environment(
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({processor()})",
         "threads": torch.get_num_threads(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES} | {one.name: one.version for one in packages.installed()},
         "command": shlex.join(sys.argv),
         "cwd": str(Path.cwd()),
         "git_commit": _git_commit(),

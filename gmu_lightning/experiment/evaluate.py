@@ -12,6 +12,7 @@ from gmu_lightning import callbacks
 from gmu_lightning.config.schema import RunConfig
 from gmu_lightning.data.datamodule import MovieDataModule
 from gmu_lightning.data.store import Store
+from gmu_lightning.decisions import Task
 from gmu_lightning.experiment import build, robustness
 from gmu_lightning.experiment.environment import device_of, has_accelerator, own_environment, prepare_process
 from gmu_lightning.experiment.restore import (
@@ -28,6 +29,7 @@ from gmu_lightning.experiment.train import lightning_trainer, log_audit
 from gmu_lightning.features.columns import FeatureCache
 from gmu_lightning.files import write_json
 from gmu_lightning.lightning import pl
+from gmu_lightning.metrics import TUNED
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.robustness import summary
@@ -54,7 +56,8 @@ def evaluate(
         run: a run with a best checkpoint.
         split: `train`, `val` or `test`.
         root: folder of other raw data, or None for the run's own.
-        threshold: a number, or `val` or `val_per_genre`, which are tuned on the run's own val predictions.
+        threshold: a number, or `val` or `val_per_genre`, which are tuned on the run's own val predictions. Only a multilabel
+            run has another one than 0.5, the default.
         store: of prepared and encoded contents.
         robustness_seed: if not None, also score the split without some modalities. The seed draws the movies that lose one.
         backend: runs frozen networks. None takes the backend of the run's configuration.
@@ -68,9 +71,9 @@ def evaluate(
     """
     if run.status.get("state") not in (None, "finished"):
         logger.warning("%s did not finish: what is scored is its best checkpoint so far", run.folder)
-    rules = _rules(threshold, run)
     prepare_process()
     config, checkpoint = recorded(run, root, backend, config_dir)
+    rules = _rules(threshold, run, config.data.task)
     _check_genres(checkpoint["gmu_lightning"]["genres"], run, rules)
     data, model = restored(config, checkpoint, store, run / BEST)
     table = data.table
@@ -80,7 +83,8 @@ def evaluate(
         raise UserError(f"robustness=true compares scores, and no movie of {split} has a label: leave it out, or add the labels")
     ablation = None if robustness_seed is None else robustness.ablation(model, data, split, robustness_seed)
     predictions = predict(_trainer(config, collector), collector, data, ablation or model, split)
-    predictions.threshold = next(iter(rules.values()), 0.5)
+    if rules:
+        (predictions.threshold,) = rules.values()
     folder = run / "evaluate" / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
     predictions.write(folder / f"predictions/{split}.parquet")
     scores = split_scores(predictions, model, rules)
@@ -143,13 +147,13 @@ def _trainer(config: RunConfig, collector: callbacks.SplitPredictions) -> pl.Tra
 
 def _check_genres(genres: Sequence[str], run: Run, rules: Mapping[str, Any]) -> None:
     """Check that tuned thresholds belong to the checkpoint's genres. Raises Damaged."""
-    if rules.keys() & {"val", "val_per_genre"} and run.predictions("val").genres != tuple(genres):
+    if rules.keys() & TUNED.keys() and run.predictions("val").genres != tuple(genres):
         raise Damaged(run / "predictions/val.parquet", "its genres are not those of best.ckpt")
 
 
-def _rules(threshold: str, run: Run) -> dict[str, Any]:
-    """Return {rule: threshold, one or one per genre}; {} for the threshold 0.5. Raises UserError for another rule."""
-    rule = rule_of(threshold)
+def _rules(threshold: str, run: Run, task: Task) -> dict[str, Any]:
+    """Return {rule: threshold, one or one per genre}; {} for the plain decisions. Raises UserError for another rule."""
+    rule = rule_of(threshold, task, run.folder)
     if isinstance(rule, str):
         val = run.predictions("val")
         return {rule: tuned(rule, val.labels, val.probabilities)}

@@ -250,6 +250,7 @@ class CachedFeatureTrainer:
             logits=logits.numpy(),
             labels=table.labels[rows],
             data_fingerprint=table.fingerprint,
+            task=table.data_set.task,
         )
 
 

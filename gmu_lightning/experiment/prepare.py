@@ -45,7 +45,7 @@ def prepare(config: RunConfig, folder: Path) -> None:
         table = table.stored(present)
     report = table.report()
     write_json(folder / "audit.json", report)
-    save(genre_distribution(report["genres"]), folder / "genres")
+    save(genre_distribution(report["genres"], table.data_set.task), folder / "genres")
     log_audit(table, table.warnings)
     sizes = ", ".join(f"{n} {split}" for split, n in report["movies"].items())
     print(f"{table.layout.name}: {sizes} movies, {len(table.vocabulary)} genres; see {folder}")

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from gmu_lightning.config.schema import RunConfig
+from gmu_lightning.decisions import Task
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.experiment import build
 from gmu_lightning.experiment.choices import check_kinds
-from gmu_lightning.metrics import tune_per_genre, tune_threshold
+from gmu_lightning.metrics import TUNED
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
@@ -22,7 +23,6 @@ from gmu_lightning.run_files.arrays import checkpoint as read_checkpoint
 from gmu_lightning.run_files.plain import Damaged
 
 BEST = "checkpoints/best.ckpt"
-TUNED = ("val", "val_per_genre")
 
 
 def recorded(
@@ -83,9 +83,23 @@ def with_weights(model: MovieGenreClassifier, checkpoint: Mapping[str, Any], pat
     return model.eval()
 
 
-def rule_of(threshold: object) -> float | str:
-    """Return the rule of decision that was typed: a number, `val` or `val_per_genre`. Raises UserError."""
+def rule_of(threshold: object, task: Task, folder: Path) -> float | str:
+    """Return the rule of decision that was typed: a number, `val` or `val_per_genre`.
+
+    Args:
+        threshold: as typed.
+        task: of the run. A multiclass run has no other rule than 0.5, the option's default.
+        folder: of the run, for errors.
+
+    Raises:
+        UserError: it is no rule, or not one of the task.
+    """
     text = str(threshold)
+    if task == "multiclass" and text != "0.5":
+        raise UserError(
+            f"threshold={text} is not possible: {folder} was trained with data.task=multiclass, which predicts the most "
+            "probable label without a threshold; leave threshold out"
+        )
     if text in TUNED:
         return text
     try:
@@ -105,7 +119,7 @@ def tuned(rule: str, labels: np.ndarray, probabilities: np.ndarray) -> float | l
         labels: (N, C) bool.
         probabilities: (N, C).
     """
-    return np.asarray((tune_threshold if rule == "val" else tune_per_genre)(labels, probabilities)).tolist()
+    return np.asarray(TUNED[rule](labels, probabilities)).tolist()
 
 
 def _restored_preparation(encoder: Encoder, state: Mapping[str, Any], path: Path) -> Any:

@@ -14,7 +14,7 @@ from gmu_lightning.callbacks import SplitPredictions, loss_of
 from gmu_lightning.data.datamodule import MovieDataModule
 from gmu_lightning.files import write_table
 from gmu_lightning.lightning import pl
-from gmu_lightning.metrics import main_scores, scores, tune_per_genre, tune_threshold
+from gmu_lightning.metrics import TUNED, main_scores, scores
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.report.figures import gate_figure, genre_bars, save
 from gmu_lightning.report.gates import by_genre
@@ -73,12 +73,14 @@ def final_scores(fitted: FitResult, run: Run, data: MovieDataModule, model: Movi
         data, model: of the run.
 
     Returns:
-        {`val/...` and `test/...`: score}, `best_epoch` (counted from 0), `epochs`, `contributions_exact`, and `threshold@val`,
-        one threshold tuned on val for all genres.
+        {`val/...` and `test/...`: score}, `best_epoch` (counted from 0), `epochs`, `contributions_exact`, and for a multilabel
+        task `threshold@val`, one threshold tuned on val for all genres.
     """
     val = predict(fitted.trainer, fitted.predictions, data, model, "val")
     test = predict(fitted.trainer, fitted.predictions, data, model, "test")
-    tuned = {"val": tune_threshold(val.labels, val.probabilities), "val_per_genre": tune_per_genre(val.labels, val.probabilities)}
+    tuned: dict[str, Any] = {}
+    if val.task == "multilabel":
+        tuned = {rule: tune(val.labels, val.probabilities) for rule, tune in TUNED.items()}
     metrics: dict[str, Any] = {}
     for split in (val, test):
         split.write(run / f"predictions/{split.split}.parquet")
@@ -87,17 +89,17 @@ def final_scores(fitted: FitResult, run: Run, data: MovieDataModule, model: Movi
         "best_epoch": fitted.best_epoch,
         "epochs": fitted.epochs,
         "contributions_exact": val.contributions is not None,
-        "threshold@val": tuned["val"],
+        **({"threshold@val": tuned["val"]} if tuned else {}),
     }
 
 
 def split_scores(split: Predictions, model: MovieGenreClassifier, tuned: dict[str, Any]) -> dict[str, float]:
-    """Return the scores of one split: F1 at threshold 0.5 under its plain name, and at each tuned threshold as `name@rule`.
+    """Return the scores of one split: by the plain decisions under their own names, and at tuned thresholds as `name@rule`.
 
     Args:
         split: predictions and labels of N movies.
         model: gives the loss.
-        tuned: {rule: threshold, one or one per genre}.
+        tuned: {rule: threshold, one or one per genre}; {} for a multiclass task.
 
     Returns:
         `loss`, the scores of `metrics.scores`, `name@rule`, and the counts `movies`, `movies_without_input` and
@@ -107,7 +109,7 @@ def split_scores(split: Predictions, model: MovieGenreClassifier, tuned: dict[st
     counts["movies_with_genre"] = int(split.labels.any(axis=1).sum())
     if not counts["movies_with_genre"]:
         return {**counts}
-    result = scores(split.labels, split.probabilities, split.genres)
+    result = scores(split.labels, split.probabilities, split.genres, task=split.task)
     for rule, threshold in tuned.items():
         at = scores(split.labels, split.probabilities, split.genres, threshold)
         result |= {f"{name}@{rule}": value for name, value in at.items() if name.startswith("f1_")}
@@ -118,7 +120,7 @@ def scores_in_words(found: Mapping[str, Any], split: str) -> str:
     """Return a line for the console: the two main scores of a split, or a remark that it has no labels."""
     if "f1_micro" not in found:
         return f"{split} has no labels, so it is predicted and not scored"
-    return main_scores(split, found["f1_micro"], found["ap_micro"])
+    return main_scores(split, found)
 
 
 def write_gates(run: Run) -> list[Path]:

@@ -147,7 +147,7 @@ class ModalityAblation(pl.LightningModule):
                 genres += _by_genre(str(scenario.about["subset"]), predictions, found)
         had = dict(zip(predictions.modalities, predictions.present.sum(axis=0).tolist(), strict=True))
         rates = dict(zip(predictions.modalities, self.model.modality_dropout, strict=True))
-        return Robustness(run, predictions.split, self.seed, had, rates, rows, genres)
+        return Robustness(run, predictions.split, self.seed, had, rates, rows, genres, predictions.task)
 
 
 def _by_genre(subset: str, of: Predictions, found: Mapping[str, float]) -> list[Row]:

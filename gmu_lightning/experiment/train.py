@@ -254,7 +254,8 @@ def warn_of_learning(run: Run, epochs: callbacks.Epochs, table: MovieTable, moni
         monitor: the monitored score, such as `val/ap_micro`.
     """
     train, val = (table.labels[table.rows(split)] for split in ("train", "val"))
-    for sentence in epochs.warnings(monitor, callbacks.train_share_scores(train, val, table.vocabulary.names)):
+    constant = callbacks.train_share_scores(train, val, table.vocabulary.names, table.data_set.task)
+    for sentence in epochs.warnings(monitor, constant):
         run.warn(sentence)
         logger.warning("warning: %s", sentence)
 

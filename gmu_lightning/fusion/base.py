@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from gmu_lightning.config.classes import class_of
 from gmu_lightning.config.groups import choices_of, node_of
 from gmu_lightning.config.ranges import Few, Probability, Size
+from gmu_lightning.decisions import Task
 from gmu_lightning.encoders.base import Encoder, selected
 from gmu_lightning.fusion.heads import LinearHead, MaxoutHead
 from gmu_lightning.movie import Features, Fused, MovieBatch, UserError
@@ -133,8 +136,8 @@ class Fusion(nn.Module):
         """Fuse inputs (B, ..., d_m), in the order of `sizes` and zero where absent; `present` is (B, ..., M, 1) bool."""
         raise NotImplementedError
 
-    def head(self, genres: int) -> nn.Module:
-        """Return a new module that turns `Fused` into logits (B, C)."""
+    def head(self, genres: int, task: Task = "multilabel") -> nn.Module:
+        """Return a new module that turns `Fused` into logits (B, C). `task` matters only to a head that mixes probabilities."""
         if self.maxout is None:
             return LinearHead(self.size, genres)
         hidden, pieces, dropout = self.maxout
@@ -163,8 +166,13 @@ def mismatch(fusion: type[Fusion], name: str, modalities: Sequence[str]) -> str 
 
 
 def _choices_for(modalities: Sequence[str]) -> list[str]:
-    """Return the choices of `fusion=` that take these modalities."""
-    return [choice for choice in choices_of("fusion") if class_of(node_of("fusion", choice)["_target_"]).takes(modalities)]
+    """Return the choices of `fusion=` that take these modalities, without those whose class cannot be imported."""
+    found = []
+    for choice in choices_of("fusion"):
+        with suppress(UserError, KeyError):  # another package is damaged, or its YAML file names no class of its own
+            if class_of(node_of("fusion", choice)["_target_"]).takes(modalities):
+                found.append(choice)
+    return found
 
 
 def prefix_mismatch(fusion: type[Fusion], name: str, text: type[Encoder], choice: str) -> str | None:
@@ -179,6 +187,22 @@ def prefix_mismatch(fusion: type[Fusion], name: str, text: type[Encoder], choice
     return (
         f"fusion={name} puts tokens before the plot's in a transformer and encoder/text={choice} is none: "
         "choose encoder/text=minilm or bert_base, or another fusion"
+    )
+
+
+def head_mismatch(fusion: type[Fusion], name: str, task: Task) -> str | None:
+    """Return why a fusion's own head cannot serve a task, as a sentence; None if it can.
+
+    Args:
+        fusion: the class. A `head` that takes `task` serves every task, and any other one multilabel tasks alone.
+        name: its choice in `fusion=`.
+        task: of the labels.
+    """
+    if task == "multilabel" or "task" in inspect.signature(fusion.head).parameters:
+        return None
+    return (
+        f"fusion={name} has a head for data.task=multilabel alone, and data.task={task}: "
+        "give it a method head(self, genres, task), or choose another fusion"
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gmu_lightning.config.ranges import Few, Size
+from gmu_lightning.decisions import Task
 from gmu_lightning.fusion.base import Fusion
 from gmu_lightning.fusion.heads import MaxoutHead, MixtureHead, ScaledLinear, present_softmax
 from gmu_lightning.movie import Fused
@@ -149,6 +150,8 @@ class Max(_Projected):
 class Late(_Projected):
     """p_c = mean over P of sigma(v_mc . h_m + b_mc): average the probabilities that each modality predicts.
 
+    For `multiclass`, the softmax over c stands in place of sigma (`MixtureHead`).
+
     Args:
         sizes, dim, bias: as in `Mean`.
         head: each expert's head. `linear` reads h_m. `maxout` reads x_m itself, as in Arevalo et al. 2017; its layers have
@@ -172,9 +175,9 @@ class Late(_Projected):
         """Return 1/|P| for the present modalities and 0 for the others, (B, ..., M, 1)."""
         return _shares(present, inputs[0].dtype).expand(*inputs[0].shape[:-1], -1, -1)
 
-    def head(self, genres: int) -> nn.Module:
+    def head(self, genres: int, task: Task = "multilabel") -> nn.Module:
         """Return a mixture of one expert per modality."""
-        return MixtureHead([self.expert(width, genres) for width in self.widths])
+        return MixtureHead([self.expert(width, genres) for width in self.widths], task=task)
 
     def expert(self, width: int, genres: int) -> nn.Linear | MaxoutHead:
         """Return a new expert, which predicts the genres from one modality of `width` numbers."""
@@ -216,12 +219,12 @@ class MixtureOfExperts(Late):
             return super().weights(inputs, present)
         return present_softmax(self.gate(torch.cat(list(inputs), dim=-1)).unsqueeze(-1), present)
 
-    def head(self, genres: int) -> nn.Module:
+    def head(self, genres: int, task: Task = "multilabel") -> nn.Module:
         """Return a mixture of one expert per modality, with a gate per genre unless `tied`."""
         experts = [self.expert(width, genres) for width in self.widths]
         if self.tied:
-            return MixtureHead(experts)
-        return MixtureHead(experts, ScaledLinear(sum(self.sizes.values()), len(experts) * genres, bias=self.bias))
+            return MixtureHead(experts, task=task)
+        return MixtureHead(experts, ScaledLinear(sum(self.sizes.values()), len(experts) * genres, bias=self.bias), task)
 
 
 class LowRank(Fusion):

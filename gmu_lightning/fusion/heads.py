@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gmu_lightning.decisions import Task
 from gmu_lightning.movie import Fused
 from gmu_lightning.nn.dropout import Dropout
 from gmu_lightning.nn.normalise import Batch
@@ -66,16 +67,21 @@ class MaxoutHead(nn.Module):
 class MixtureHead(nn.Module):
     """p_c = sum_m pi_mc sigmoid(e_mc), written as exact logits, stable in the tails.
 
+    For `multiclass`, p_c = sum_m pi_mc softmax(e_m)_c, and the logits are log p. Their softmax is p, divided by its sum over c if
+    each genre has its own weights.
+
     Args:
         experts: expert m returns e_m (B, C) from the m-th block of `Fused.vector`, (B, d_m).
         gate: returns pi before the softmax, (B, M C), from the rest of `Fused.vector` behind these blocks. None takes pi from
             `Fused.gates`, (B, M, 1), for all genres.
+        task: of the labels.
 
     `Fused.gates` is 0 where a modality is absent. A movie without any modality has the mean of the experts' biases as its logit.
     """
 
-    def __init__(self, experts: Sequence[nn.Linear | MaxoutHead], gate: nn.Linear | None = None):
+    def __init__(self, experts: Sequence[nn.Linear | MaxoutHead], gate: nn.Linear | None = None, task: Task = "multilabel"):
         super().__init__()
+        self.task = task
         self.experts = nn.ModuleList(experts)
         self.gate = gate
         self.widths = [e.in_features if isinstance(e, nn.Linear) else e.size for e in experts]
@@ -98,7 +104,10 @@ class MixtureHead(nn.Module):
         some = present.any(dim=-2, keepdim=True)
         # The log of a weight 0 is set to -inf by a mask. Computing log 0 would give NaN gradients, even for unused entries.
         log_pi = torch.where(pi > 0, pi, 1.0).log().masked_fill((pi == 0) & some, float("-inf"))
-        logits = torch.logsumexp(log_pi + F.logsigmoid(a), dim=-2) - torch.logsumexp(log_pi + F.logsigmoid(-a), dim=-2)
+        if self.task == "multiclass":
+            logits = torch.logsumexp(log_pi + F.log_softmax(a, dim=-1), dim=-2)
+        else:
+            logits = torch.logsumexp(log_pi + F.logsigmoid(a), dim=-2) - torch.logsumexp(log_pi + F.logsigmoid(-a), dim=-2)
         return torch.where(some.squeeze(-2), logits, self.bias)
 
     def _expert(self, m: int, x: Tensor, rows: Tensor) -> Tensor:

@@ -121,10 +121,12 @@ class Classifier:
         Raises:
             UserError: the threshold is no rule, or predictions of val are missing, damaged, or of other movies.
         """
-        rule = rule_of(threshold)
+        first = self.runs[0]
+        rule = rule_of(threshold, first.config.data.task, first.run.folder)
         exact = all(run.exact for run in self.runs)
         bias = np.mean([run.bias[self._genres_of(run)] for run in self.runs], axis=0) if exact else None
-        return Form(self.genres, self.modalities, self._tuned(rule) if isinstance(rule, str) else rule, len(self.runs) > 1, bias)
+        found = self._tuned(rule) if isinstance(rule, str) else rule
+        return Form(self.genres, self.modalities, found, first.config.data.task, len(self.runs) > 1, bias)
 
     def results(self, chunks: Iterable[Sequence[InputRow]], total: int, form: Form) -> Generator[Results, None, None]:
         """Yield the predictions of each chunk of rows, in order. The next chunk is prepared while one is encoded.

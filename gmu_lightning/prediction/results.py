@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gmu_lightning.run import Predictions
+from gmu_lightning.decisions import Task, decided, probabilities_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -22,7 +22,8 @@ class Form:
 
     Attributes:
         genres, modalities: names of the axes C and M.
-        threshold: of the probabilities, one or one per genre.
+        threshold: of the probabilities, one or one per genre; without a meaning for a multiclass task.
+        task: of the runs.
         several: whether several runs are averaged.
         bias: (C,) of the head, if contributions are exact; else None.
     """
@@ -30,13 +31,15 @@ class Form:
     genres: tuple[str, ...]
     modalities: tuple[str, ...]
     threshold: float | list[float]
+    task: Task
     several: bool
     bias: np.ndarray | None
 
     def about(self) -> dict[str, Any]:
-        """Return the metadata of a file of predictions: `genres`, `modalities`, `threshold` and `bias` {genre: float} or None."""
+        """Return the metadata of a file of predictions: `genres`, `modalities`, `task`, `threshold` and `bias` {genre: float}."""
         bias = None if self.bias is None else dict(zip(self.genres, self.bias.tolist(), strict=True))
-        return {"genres": list(self.genres), "modalities": list(self.modalities), "threshold": self.threshold, "bias": bias}
+        names = {"genres": list(self.genres), "modalities": list(self.modalities)}
+        return {**names, "task": self.task, "threshold": self.threshold, "bias": bias}
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Results:
             logits: R times (N, C). A row that was not predicted is NaN.
             contributions: R times (N, M, C), or None for a run without exact ones.
         """
-        every = np.stack([_probabilities(form, ids, present, of_run) for of_run in logits])
+        every = np.stack([probabilities_of(of_run, form.task) for of_run in logits])
         parts = [part for part in contributions if part is not None]
         mean = np.mean(logits, axis=0)
         predicted = np.isfinite(mean).all(axis=1)
@@ -107,9 +110,9 @@ class Results:
     def genres(self) -> list[list[str] | None]:
         """The predicted genres of each row, None for a row that was not predicted."""
         with np.errstate(invalid="ignore"):
-            decided = self.probabilities >= np.asarray(self.form.threshold)
+            chosen = decided(self.probabilities, self.form.task, self.form.threshold)
         names = np.array(self.form.genres, dtype=object)
-        return [names[yes].tolist() if known else None for yes, known in zip(decided, self.predicted, strict=True)]
+        return [names[yes].tolist() if known else None for yes, known in zip(chosen, self.predicted, strict=True)]
 
     def columns(self) -> dict[str, Any]:
         """Return {column: its N values}.
@@ -144,12 +147,6 @@ class Results:
         kinds = {"id": pa.string(), "genres": pa.list_(pa.string()), "problem": pa.string()}
         arrays = {name: pa.array(values, type=kinds.get(name), from_pandas=True) for name, values in columns.items()}
         return pa.table(arrays)
-
-
-def _probabilities(form: Form, ids: Sequence[str], present: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Return the probabilities (N, C) that a run's own files would have for these logits."""
-    labels = np.zeros(logits.shape, dtype=bool)
-    return Predictions(list(ids), "", form.genres, form.modalities, present, logits, labels, {}).probabilities
 
 
 def _joined(*problems: str | None) -> str | None:

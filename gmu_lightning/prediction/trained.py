@@ -212,6 +212,7 @@ def check_alike(runs: Sequence[TrainedRun]) -> None:
         for what, a, b in (
             ("genres", set(first.genres), set(other.genres)),
             ("modalities", set(first.modalities), set(other.modalities)),
+            ("tasks", {first.config.data.task}, {other.config.data.task}),
         ):
             if a != b:
                 differ = ", ".join(sorted(a ^ b)[:5])

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from gmu_lightning.movie import SPLITS
 from gmu_lightning.report.comparison import Comparison
+from gmu_lightning.report.page.gates import gates_about
 from gmu_lightning.report.reproduce import add_seeds, command
 from gmu_lightning.report.search import trial_seed
 from gmu_lightning.report.sentences import counted, summary
@@ -19,7 +20,7 @@ MANY_SEEDS = 20  # the most that the closing lines propose for every setting; re
 
 
 def closing(comparison: Comparison, skipped: Collection[frozenset[str]] = ()) -> list[str]:
-    """Return the lines: verdict, movies, and the commands for the best setting and for more seeds.
+    """Return the lines: verdict, gates, movies, and the commands for the best setting and for more seeds.
 
     Args:
         skipped: overrides, without seed, of the jobs that the sweep left out.
@@ -32,6 +33,7 @@ def closing(comparison: Comparison, skipped: Collection[frozenset[str]] = ()) ->
     return [
         "",
         *textwrap.wrap(f"Verdict: {summary(comparison)}", WIDTH),
+        *textwrap.wrap(f"Gates: {gates}" if (gates := gates_about(comparison.settings)) else "", WIDTH),
         *textwrap.wrap(f"Movies: {movies_used(one.setting.finished[-1] for one in comparison.settings)}", WIDTH),
         "",
         f"Rerun the best, {best.name}:",

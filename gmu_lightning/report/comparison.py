@@ -9,9 +9,10 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
+from gmu_lightning.decisions import Task
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.caveats import differing
-from gmu_lightning.report.scoring import ScoredSetting, check_metric, companion_metrics, incompatibility, same
+from gmu_lightning.report.scoring import ScoredSetting, check_metric, companion_metrics, incompatibility, own_metric, same
 from gmu_lightning.report.settings import Setting, settings_of
 from gmu_lightning.report.statistics import ALPHA, Difference, Interval, Resampled, Resampling, holm, letters
 from gmu_lightning.run import Run
@@ -29,7 +30,7 @@ class Pair:
         p_holm: adjusted p over all pairs; None if a setting has fewer than three seeds.
         tests: resampling tests of the same difference.
         companions: {metric: difference} for tuned thresholds and for average precision. They show how much of a lead is due to
-            the threshold. Empty for a metric without a threshold.
+            the decisions. Empty for an average precision.
         on_val: the same difference on val.
         same: whether both settings predict the same, seed by seed.
         needed: seeds of each setting that would show this difference with 80 % power; None above `MOST_SEEDS`.
@@ -137,9 +138,14 @@ class Comparison:
     against: str | None = None
     left: Sequence[tuple[str, str]] = ()
 
+    @property
+    def task(self) -> Task:
+        """Task of the settings in `alike`."""
+        return self.settings[0].task
+
     @cached_property
     def alike(self) -> list[ScoredSetting]:
-        """Settings with the first setting's test movies, genres, labels and threshold."""
+        """Settings with the first setting's test movies, genres, labels, task and threshold."""
         return [one for one in self.settings if one.tested_as(self.settings[0])]
 
     @cached_property
@@ -183,23 +189,25 @@ def grouped(
 
 
 def compare(
-    runs: Iterable[Run], metric: str = "f1_micro", against: str | None = None, left: Sequence[tuple[str, str]] = ()
+    runs: Iterable[Run], metric: str = "auto", against: str | None = None, left: Sequence[tuple[str, str]] = ()
 ) -> Comparison:
     """Compare all settings of these runs on their test movies.
 
     Args:
+        metric: a score, or `auto` (see `own_metric`).
         against: words of one setting's name, chosen before its scores are known. Only its pairs are compared, so Holm's
             correction is milder.
         left: (folder, reason) of folders that were not read.
 
     Raises:
-        UserError: the metric is unknown, no run finished, or `against` names no setting or several.
+        UserError: the metric is unknown or a setting lacks it, no run finished, or `against` names no setting or several.
     """
     check_metric(metric)
     settings = settings_of(runs)
     scored = [ScoredSetting.of(one) for one in settings if one.finished]
     if not scored:
         raise UserError("none of these runs finished: there is nothing to compare")
+    metric = own_metric(metric, scored)
     refused = [{"a": e.name, "b": e.name, "why": why} for e in scored if (why := e.split_within)]
     broken = {row["a"] for row in refused}
     ranked = sorted((e for e in scored if e.name not in broken), key=lambda e: -e.scored(metric).mean)
@@ -272,7 +280,7 @@ def _pairs(
             k = first[n]
             needed = differences[n].seeds_needed(alpha=levels[k])
             of = {"p_holm": adjusted[k], "same": False, "needed": needed, "level": levels[k], "p_val": p_val[k]}
-        companions = {other: Difference(a.scored(other), b.scored(other)) for other in companion_metrics(metric)}
+        companions = {other: Difference(a.scored(other), b.scored(other)) for other in companion_metrics(metric, a.task)}
         tests = resampling.of(differences[n])
         pairs.append(Pair(metric, a, b, differences[n], tests=tests, companions=companions, on_val=on_val[n], **of))
     return pairs, sum(value is not None for value in p)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gmu_lightning.decisions import Task
 from gmu_lightning.files import write_atomically
 from gmu_lightning.metrics import scores
 from gmu_lightning.movie import MODALITIES
@@ -67,26 +68,28 @@ def gate_figure(columns: Mapping[str, Any], title: str) -> Figure:
 
 
 def genre_bars(predictions: Predictions, title: str) -> Figure:
-    """Draw F1 at 0.5 and average precision of each genre, with the number of its movies."""
-    found = scores(predictions.labels, predictions.probabilities, predictions.genres)
+    """Draw F1 of the plain decisions and average precision of each genre, with the number of its movies."""
+    found = scores(predictions.labels, predictions.probabilities, predictions.genres, task=predictions.task)
+    one_label = predictions.task == "multiclass"
     support = predictions.labels.sum(axis=0)
     names = [f"{genre} ({n})" for genre, n in zip(predictions.genres, support, strict=True)]
     figure, (panel,) = _panels(names, 2, ["score"], f"{predictions.split} scores by genre: {title}")
     values = [[found.get(f"{score}/{genre}", np.nan) for score in ("f1", "ap")] for genre in predictions.genres]
-    _bars(panel, np.array(values), ["F1 at 0.5", "average precision"], GREYS)
+    _bars(panel, np.array(values), ["F1" if one_label else "F1 at 0.5", "average precision"], GREYS)
     panel.set_xlim(0, 1)
     legend(panel)
     figure.set_label(
-        f"F1 and average precision of each genre on {predictions.split}, {title}: micro F1 {found['f1_micro']:.3f}, "
+        f"F1 and average precision of each genre on {predictions.split}, {title}: "
+        f"{'accuracy' if one_label else 'micro F1'} {found['f1_micro']:.3f}, "
         f"macro F1 {found['f1_macro']:.3f}, micro AP {found['ap_micro']:.3f}."
     )
     return figure
 
 
-def genre_distribution(genre_counts: Mapping[str, Mapping[str, int]]) -> Figure:
+def genre_distribution(genre_counts: Mapping[str, Mapping[str, int]], task: Task = "multilabel") -> Figure:
     """Draw {split: {genre: movies}} on a logarithmic axis, so that rare genres are visible."""
     genres = list(dict.fromkeys(genre for counts in genre_counts.values() for genre in counts))
-    unit = "movies (a movie may have several genres)"
+    unit = "movies" if task == "multiclass" else "movies (a movie may have several genres)"
     figure, (panel,) = _panels(genres, len(genre_counts), [unit], "movies of each genre")
     values = np.array([[counts.get(genre, 0) for counts in genre_counts.values()] for genre in genres], dtype=int)
     values = values.reshape(len(genres), len(genre_counts))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gmu_lightning.decisions import decided
 from gmu_lightning.report.robustness import BY_GENRE
 from gmu_lightning.run import Predictions, Run
 from gmu_lightning.run_files import records
@@ -192,7 +193,7 @@ def driven(test: Sequence[Predictions]) -> dict[str, list[int]]:
     if first.contributions is None or len(first.modalities) < 2:
         return {}
     parts = np.mean([p.contributions for p in test if p.contributions is not None], axis=0)  # (N, M, C)
-    predicted = np.mean([p.probabilities for p in test], axis=0) >= 0.5
+    predicted = decided(np.mean([p.probabilities for p in test], axis=0), first.task)
     total = (parts * predicted[:, None]).sum(axis=2)  # (N, M)
     lead = 2 * total - total.sum(axis=1, keepdims=True)
     lead = np.where(first.present & predicted.any(axis=1, keepdims=True), lead, -np.inf)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gmu_lightning.decisions import Task, Threshold, decided
 from gmu_lightning.metrics import ratio
 from gmu_lightning.report.statistics import Retuned
 from gmu_lightning.run import Predictions
@@ -27,17 +28,19 @@ class Influence(NamedTuple):
     psi: np.ndarray  # (N,) float64, sums to 0
 
 
-def influence(metric: str, targets: np.ndarray, probabilities: np.ndarray, threshold: float | np.ndarray = 0.5) -> Influence:
+def influence(
+    metric: str, targets: np.ndarray, probabilities: np.ndarray, threshold: Threshold = 0.5, task: Task = "multilabel"
+) -> Influence:
     """Return the score as `metrics.scores` defines it, and its influence function.
 
     Args:
         metric: one of `KINDS`.
         targets: (N, C) bool.
         probabilities: (N, C).
-        threshold: one, or one per genre (C,); an average precision has none.
+        threshold, task: as in `decided`, which makes the predictions; an average precision needs neither.
     """
-    if metric.startswith("f1"):
-        return KINDS[metric](targets, probabilities >= np.asarray(threshold))
+    if not metric.startswith("ap"):
+        return KINDS[metric](targets, decided(probabilities, task, threshold))
     return KINDS[metric](targets, probabilities) if targets.any() else Influence(0.0, np.zeros(len(targets)))
 
 
@@ -70,6 +73,11 @@ def _f1_weighted(targets: np.ndarray, predicted: np.ndarray) -> Influence:
 def _f1_samples(targets: np.ndarray, predicted: np.ndarray) -> Influence:
     each = ratio(2 * (targets & predicted).sum(axis=1), targets.sum(axis=1) + predicted.sum(axis=1))
     return Influence(float(each.mean()), each - each.mean())
+
+
+def _accuracy(targets: np.ndarray, predicted: np.ndarray) -> Influence:
+    right = (targets & predicted).any(axis=1)
+    return Influence(float(right.mean()), right - right.mean())
 
 
 def _ap_of_columns(targets: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -130,6 +138,7 @@ KINDS: dict[str, Callable[[np.ndarray, np.ndarray], Influence]] = {
     "ap_micro": _ap_micro,
     "ap_macro": _ap_macro,
     "ap_samples": _ap_samples,
+    "accuracy": _accuracy,
 }
 
 
@@ -207,7 +216,7 @@ def scores_at(kind: str, targets: np.ndarray, probabilities: np.ndarray, thresho
     """
     at = np.broadcast_to(thresholds, (len(thresholds), targets.shape[1]))
     if kind == "f1_samples":
-        return np.array([_f1_samples(targets, probabilities >= one).score for one in at])
+        return np.array([_f1_samples(targets, decided(probabilities, "multilabel", one)).score for one in at])
     counts = []
     for labels, values, own in zip(targets.T, probabilities.T, at.T, strict=True):
         order = np.argsort(values)

@@ -12,13 +12,23 @@ from typing import Any
 
 import numpy as np
 
+from gmu_lightning.decisions import Task
 from gmu_lightning.files import markdown_table, write_rows, write_text
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.reproduce import command
-from gmu_lightning.report.scoring import COUNTS, OTHERWISE, SCORES, SECONDS, ScoredSetting, metric_label, metrics_of
+from gmu_lightning.report.scoring import (
+    ACCURACY,
+    COUNTS,
+    OTHERWISE,
+    SCORES,
+    SECONDS,
+    ScoredSetting,
+    metric_label,
+    metrics_of,
+    name_for,
+)
 from gmu_lightning.report.sentences import ends
 from gmu_lightning.report.settings import ALWAYS, Setting, by_reason
-from gmu_lightning.run import Run
 from gmu_lightning.visible import visible
 
 WIDTH = 120  # characters of the terminal's table; without further columns it has less than 80
@@ -29,9 +39,13 @@ READ = {
     "test micro AP": "test/ap_micro",
     "val micro AP": "val/ap_micro",
 }
+DECISIONS = {"multilabel": "at the threshold 0.5", "multiclass": "of the most probable label"}
 LATEX_SCORES = ("f1_micro", "f1_macro", "ap_micro", "ap_macro")
 TUNED = ("f1_micro@val", "f1_micro@val_per_genre", "f1_macro@val", "f1_macro@val_per_genre")
-PAGE_SCORES = ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro", *TUNED)
+PAGE_SCORES = {
+    "multilabel": ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_macro", *TUNED),
+    "multiclass": ("accuracy", "f1_macro", "f1_weighted", "ap_micro", "ap_macro"),  # micro and samples F1 are the accuracy
+}
 PAGE_NAMES = ("fusion", "modalities")  # the first columns of the page's table, and its filters
 SPECIAL = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
 SPECIAL |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
@@ -43,23 +57,30 @@ def rows(settings: Iterable[Setting]) -> list[Row]:
 
     Columns: `setting`, `modalities`, `fusion` and every other override whose value differs between settings, `seeds` (the number
     of finished runs), `seed_list`, `warnings`, `parameters`, `parameters_fusion`, `seconds/mean`, then `<split>/<score>/mean` and
-    `/sd` (ddof 1). None is an empty cell.
+    `/sd` (ddof 1). `accuracy` is among the scores if a run is multiclass. None is an empty cell.
     """
-    found = [{"setting": one.key} | dict(one.values) | _summary(one.finished, one.seeds, one.warnings) for one in settings]
+    measured = [(one, [metrics_of(run) for run in one.finished]) for one in settings]
+    single = any(ACCURACY[1] in metrics for _, of in measured for metrics in of)
+    scores = (*SCORES, *(ACCURACY if single else ()))
+    found = [
+        {"setting": one.key} | dict(one.values) | _summary(metrics, one.seeds, one.warnings, scores) for one, metrics in measured
+    ]
     ranked = ("test/f1_micro/mean", "val/f1_micro/mean")  # the second decides where test has no labels
     return sorted(found, key=lambda row: [-1.0 if row[name] is None else row[name] for name in ranked], reverse=True)
 
 
-def _summary(finished: Sequence[Run], seeds: Sequence[str], warnings: Sequence[str]) -> Row:
-    metrics = [metrics_of(run) for run in finished]
+def _summary(
+    metrics: Sequence[Mapping[str, float]], seeds: Sequence[str], warnings: Sequence[str], scores: Sequence[str] = SCORES
+) -> Row:
+    """Return the columns of results of a setting, from the metrics of its finished runs."""
     row: Row = {
-        "seeds": len(finished),
+        "seeds": len(metrics),
         "seed_list": ",".join(seeds),
         "warnings": "; ".join(warnings),
         **{name: metrics[0][key] if metrics else None for name, key in COUNTS.items()},
         "seconds/mean": statistics.fmean(m[SECONDS] for m in metrics) if metrics else None,
     }
-    for score in SCORES:
+    for score in scores:
         values = [m[score] for m in metrics if score in m]
         row[f"{score}/mean"] = statistics.fmean(values) if values else None
         row[f"{score}/sd"] = statistics.stdev(values) if len(values) > 1 else None
@@ -87,10 +108,13 @@ def write_leaderboard(
         write_text(folder / "leaderboard.csv", ",".join(["setting", *ALWAYS, *_summary([], [], [])]) + "\n")
     lines = ["# Leaderboard", ""]
     if rows:
-        numbers = _numbers(rows[0], 4, SCORES)
-        cells = [_names(row) | _numbers(row, 4, SCORES) | {"warnings": row["warnings"]} for row in rows]
+        task = _task(rows)
+        spread = (*SCORES, *ACCURACY)
+        numbers = _numbers(rows[0], 4, spread, task)
+        cells = [_names(row) | _numbers(row, 4, spread, task) | {"warnings": row["warnings"]} for row in rows]
         lines += markdown_table(list(cells[0]), [list(row.values()) for row in cells], numbers)
-        lines += ["", "Mean ± standard deviation over seeds; scores are fractions at the threshold 0.5; seconds are wall-clock."]
+        how = f"scores are fractions {DECISIONS[task]}"
+        lines += ["", f"Mean ± standard deviation over seeds; {how}; seconds are wall-clock."]
     else:
         lines += ["No run finished or failed."]
     lines += [line for note in (*([unfair] if unfair else []), *_equal_by_definition(rows)) for line in ("", note)]
@@ -111,17 +135,17 @@ def table(rows: Sequence[Row]) -> str:
     from rich.table import Table
     from rich.text import Text
 
-    warned = any(row["warnings"] for row in rows)
+    warned, task = any(row["warnings"] for row in rows), _task(rows)
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in _names(rows[0]):
         shown.add_column(Text(visible(name)), overflow="fold", no_wrap=name in ALWAYS)
     if warned:
         shown.add_column(Text("warnings"), overflow="fold")
-    for name in _numbers(rows[0], 3, ()):
+    for name in _numbers(rows[0], 3, (), task):
         if name not in ONLY_IN_FILES:
             shown.add_column(Text(name.replace(" ", "\n")), justify="right", no_wrap=True)
     for row in rows:
-        found = _numbers(row, 3, ("test/f1_micro",))
+        found = _numbers(row, 3, ("test/f1_micro", "test/accuracy"), task)
         scores = [value for name, value in found.items() if name not in ONLY_IN_FILES]
         cells = [*_names(row).values(), *([_codes(row)] if warned else []), *scores]
         shown.add_row(*(Text(visible(cell)) for cell in cells))
@@ -137,7 +161,14 @@ def _names(row: Row) -> dict[str, str]:
     return {key: row[key] or "" for key in keys[1 : keys.index("seeds")]}
 
 
-def _numbers(row: Row, digits: int, spread: Collection[str]) -> dict[str, str]:
+def _task(rows: Sequence[Row]) -> Task:
+    """Return `multiclass` if every row with a finished run is multiclass, and `multilabel` otherwise."""
+    known = [row for row in rows if row["seeds"]]
+    several = [row for row in known if row.get(f"{ACCURACY[1]}/mean") is None]
+    return "multilabel" if several or not known else "multiclass"
+
+
+def _numbers(row: Row, digits: int, spread: Collection[str], task: Task) -> dict[str, str]:
     """Return the columns of results, rounded; scores in `spread` carry their standard deviation."""
 
     def score(name: str) -> str:
@@ -147,10 +178,17 @@ def _numbers(row: Row, digits: int, spread: Collection[str]) -> dict[str, str]:
     parameters = row["parameters"]
     return {
         "seeds": str(row["seeds"]),
-        **{label: score(name) for label, name in READ.items()},
+        **{label: score(name) for label, name in _read(task).items()},
         "params (M)": _rounded(None if parameters is None else parameters / 1e6, 2),
         "seconds": _rounded(row["seconds/mean"], 1),
     }
+
+
+def _read(task: Task) -> dict[str, str]:
+    """Return {label: score} of the printed scores."""
+    if task == "multilabel":
+        return READ
+    return {"test accuracy": "test/accuracy"} | {label: score for label, score in READ.items() if score != "test/f1_micro"}
 
 
 def _rounded(value: float | None, digits: int) -> str:
@@ -188,18 +226,20 @@ def latex(comparison: Comparison) -> str:
     Each cell holds mean and standard deviation over seeds, with the best mean of each column in bold. Equal letters mark ties.
     """
     settings = comparison.alike
-    best = {score: max(one.scored(score).mean for one in settings) for score in LATEX_SCORES}
-    labels = [metric_label(score).replace("micro", "Micro").replace("macro", "Macro") for score in LATEX_SCORES]
-    lines = [r"% \usepackage{booktabs}", r"\begin{tabular}{llr" + "r" * len(LATEX_SCORES) + "l}", r"\toprule"]
+    scores = [name_for(score, comparison.task) for score in LATEX_SCORES]
+    best = {score: max(one.scored(score).mean for one in settings) for score in scores}
+    labels = [label[0].upper() + label[1:] for label in map(metric_label, scores)]
+    lines = [r"% \usepackage{booktabs}", r"\begin{tabular}{llr" + "r" * len(scores) + "l}", r"\toprule"]
     lines += [" & ".join(["Fusion", "Modalities", "Seeds", *map(latex_escaped, labels), ""]) + r" \\", r"\midrule"]
     for one in settings:
         values = one.setting.values
         more = [f"{key}={value}" for key, value in values.items() if key not in PAGE_NAMES and value is not None]
         cells = [*map(latex_escaped, (" ".join([str(values["fusion"]), *more]), str(values["modalities"]))), str(len(one.test))]
-        cells += [_latex_score(one, score, best[score]) for score in LATEX_SCORES]
+        cells += [_latex_score(one, score, best[score]) for score in scores]
         letters = comparison.letters.get(one.name, "")
         lines.append(" & ".join([*cells, f"${{}}^{{{letters}}}$" if letters else ""]) + r" \\")
-    note = f"Per cent on {len(settings[0].test[0].ids)} test movies, mean and standard deviation over seeds; threshold 0.5."
+    how = {"multilabel": "threshold 0.5", "multiclass": "decisions for the most probable label"}[comparison.task]
+    note = f"Per cent on {len(settings[0].test[0].ids)} test movies, mean and standard deviation over seeds; {how}."
     if comparison.letters:
         note += f" Settings that share a letter do not differ significantly in {metric_label(comparison.metric)} (Holm, 5 \\%)."
     notes = [f"Not compared: {row['a']} and {row['b']}: {row['why']}." for row in comparison.refused]
@@ -230,7 +270,7 @@ def page_table(comparison: Comparison, published: Sequence[Mapping[str, Any]]) -
         published: rows of published.yaml, each with its `source`.
     """
     keys = [*PAGE_NAMES, *(key for key in comparison.settings[0].setting.values if key not in PAGE_NAMES)]
-    also = [score for score in PAGE_SCORES if score != comparison.metric]
+    also = [score for score in PAGE_SCORES[comparison.task] if score != comparison.metric]
     rows = [_measured(one, comparison, keys, also) for one in comparison.settings]
     for row in published:
         names, scores = [str(row.get(key, "")) for key in keys], [row.get(score) for score in also]
@@ -241,18 +281,18 @@ def page_table(comparison: Comparison, published: Sequence[Mapping[str, Any]]) -
         row["filter"] = dict(zip(PAGE_NAMES, row["names"], strict=False))
     rows.sort(key=lambda row: -np.inf if row["mean"] is None else row["mean"], reverse=True)
     filters = {key: list(dict.fromkeys(row["filter"][key] for row in rows if not row["published"])) for key in PAGE_NAMES}
-    labels = [{"label": metric_label(score), "more": score not in LATEX_SCORES} for score in also]
+    labels = [{"label": metric_label(score), "more": score not in (*LATEX_SCORES, "accuracy")} for score in also]
     remarks = any(row["remarks"] for row in rows)
     return {"names": keys, "scores": labels, "rows": rows, "filters": filters, "published": bool(published), "remarks": remarks}
 
 
 def _measured(one: ScoredSetting, comparison: Comparison, keys: Sequence[str], also: Sequence[str]) -> Row:
     apart = [f"tested on {OTHERWISE} ({len(one.test[0].ids)} movies)"] if one in comparison.apart else []
-    row = _summary(one.setting.finished, one.setting.seeds, [*apart, *one.setting.warnings])
+    row = _summary([metrics_of(run) for run in one.setting.finished], one.setting.seeds, [*apart, *one.setting.warnings])
     return {
         "names": [one.setting.values.get(key) or "" for key in keys],
         "mean": one.scored(comparison.metric).mean,
-        "scores": [one.scored(score).mean for score in also],
+        "scores": [one.scored(score).mean if one.has(score) else None for score in also],
         "published": False,
         "seeds": row["seeds"],
         "interval": ends(one.scored(comparison.metric).interval),

@@ -101,7 +101,8 @@ def command(
     last = (setting.finished or setting.runs)[-1]
     typed = _typed_of_hydra(last.folder.absolute().parent)
     own = setting.configs[-1].get("config_dir") or typed.config_dir
-    sources = [*(["--config-dir", own] if own else []), *typed.searchpath]
+    listed = any(f"'file://{own}'" in word for word in typed.searchpath)
+    sources = [*(["--config-dir", own] if own and not listed else []), *typed.searchpath]
     many = ["-m", *typed.launcher] if len(seeds) > 1 or also else []
     words = [*sources, *many, *kept, f"seed={_listed(seeds)}", *also]
     return _where(kept, last) + "python -m gmu_lightning.train " + shlex.join(words)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gmu_lightning.decisions import Task
 from gmu_lightning.files import markdown_table, write_json, write_rows, write_text
 from gmu_lightning.report.figures import COLOURS, GREYS, canvas, legend, plain, rows, save
 from gmu_lightning.visible import drawable, visible
@@ -33,9 +34,10 @@ class Robustness:
         modality_dropout: {modality: probability of removing it in training}.
         rows: of robustness.csv. With `kind` `share`, a `modality` (or `all`) is removed from a `share` of its movies;
             `realised` is the exact share in whole movies, None without such movies. With `kind` `subset`, only the modalities
-            of `subset` remain. Then follow `movies`, `movies_without_input` and the scores at the threshold 0.5.
+            of `subset` remain. Then follow `movies`, `movies_without_input` and the scores by the plain decisions.
         genres: of robustness_by_genre.csv: per `subset` and `genre` the number of `movies`, `f1` at 0.5 and `ap`. A genre without
             movies has None.
+        task: of the labels.
     """
 
     run: str
@@ -45,6 +47,12 @@ class Robustness:
     modality_dropout: Mapping[str, float]
     rows: Sequence[Row]
     genres: Sequence[Row]
+    task: Task = "multilabel"
+
+    @property
+    def words(self) -> dict[str, str]:
+        """{score: its usual name}; micro F1 is the accuracy in a multiclass task."""
+        return {**SCORES, "f1_micro": "accuracy"} if self.task == "multiclass" else SCORES
 
     @property
     def curves(self) -> dict[str, dict[float, Row]]:
@@ -94,11 +102,11 @@ def write(study: Robustness, folder: Path) -> None:
 
 
 def summary(study: Robustness) -> str:
-    """Return micro F1 at 0, 50 and 100 % missing and of the best and full subsets, as text for the terminal."""
+    """Return micro F1 or accuracy at 0, 50 and 100 % missing and of the best and full subsets, as text for the terminal."""
     width = max(map(len, ("missing", *study.curves)))
     head = "".join(f"{_percent(share):>9}" for share in PRINTED)
     lines = [
-        f"{study.split} micro F1 without modalities, robustness_seed={study.seed}, {study.trained}",
+        f"{study.split} {study.words['f1_micro']} without modalities, robustness_seed={study.seed}, {study.trained}",
         f"{'missing':{width}}{head}   realised at 50 %",
     ]
     for name, curve in study.curves.items():
@@ -113,15 +121,16 @@ def summary(study: Robustness) -> str:
 
 def markdown(study: Robustness) -> str:
     """Return the content of robustness.md: scores by share and by subset."""
+    at = ", at the threshold 0.5" if study.task == "multilabel" else ""
     lines = [
         f"# {study.run}: {study.split} without modalities",
         "",
-        f"{study.movies} movies; {study.trained}. Scores are fractions, at the threshold 0.5. Which movies lose a modality is "
+        f"{study.movies} movies; {study.trained}. Scores are fractions{at}. Which movies lose a modality is "
         f"drawn with seed {study.seed}: those that lack it at one share lack it at every larger one.",
     ]
     shares = list(next(iter(study.curves.values())))
     for score in ("f1_micro", "ap_micro"):
-        lines += ["", f"## {study.split} {SCORES[score]} by the share of movies that lost a modality", ""]
+        lines += ["", f"## {study.split} {study.words[score]} by the share of movies that lost a modality", ""]
         rows = []
         for name, curve in study.curves.items():
             cells = [f"{row[score]:.4f}{_off(share, row['realised'])}" for share, row in curve.items()]
@@ -133,7 +142,7 @@ def markdown(study: Robustness) -> str:
         "A share in brackets is what whole movies make of the one asked for. `all`: each modality is lost at that share.",
     ]
     lines += ["", f"## {study.split} scores with only some modalities left", ""]
-    head = ["left", *SCORES.values(), "movies without input"]
+    head = ["left", *study.words.values(), "movies without input"]
     scores = ([f"{row[score]:.4f}" for score in SCORES] for row in study.subsets)
     rows = [[row["subset"], *of, str(row["movies_without_input"])] for row, of in zip(study.subsets, scores, strict=True)]
     lines += markdown_table(head, rows, head[1:])
@@ -141,9 +150,9 @@ def markdown(study: Robustness) -> str:
 
 
 def figure(study: Robustness) -> Figure:
-    """Draw micro F1 by the share of movies that lost each modality (left), and of every subset of the modalities (right)."""
-    subsets = study.subsets
-    title = f"{study.split} micro F1 without some modalities: {drawable(study.run)}"
+    """Draw micro F1 or accuracy by the share of movies that lost a modality (left), and of every subset of modalities (right)."""
+    subsets, score = study.subsets, study.words["f1_micro"]
+    title = f"{study.split} {score} without some modalities: {drawable(study.run)}"
     below = f"{study.movies} movies, robustness_seed={study.seed}, {study.trained}"
     drawn = canvas(10.5, max(3.8, ROW * len(subsets) + 1.4), [title, below])
     left, right = drawn.subplots(1, 2, width_ratios=(1.25, 1))
@@ -155,7 +164,7 @@ def figure(study: Robustness) -> Figure:
             left.plot(x, y, marker="o", markersize=4, linewidth=1.6, clip_on=False, label=name, **style)
     left.set_xlim(0, 100)
     left.set_xlabel("movies that lost the modality (% of those that have it)")
-    left.set_ylabel("micro F1")
+    left.set_ylabel(score)
     plain(left)
     legend(left)
     rows(right, [row["subset"] for row in subsets], room=6)
@@ -164,10 +173,10 @@ def figure(study: Robustness) -> Figure:
     right.bar_label(bars, fmt="%.3f", fontsize=7, padding=2)
     right.tick_params(axis="y", labelsize=8)
     right.set_xlim(left=0)
-    right.set_xlabel("micro F1 with only these modalities left")
+    right.set_xlabel(f"{score} with only these modalities left")
     at_all = ", ".join(f"{name} {curve[1.0]['f1_micro']:.3f}" for name, curve in study.curves.items())
     drawn.set_label(
-        f"Micro F1 on {study.split} of {study.run}. Without a modality in every movie: {at_all}. "
+        f"{score[0].upper()}{score[1:]} on {study.split} of {study.run}. Without a modality in every movie: {at_all}. "
         f"Of {len(subsets)} subsets of the modalities the best is {subsets[0]['subset']} with {subsets[0]['f1_micro']:.3f}."
     )
     return drawn

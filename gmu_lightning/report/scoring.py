@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import combinations
@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gmu_lightning.metrics import tune_per_genre, tune_threshold
+from gmu_lightning.decisions import Task
+from gmu_lightning.metrics import TUNED
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.influence import KINDS, influence, retuned
 from gmu_lightning.report.settings import FEWEST_SEEDS, Setting
@@ -20,7 +21,6 @@ from gmu_lightning.run_files import records
 from gmu_lightning.run_files.plain import Damaged
 from gmu_lightning.run_files.shapes import is_number
 
-TUNED: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {"val": tune_threshold, "val_per_genre": tune_per_genre}
 PLAIN = 0.5  # the threshold of metrics.json's plain keys
 AGREE = 1e-6
 MATTERS = ("label_policy", "limit", "seed", "plot", "absent", "layout")  # options of `data` that change the movies or labels
@@ -31,18 +31,21 @@ SCORES = tuple(
 )
 COUNTS = {"parameters": "parameters/total", "parameters_fusion": "parameters/fusion"}
 SECONDS = "seconds/total"
+ACCURACY = ("test/accuracy", "val/accuracy")  # further scores of multiclass runs
 RANKING = {"f1_micro": "ap_micro", "f1_macro": "ap_macro", "f1_weighted": "ap_macro", "f1_samples": "ap_samples"}  # no threshold
+RANKING |= {"accuracy": "ap_micro"}
 OTHERWISE = "other movies, genres or labels, or at another threshold"
 WORDS = {
     **{f"f1_{over}": f"{over} F1" for over in ("micro", "macro", "weighted", "samples")},
     **{f"ap_{over}": f"{over} AP" for over in ("micro", "macro", "samples")},
+    "accuracy": "accuracy",
 }
 
 
 def check_metric(metric: str) -> None:
-    """Raise UserError for an unknown metric; `f1_micro`, `ap_macro` and `f1_micro@val` are known."""
+    """Raise UserError for an unknown metric; `f1_micro`, `ap_macro`, `f1_micro@val` and `auto` are known."""
     kind, _, rule = metric.partition("@")
-    if kind not in KINDS or (rule and (rule not in TUNED or kind.startswith("ap_"))):
+    if metric != "auto" and (kind not in KINDS or (rule and (rule not in TUNED or not kind.startswith("f1_")))):
         rules = " or ".join(f"@{name}" for name in TUNED)
         raise UserError(f"metric={metric} is no score: choose one of {', '.join(KINDS)}, an F1 also with {rules}")
 
@@ -73,6 +76,11 @@ class ScoredSetting:
         return self.setting.name
 
     @property
+    def task(self) -> Task:
+        """Task of the labels."""
+        return self.test[0].task
+
+    @property
     def fusion(self) -> str:
         """Name of the fusion."""
         return str(self.setting.values["fusion"])
@@ -81,12 +89,16 @@ class ScoredSetting:
     def _known(self) -> dict[tuple[str, str], SplitScores]:
         return {}
 
+    def has(self, metric: str) -> bool:
+        """Return whether the task has the metric: only multiclass has an accuracy, only multilabel has thresholds to tune."""
+        return (metric != "accuracy" or self.task == "multiclass") and ("@" not in metric or self.task == "multilabel")
+
     def scored(self, metric: str, split: str = "test") -> SplitScores:
-        """Return the scores of every run on a split, at .5 or at thresholds tuned on val."""
+        """Return the scores of every run on a split, by the plain decisions or at thresholds tuned on val."""
         if (metric, split) not in self._known:
             kind, _, rule = metric.partition("@")
             found = [
-                influence(kind, p.labels, p.probabilities, TUNED[rule](v.labels, v.probabilities) if rule else 0.5)
+                influence(kind, p.labels, p.probabilities, TUNED[rule](v.labels, v.probabilities) if rule else PLAIN, p.task)
                 for p, v in zip(self.test if split == "test" else self.val, self.val, strict=True)
             ]
             retune = partial(retuned, kind, rule, self.val, self.test) if rule and split == "test" else None
@@ -94,9 +106,10 @@ class ScoredSetting:
         return self._known[metric, split]
 
     def tested_as(self, other: ScoredSetting) -> bool:
-        """Whether both settings have the same test movies, genres, labels and threshold."""
+        """Whether both settings have the same test movies, genres, labels, task and threshold."""
         a, b = self.test[0], other.test[0]
-        return a.ids == b.ids and a.genres == b.genres and a.threshold == b.threshold and np.array_equal(a.labels, b.labels)
+        alike = a.ids == b.ids and a.genres == b.genres and a.task == b.task and a.threshold == b.threshold
+        return alike and np.array_equal(a.labels, b.labels)
 
     @property
     def known(self) -> bool:
@@ -124,12 +137,35 @@ class ScoredSetting:
         return self.setting.of_finished[0]
 
 
-def companion_metrics(metric: str) -> list[str]:
+def own_metric(metric: str, scored: Sequence[ScoredSetting]) -> str:
+    """Return the metric of these settings: for `auto`, `accuracy` if all of them are multiclass, and `f1_micro` otherwise.
+
+    Raises:
+        UserError: a setting lacks the metric, because it has no threshold to tune, or no accuracy.
+    """
+    if metric == "auto":
+        return name_for("f1_micro", "multilabel" if any(one.task == "multilabel" for one in scored) else "multiclass")
+    for one in scored:
+        if not one.has(metric):
+            raise UserError(
+                f"metric={metric} does not exist for {one.name}, whose task is {one.task}: choose metric=f1_micro, or leave out "
+                f"the {one.task} runs"
+            )
+    return metric
+
+
+def name_for(score: str, task: Task) -> str:
+    """Return the usual name of a score: micro F1 is the accuracy in a multiclass task."""
+    return "accuracy" if score == "f1_micro" and task == "multiclass" else score
+
+
+def companion_metrics(metric: str, task: Task) -> list[str]:
     """Return the metrics that show the part of a threshold in a lead: tuned F1s and an average precision; [] for the latter."""
     kind, _, rule = metric.partition("@")
     if kind.startswith("ap_"):
         return []
-    return [*([] if rule else [f"{kind}@val", f"{kind}@val_per_genre"]), RANKING[kind]]
+    tuned = [] if rule or task == "multiclass" else [f"{kind}@{name}" for name in TUNED]
+    return [*tuned, RANKING[kind]]
 
 
 def metrics_of(run: Run) -> dict[str, float]:
@@ -177,8 +213,8 @@ def read(run: Run, split: str) -> Predictions:
     if metrics.get(f"{split}/movies", len(found.ids)) != len(found.ids):
         raise Damaged(path, f"it has {len(found.ids):,} movies, and metrics.json counts {metrics[f'{split}/movies']}")
     labelled = found.labels.any()
-    scored = influence("f1_micro", found.labels, found.probabilities).score if labelled else np.nan
-    if labelled and found.threshold == PLAIN and abs(scored - metrics[f"{split}/f1_micro"]) > AGREE:
+    scored = influence("f1_micro", found.labels, found.probabilities, task=found.task).score if labelled else np.nan
+    if labelled and found.threshold in (PLAIN, None) and abs(scored - metrics[f"{split}/f1_micro"]) > AGREE:
         raise UserError(
             f"{run.folder}: metrics.json says {metrics[f'{split}/f1_micro']:.4f} of {split}/f1_micro and its predictions give "
             f"{scored:.4f}, so one of them was changed: leave this run out, or train it again"
@@ -210,7 +246,9 @@ def incompatibility(a: ScoredSetting, b: ScoredSetting) -> str | None:
 
 
 def unlike(a: Predictions, b: Predictions, config_a: Mapping[str, Any], config_b: Mapping[str, Any]) -> str | None:
-    """Return the difference in data or threshold between two runs' predictions of one split; None if they agree."""
+    """Return the difference in data, task or threshold between two runs' predictions of one split; None if they agree."""
+    if a.task != b.task:
+        return "one predicts exactly one label for each movie, the other any number"
     if a.threshold != b.threshold:
         return f"predictions are made at the threshold {a.threshold} and at {b.threshold}"
     set_a, set_b = (str((config.get("choices") or {}).get("data", "")) for config in (config_a, config_b))

@@ -39,7 +39,11 @@ def pair_sentence(pair: Pair) -> str:
         one, other = len(pair.a.test), len(pair.b.test)
         counts = counted(one, "seed") if one == other else f"{one} and {other} seeds"
         return f"{a} beats {b} by {size}, {_p(pair.p_holm)}, {counts}{_threshold_part(pair)}"
-    return f"{a} and {b} do not differ significantly ({size}, {_p(pair.p_holm)}). {_seeds_wanted(pair)}{_shared(pair)}"
+    words = f"{a} and {b} do not differ significantly ({size}, {_p(pair.p_holm)}). {_seeds_wanted(pair)}{_shared(pair)}"
+    low = pair.difference.interval.low
+    if low is not None and low > 0:
+        words += ". The interval excludes 0, but only p is corrected for the number of comparisons"
+    return words
 
 
 def too_few(pair: Pair) -> str | None:
@@ -65,7 +69,8 @@ def _threshold_part(pair: Pair) -> str:
     for metric, difference in pair.companions.items():
         if metric in RANKING.values():
             label = metric_label(metric)
-            words += f". {label[0].upper()}{label[1:]}, which needs no threshold, differs by {points(difference.interval)}"
+            needs = "threshold" if pair.a.task == "multilabel" else "decision"
+            words += f". {label[0].upper()}{label[1:]}, which needs no {needs}, differs by {points(difference.interval)}"
         elif metric.endswith("@val"):
             words += f". At a threshold tuned on val {_left(pair, difference)}"
     return words
@@ -76,7 +81,7 @@ def _left(pair: Pair, tuned: Difference) -> str:
     part = "the threshold is not the cause" if threshold < LEAST else f"{100 * threshold:.1f} points come from the threshold"
     words = f"the lead is {points(tuned.interval)}, so {part}"
     if tuned.p is None or tuned.p >= ALPHA:
-        return f"{words}. The rest is not significant"
+        return f"{words}. The remaining lead is not significant"
     return words if tuned.mean > 0 else f"{words}. There the other setting leads"
 
 
@@ -142,6 +147,8 @@ def summary(comparison: Comparison) -> str:
         words = [_against(comparison, comparison.against) if comparison.against else _best(comparison, known)]
         warned = known[0].setting.warnings
         words += [f"{known[0].name} has warnings: {'; '.join(warned)}."] if warned else []
+        if any(found.gate is known[0] and found.control is None for found in comparison.controls):
+            words.append(f"Whether its gates are the reason is open: fusion={CONTROL} is missing.")
     if unknown := [one.name for one in comparison.alike if not one.known]:
         words.append(f"{shortened(unknown)} cannot be tested: {TOO_FEW}.")
     if comparison.apart:
@@ -154,8 +161,11 @@ def _best(comparison: Comparison, known: Sequence[ScoredSetting]) -> str:
     if not others:
         refused = {row["a"] for row in comparison.refused if row["a"] == row["b"]}
         more = len(refused) + len(comparison.unscored) + len(comparison.settings) - 1
-        only = f"There is one setting, {best.name}" + (f", beside {more} that cannot be compared" if more else "")
-        return f"{only}, so there is no comparison."
+        if more:
+            return (
+                f"Only {best.name} can be compared, and {more} other{'s' if more > 1 else ''} cannot, so there is no comparison."
+            )
+        return f"There is one setting, {best.name}, so there is no comparison."
     if not comparison.letters:
         return "Some pairs are not comparable, so there is no ranking. The reasons are below."
     letters = comparison.letters
@@ -315,4 +325,7 @@ def ends(interval: Interval) -> str:
 
 
 def _p(p: float | None) -> str:
-    return "" if p is None else "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".")
+    if p is None or p < 0.001:
+        return "" if p is None else "p < .001"
+    digits = 4 if round(p, 3) == round(ALPHA, 3) else 3  # .0497 is below the limit, and .050 would not show it
+    return f"p = {p:.{digits}f}".replace("0.", ".", 1)

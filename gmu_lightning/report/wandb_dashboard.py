@@ -9,7 +9,7 @@ from typing import Any
 
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.comparison import Comparison
-from gmu_lightning.report.scoring import metric_label
+from gmu_lightning.report.scoring import metric_label, name_for
 from gmu_lightning.report.sentences import markdown
 
 SCORES = ("test/f1_micro", "test/f1_macro", "test/ap_micro", "test/ap_macro", "test/f1_micro@val")
@@ -100,7 +100,9 @@ class Dashboard:
 
     def _scores(self) -> list[Any]:
         _, wr = _library()
-        return [wr.BarPlot(title=score, metrics=[score], **OVER_SEEDS) for score in SCORES]
+        first = self.comparison.settings[0]
+        scores = [f"test/{name_for(score.removeprefix('test/'), first.task)}" for score in SCORES if first.has(score)]
+        return [wr.BarPlot(title=score, metrics=[score], **OVER_SEEDS) for score in scores]
 
     @property
     def _setting(self) -> list[str]:

@@ -9,10 +9,11 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from gmu_lightning.decisions import Task
 from gmu_lightning.movie import MODALITIES, UserError
 from gmu_lightning.run_files.plain import Damaged, check_regular, checking, json_of
 from gmu_lightning.run_files.shapes import (
@@ -42,11 +43,12 @@ NAMES = {
 ABOUT = record(
     {
         **NAMES,
-        "threshold": either(sequence(SCORE), SCORE),
+        "threshold": maybe(either(sequence(SCORE), SCORE)),
         "open_threshold": maybe(SCORE),
         "bias": maybe(mapping(number())),
         "data_fingerprint": mapping(word),
-    }
+    },
+    {"task": one_of(*get_args(Task))},
 )
 MOST_TRAINED = 64 * 10**9  # bytes of a checkpoint
 MOST_PICKLED = 256 * 10**6  # bytes of its content except the tensors
@@ -64,14 +66,14 @@ PLACES = ("name", "weights", "vectors", "preparation")
 def predictions_table(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the metadata in a file of predictions, and {column: its N values}.
 
-    The metadata are `genres`, `modalities`, `threshold`, `open_threshold`, `bias` ({genre: number} or None) and
-    `data_fingerprint`. The columns are named as in `Predictions.columns`, without `prob/G`. Those of gates and contributions may
-    be missing.
+    The metadata are `genres`, `modalities`, `threshold`, `open_threshold`, `bias` ({genre: number} or None),
+    `data_fingerprint` and, except in older files, `task`. The columns are named as in `Predictions.columns`, without `prob/G`.
+    Those of gates and contributions may be missing.
 
     Raises:
         FileNotFoundError: there is no such file.
         Damaged: the file is too large or no Parquet file, its metadata or a column is missing or wrong, a cell is empty, a movie
-            stands twice, or there are several splits.
+            stands twice or has several labels of a single-label task, or there are several splits.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -86,9 +88,12 @@ def predictions_table(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
                 groups = range(file.metadata.num_row_groups)
                 _check_size(rows, len(names), sum(file.metadata.row_group(n).total_byte_size for n in groups))
                 table = file.read(columns=names)
-            return about, {name: _array(table.column(name), name) for name in names}
+            columns = {name: _array(table.column(name), name) for name in names}
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
             raise Unexpected("it is no parquet file that can be read") from error
+        if about.get("task") == "multiclass" and np.sum([columns[f"label/{g}"] for g in about["genres"]], axis=0).max() > 1:
+            raise Unexpected("its task is multiclass, and a movie has several labels")
+        return about, columns
 
 
 def _check_size(rows: int, columns: int, written: int) -> None:
@@ -108,6 +113,8 @@ def _about(metadata: dict[bytes, bytes]) -> dict[str, Any]:
     ABOUT(about, "its metadata")
     if about["bias"] is not None:
         same_keys(about["bias"], about["genres"], "bias")
+    if (about["threshold"] is None) != (about.get("task") == "multiclass"):
+        raise Unexpected(f"its threshold is {about['threshold']} and its task {about.get('task', 'multilabel')}")
     if isinstance(about["threshold"], list) and len(about["threshold"]) != len(about["genres"]):
         raise Unexpected(f"threshold has {len(about['threshold'])} entries and there are {len(about['genres'])} genres")
     return about

@@ -33,7 +33,7 @@ from gmu_lightning.run_files.shapes import (
 KB, MB = 10**3, 10**6
 STATES = ("running", "finished", "failed", "skipped", "interrupted")
 SCORE = re.compile(
-    r"[^/]+/(f1|ap)(_(micro|macro|weighted|samples)(@.*)?|/.*)", re.S
+    r"[^/]+/(accuracy|(f1|ap)(_(micro|macro|weighted|samples)(@.*)?|/.*))", re.S
 )  # keys whose values are fractions; other keys of metrics.json have any numbers
 HINT_OF_MULTIRUN = "restore it, or remove it, for it only says how the sweep was typed"
 

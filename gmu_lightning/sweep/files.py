@@ -144,7 +144,7 @@ def _report(
 def write_comparison(
     runs: Sequence[Run],
     folder: Path,
-    metric: str = "f1_micro",
+    metric: str = "auto",
     against: str | None = None,
     left: Sequence[tuple[str, str]] = (),
     config_dir: str | None = None,

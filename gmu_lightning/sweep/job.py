@@ -217,7 +217,7 @@ def ended(job: Job, work: Callable[[], dict[str, Any]]) -> None:
 def _scores(metrics: Mapping[str, Any], split: str, between: str) -> str:
     """Return the two main scores of a split as text; those of val if the split has no labels."""
     split = split if f"{split}/f1_micro" in metrics else "val"
-    return main_scores(split, metrics[f"{split}/f1_micro"], metrics[f"{split}/ap_micro"], between)
+    return main_scores(split, {key.removeprefix(f"{split}/"): value for key, value in metrics.items()}, between)
 
 
 def attempted(job: Job, work: Callable[[], Made]) -> Made | None:
@@ -330,8 +330,11 @@ def choices_in(hydra: DictConfig) -> dict[str, str | None]:
 
 
 def config_dir_in(hydra: DictConfig) -> str | None:
-    """Return the absolute folder of `--config-dir` in Hydra's node; None if it was not typed."""
-    return next((source.path for source in hydra.runtime.config_sources if source.provider == "command-line"), None)
+    """Return the absolute folder of `--config-dir` in Hydra's node, or the first of a typed `hydra.searchpath`; None without."""
+    sources = hydra.runtime.config_sources
+    own = [source.path for source in sources if source.provider == "command-line"]
+    own += [source.path for source in sources if "command-line" in source.provider and source.schema == "file"]
+    return next(iter(own), None)
 
 
 def register_resolvers() -> None:

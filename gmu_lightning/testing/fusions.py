@@ -112,6 +112,7 @@ def _named(error: Exception) -> str:
 def _check_result(case: _Case) -> None:
     (movies, count), size = case.present.shape, case.fusion.size
     fused = case.fused(case.inputs, case.present, "for inputs of float64")
+    _check_finite(fused, case.present)
     found = tuple(fused.vector.shape)
     assert found == (movies, size), (
         f"vector is {found}, expected {(movies, size)}: return (B, fusion.size), and set self.size if it is not self.dim"
@@ -126,8 +127,9 @@ def _check_result(case: _Case) -> None:
         )
     if fused.gates is not None:
         found = tuple(fused.gates.shape)
-        assert found[:2] == (movies, count), (
-            f"gates are {found}, expected ({movies}, {count}, ...): stack one for each modality, (B, M, D), or return none"
+        assert found in ((movies, count, size), (movies, count, 1)), (
+            f"gates are {found}, expected {(movies, count, size)} or {(movies, count, 1)}: stack one for each modality, "
+            "(B, M, fusion.size) or (B, M, 1), or return none"
         )
         assert ((fused.gates >= 0) & (fused.gates <= 1)).all(), (
             "a gate lies outside [0, 1]: make it with a sigmoid or a softmax, or return no gates"
@@ -135,6 +137,17 @@ def _check_result(case: _Case) -> None:
         assert not fused.gates[~case.present].any(), (
             "the gate of an absent modality is not 0: return torch.where(present, gates, 0.0)"
         )
+
+
+def _check_finite(fused: Fused, present: Tensor) -> None:
+    for name, tensor in zip(Fused._fields, fused, strict=True):
+        if tensor is not None:
+            broken = (~torch.isfinite(tensor)).flatten(1).any(dim=1)
+            whom = "a movie without any modality" if broken.any() and not present[broken].any() else "some movies"
+            assert not broken.any(), (
+                f"{name} {'is' if name == 'vector' else 'are'} NaN or infinite for {whom}: divide only by sums that cannot be 0, "
+                "as in sums.clamp(min=1e-6)"
+            )
 
 
 def _check_repeated(case: _Case) -> None:
@@ -194,9 +207,11 @@ def _check_leading(case: _Case) -> None:
     whole = case.fused(sequences, case.present, f"{condition}; {remedy}")
     for t in range(STEPS):
         one = case.fused({m: x[:, t] for m, x in sequences.items()}, case.present, "for inputs (B, d)")
-        assert all(x is None or x.shape[1:2] == (STEPS,) for x in whole), (
-            f"inputs (B, T, d) do not give results (B, T, ...): {remedy}"
-        )
+        for name, x in zip(Fused._fields, whole, strict=True):
+            assert x is None or x.shape[1:2] == (STEPS,), (
+                f"inputs (B, T, d) give {name} of shape {tuple(x.shape)}, expected (B, T, ...): {remedy}; `present` is "
+                "(B, 1, M, 1) then, so expand what you make of it alone"
+            )
         _assert_same(_changed(whole, itemgetter((slice(None), t))), one, "for one position of a sequence", remedy)
 
 

@@ -41,3 +41,19 @@ def test_a_refused_checkpoint_leaves_the_previous_one(tmp_path):
     assert done.stdout == "[Errno 27] File too large: 'last.ckpt'\n"
     assert torch.load(tmp_path / "last.ckpt")["weights"].tolist() == [1, 1, 1]
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_ctrl_c_in_a_checkpoint_is_an_interruption(tmp_path, monkeypatch):
+    AtomicCheckpointIO().save_checkpoint({"weights": torch.ones(3)}, tmp_path / "last.ckpt")
+    before = (tmp_path / "last.ckpt").read_bytes()
+
+    def interrupted(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("unexpected pos 252864 vs 252756")  # as torch ends the file
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(3)}, tmp_path / "last.ckpt")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]

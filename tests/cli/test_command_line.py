@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from hydra.errors import HydraException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from gmu_lightning.cli.command_line import (
     escaped,
@@ -26,16 +28,19 @@ from gmu_lightning.cli.command_line import (
     refuse_removal,
     register_plugins,
     run,
-    with_whole_path,
 )
 from gmu_lightning.cli.help import known_keys, sentence
+from gmu_lightning.cli.search_path import with_whole_path
 from gmu_lightning.config.groups import conf_folder
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.session import Session
 
+from ..installed import site
+
 PARSER = OverridesParser.create()
 PATH_KEYS = (
     "data.root",
+    "data.separator",
     "store.dir",
     "hydra.run.dir",
     "hydra.sweep.dir",
@@ -209,7 +214,7 @@ def refused() -> Iterator[Callable[..., str]]:
 
     def compose_train(*overrides: str) -> str:
         GlobalHydra.instance().clear()
-        with pytest.raises(HydraException) as failed, initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        with pytest.raises((HydraException, YAMLError)) as failed, initialize_config_dir(str(conf_folder()), version_base="1.3"):
             compose("train", list(overrides))
         found = sentence(failed.value)
         assert "\n" not in found
@@ -243,6 +248,17 @@ def test_composition_errors_name_the_nearest_choices(refused, override, beginnin
     found = refused(override)
     assert found.startswith(beginning)
     assert near in found
+
+
+def test_a_damaged_package_hides_no_key(refused, tmp_path):
+    with site(tmp_path) as install:
+        install(
+            "mine", files={"fusion/broken.yaml": "_target_: [", "encoder/text/broken.yaml": "- a", "fusion/good.yaml": "odd: 1"}
+        )
+        assert refused("fusion.dimm=3").startswith("fusion.dimm is no key of the configuration: did you mean fusion.dim ")
+        assert refused("fusion.odd=3").startswith("fusion.odd is no key of the fusion chosen here: ")
+        broken = refused("fusion=broken")  # YAML's parsers count lines in two ways
+        assert re.match(rf"line [12] of {tmp_path}/mine/conf/fusion/broken.yaml of the package mine is no valid YAML \(", broken)
 
 
 def test_a_value_that_is_missing_is_named():

@@ -69,6 +69,8 @@ def test_every_example_composes(name, arguments):
         ("compare", ["runs", "metric", "against", "output"], ["store.dir", "modalities"]),
         ("dashboard", ["runs", "mode", "entity", "project"], ["store.dir", "against"]),
         ("store", ["store.dir", "remove", "older_than"], ["store.workers", "runs"]),
+        ("info", ["group"], ["store.dir", "fusion"]),
+        ("doctor", ["store.dir", "output", "hub"], ["group", "remove"]),
     ],
 )
 def test_a_page_lists_its_own_options(name, own, foreign):
@@ -87,7 +89,7 @@ def test_every_option_of_a_page_has_a_comment(name):
 
 def test_an_option_stands_with_default_and_comment():
     page = help_page("compare")
-    assert "  metric=f1_micro           f1_ or ap_ with micro, macro, samples" in page
+    assert "  metric=auto               f1_ or ap_ with micro, macro, samples" in page
     assert "  runs=...                  needed: folders of runs or sweeps" in page
 
 

@@ -59,7 +59,10 @@ OWN = {**HARMLESS, "fusion": {"_target_": "their_fusions.Theirs"}}
 
 
 def test_the_refusal_of_an_own_class_names_the_option():
-    with pytest.raises(UserError, match=r"unless you trust the class and type --config-dir FOLDER, the folder of its module$"):
+    with pytest.raises(
+        UserError,
+        match=r"unless you trust the class and install its package, or type --config-dir FOLDER, the folder of its module$",
+    ):
         checked_as_data(OWN, WHERE)
     with pytest.raises(UserError, match=r"\(the run was trained with --config-dir '/my parts'\)$"):
         checked_as_data({**OWN, "config_dir": "/my parts"}, WHERE)
@@ -168,7 +171,7 @@ def test_the_environment_sets_the_mode_of_wandb_unless_typed(monkeypatch, variab
         assert compose("train", ["logger=wandb", "logger.wandb.mode=online"]).logger.wandb.mode == "online"
 
 
-@pytest.mark.parametrize("command", ["train", "prepare", "evaluate", "compare", "dashboard"])
+@pytest.mark.parametrize("command", ["train", "prepare", "evaluate", "compare", "dashboard", "store", "info", "doctor"])
 def test_no_command_logs_to_a_file(command):
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         hydra = compose(command, return_hydra_config=True).hydra

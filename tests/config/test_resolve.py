@@ -109,6 +109,41 @@ def test_an_unused_encoder_does_not_change_the_identity():
     assert identity(resolved()) != identity(resolved(image=other))
 
 
+def with_loss(loss: str, task: str | None = None, monitor: str = "val/ap_micro", **changes: Any) -> dict[str, Any]:
+    """Return the resolved configuration with `loss=LOSS`; `changes` are options of the loss."""
+    data = choice("data", "mmimdb", **({"task": task} if task else {}))
+    config = composed(data=data, loss=choice("loss", loss) | changes, monitor=monitor)
+    found = resolve(config, CHOICES | {"loss": loss})
+    RunConfig.of(found)
+    return found
+
+
+@pytest.mark.parametrize(("task", "expected"), [(None, "bce"), ("multilabel", "bce"), ("multiclass", "cross_entropy")])
+def test_the_default_loss_is_that_of_the_task(task, expected):
+    found = with_loss("auto", task)
+    assert found["loss"] == choice("loss", expected)
+    assert found["choices"]["loss"] == expected
+    assert identity(found) == identity(with_loss(expected, task))
+
+
+def test_options_of_the_default_loss_are_kept_or_refused():
+    assert with_loss("auto", pos_weight="inverse")["loss"] == choice("loss", "bce", pos_weight="inverse")
+    with pytest.raises(UserError, match=r"loss.pos_weight=inverse is an option of loss=bce, and data.task=multiclass trains"):
+        with_loss("auto", "multiclass", pos_weight="inverse")
+    assert with_loss("cross_entropy", "multiclass", class_weight="sqrt")["loss"]["class_weight"] == "sqrt"
+
+
+def test_accuracy_is_a_monitor_of_single_labels_only():
+    assert with_loss("auto", "multiclass", "val/accuracy")["monitor"] == "val/accuracy"
+    with pytest.raises(UserError, match="monitor=val/accuracy is no score of the val split"):
+        with_loss("auto", "multilabel", "val/accuracy")
+
+
+def test_an_unknown_task_is_refused_with_the_tasks():
+    with pytest.raises(UserError, match=r"data.task=multclass does not exist: did you mean multiclass"):
+        with_loss("auto", "multclass")
+
+
 def test_defaults_with_frozen_encoders():
     config = resolved()
     assert defaults_of(config) == FROZEN

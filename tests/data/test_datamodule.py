@@ -16,7 +16,7 @@ from gmu_lightning.data.dataset import DataSet, MovieTable
 from gmu_lightning.data.readers.layouts import Layout
 from gmu_lightning.data.store import Store, prepared
 from gmu_lightning.encoders.text.bag_of_words import WordPreparation
-from gmu_lightning.movie import SPLITS, Movie, MovieBatch
+from gmu_lightning.movie import SPLITS, Movie, MovieBatch, UserError
 
 PLOTS = {
     "train": ["a b c", "a", None, "b b b b", "c a", "a b", "c", "b c a b"],
@@ -134,3 +134,13 @@ def test_labels_stand_in_the_order_of_the_vocabulary(tmp_path):
     data = table_of(Plots, tmp_path)
     assert data.vocabulary.names == ("Drama", "War")
     assert np.array_equal(data.labels[data.rows("val")], [[True, True], [True, False], [True, True]])
+
+
+class Rootless(Layout):
+    name = "here"
+
+
+def test_a_layout_without_a_root_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Plots, "open", lambda self, modalities, store: Rootless())
+    with pytest.raises(UserError, match=r"Rootless has no root: set self.root in its __init__, as Layout describes"):
+        table_of(Plots, tmp_path)

@@ -34,9 +34,9 @@ def offline(monkeypatch, tmp_path):
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    weights._reachable.cache_clear()
+    weights.reachable.cache_clear()
     yield
-    weights._reachable.cache_clear()
+    weights.reachable.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -251,6 +251,8 @@ def parquet() -> dict[str, Change]:
         "no threshold": about(threshold=...),
         "threshold text": about(threshold="x"),
         "threshold short": about(threshold=[0.5]),
+        "odd task": about(task="ranking"),
+        "task of single labels": about(task="multiclass", threshold=None),
         "bias list": about(bias=[1]),
         "bias of others": about(bias={"Odd": 1.0}),
         "fingerprint": about(data_fingerprint=5),

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .forked import forks
+
 PATIENCE = 600  # seconds: only a command that hangs takes longer, also on a busy machine
 SMOKE = ("experiment=smoke", "trainer.max_epochs=1", "trainer.threads=1")
 
@@ -23,7 +25,12 @@ def environment(store: Path | None, **variables: str) -> dict[str, str]:
 
 
 def typed(name: str, *arguments: str, folder: Path, store: Path | None, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in `folder`, and return its exit code and output."""
+    """Run a command in `folder`, and return its exit code and output.
+
+    A command without variables of its own is a fork of a process with the same libraries.
+    """
+    if not variables:
+        return forks().run([f"gmu_lightning.{name}", *arguments], folder, environment(store), PATIENCE)
     return subprocess.run(
         command(name, *arguments),
         cwd=folder,

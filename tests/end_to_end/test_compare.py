@@ -155,6 +155,7 @@ def test_what_was_skipped_failed_or_lies_deeper_is_told_of(sweep, tmp_path):
     assert "the disk is full" in board
 
 
+@pytest.mark.heavy
 def test_movies_that_were_changed_since_are_not_shown(tmp_path):
     generated = tmp_path / "movies"
     tiny = ("encoder/text=tiny", "encoder/image=tiny", "trainer.max_epochs=1", "trainer.threads=1")
@@ -174,6 +175,7 @@ def test_movies_that_were_changed_since_are_not_shown(tmp_path):
     assert "r(gate, truth)" not in text
 
 
+@pytest.mark.heavy
 def test_the_command_for_more_seeds_adds_them_to_the_sweep(tmp_path, raw):
     """Typed as it is printed, from another folder."""
     launcher = ("hydra/launcher=processes", "hydra.launcher.n_jobs=1")

@@ -33,6 +33,7 @@ def checked(*arguments: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.heavy
 def test_an_untrained_or_missing_gate_fails_the_check(sweep):
     done = checked(sweep)
     assert done.returncode == 1, done.stderr
@@ -44,6 +45,7 @@ def test_an_untrained_or_missing_gate_fails_the_check(sweep):
     assert "concat" in next(line for line in lines if line.startswith("FAILS  gmu_softmax over concat"))
 
 
+@pytest.mark.heavy
 def test_without_a_sweep_it_says_what_it_wants(tmp_path):
     assert "name the folders of the sweeps" in checked().stderr
     done = checked(tmp_path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from gmu_lightning.run import Run
 
 from .shell import last_line, typed
@@ -14,6 +16,7 @@ TWO = (
 )
 
 
+@pytest.mark.heavy
 def test_two_devices_score_every_test_movie_once(tmp_path, store):
     done = typed("train", *TWO, "hydra.run.dir=run", folder=tmp_path, store=store)
     assert done.returncode == 0, done.stderr

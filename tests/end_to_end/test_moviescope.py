@@ -21,6 +21,7 @@ SUBSETS = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("layout", SUBSETS)
 def test_a_sweep_over_subsets_survives_damaged_files(layout, tmp_path):
     root = write(tmp_path / "movies", layout, MOVIES)

@@ -130,6 +130,8 @@ CASES: dict[str, list[str]] = {
     "predict": ["predict", "run={finished}/run", "input={raw}/dataset", "output=predictions.csv"],
     "compare": ["compare", "runs={finished}/sweep", "output=compared"],
     "dashboard": ["dashboard", "runs={finished}/sweep", "mode=offline", "output=board"],
+    "info": ["info"],
+    "doctor": ["doctor"],
     "wandb, offline": ["train", *SMOKE, "logger=wandb", "logger.wandb.mode=offline", "hydra.run.dir=run"],
     "wandb, disabled": ["train", *SMOKE, "logger=wandb", "logger.wandb.mode=disabled", "hydra.run.dir=run"],
     "wandb, offline sweep": [*SWEEP, "logger=wandb", "logger.wandb.mode=offline", "hydra/launcher=stacked"],

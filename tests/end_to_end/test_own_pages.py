@@ -1,4 +1,4 @@
-"""The pages on own fusions, encoders and data sets: their files are the examples, and their commands work in order."""
+"""The pages on own fusions, encoders, data sets and packages: their files are the examples, and their commands work in order."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ from gmu_lightning import testing
 from .shell import PATIENCE, environment
 
 HOME = Path(__file__).parents[2]
-PAGES = {"add_a_fusion": "my_fusion", "add_an_encoder": "my_encoder", "add_a_data_set": "my_data"}
-FILE = re.compile(r"^`my_parts/([\w./]+)`( begins with)?:\n\n```\w+\n(.*?)^```", re.M | re.S)
+PARTS = {"add_a_fusion": "my_fusion", "add_an_encoder": "my_encoder", "add_a_data_set": "my_data"}
+PAGES = {**PARTS, "add_a_package": "my_package"}
+FILE = re.compile(r"^`(?:my_parts|my_package)/([\w./]+)`( begins with)?:\n\n```\w+\n(.*?)^```", re.M | re.S)
 COMMANDS = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
+# pip installs into a folder of the test, without a look at the index.
+PIP = """pip() { python -m pip --quiet "$@" --no-deps --no-build-isolation --target "$SITE"; }
+"""
 MESSAGE = re.compile(r"^\| `([^`]+)` \|", re.M)
 VARYING = re.compile(r"…|\b(?:0|nan|train|movie|MyMovies|MyFusion|image|audio|text|torch\.float32)\b")
 
@@ -37,7 +41,7 @@ def test_the_files_of_a_page_are_those_of_its_example(name):
         assert content.startswith(text) if begins else content == text, path
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", PARTS)
 def test_a_page_explains_messages_that_exist(name):
     source = "".join(module.read_text(encoding="utf-8") for module in Path(testing.__file__).parent.glob("*.py"))
     table = page_of(name).partition("| the message begins with |")[2]
@@ -49,16 +53,16 @@ def test_a_page_explains_messages_that_exist(name):
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", PAGES)
 def test_the_commands_of_a_page_work(name, tmp_path):
-    shutil.copytree(HOME / "examples" / PAGES[name], tmp_path / "my_parts")
+    shutil.copytree(HOME / "examples" / PAGES[name], tmp_path / ("my_parts" if name in PARTS else PAGES[name]))
     found = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    path = os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(HOME), str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
     blocks = COMMANDS.findall(page_of(name))
     assert len(blocks) > 2
     for block in blocks:
         done = subprocess.run(
-            ["bash", "-e", "-c", block],
+            ["bash", "-e", "-c", PIP + block],
             cwd=tmp_path,
-            env=environment(tmp_path / "store", PATH=found, PYTHONPATH=path),
+            env=environment(tmp_path / "store", PATH=found, PYTHONPATH=path, SITE=str(tmp_path / "site")),
             capture_output=True,
             text=True,
             timeout=5 * PATIENCE,

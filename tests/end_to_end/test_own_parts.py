@@ -139,6 +139,22 @@ def test_an_own_class_with_a_problem_ends_in_one_sentence(command, home, store, 
 
 
 @pytest.mark.heavy
+def test_the_search_path_equals_the_option(command, home, store, tmp_path):
+    source = "hydra.searchpath=[file://own parts]"
+    words = ("-m", source, *SMOKE, "fusion=my_fusion", "seed=1,2", "hydra/launcher=stacked", "hydra.sweep.dir=searched")
+    done = typed("train", *words, folder=home, store=store)
+    assert done.returncode == 0, done.stderr
+    assert "no movies" not in done.stdout + done.stderr
+    assert "--config-dir" not in (home / "searched/comparison.md").read_text()
+    run = next(path.parent for path in (home / "searched").glob("*/config.yaml"))
+    assert Run(run).config["config_dir"] == str(home / "own parts")
+    code, text = command("evaluate", f"run={run}")
+    assert code == 1 and last_line(text).endswith(f"(the run was trained with --config-dir '{home / 'own parts'}')")
+    code, text = command("evaluate", f"hydra.searchpath=[file://{home}/own parts]", f"run={run}")
+    assert code == 0, text
+
+
+@pytest.mark.heavy
 @pytest.mark.parametrize("launcher", ["basic", "processes", "stacked"])
 def test_every_launcher_trains_own_classes(home, store, launcher):
     words = ("-m", "--config-dir", "own parts", *SMOKE, f"hydra.sweep.dir={launcher}", f"hydra/launcher={launcher}")

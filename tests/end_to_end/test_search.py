@@ -36,6 +36,7 @@ def trials(folder: Path) -> list[dict]:
     return json.loads((folder / "found/search/search.json").read_text())["settings"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("launcher", ["basic", "processes"])
 def test_settings_get_one_budget_and_winners_fresh_seeds(search, tmp_path, launcher):
     done = search("fusion=mean,concat,none", *SMALL, f"hydra/launcher={launcher}")
@@ -64,6 +65,7 @@ def test_settings_get_one_budget_and_winners_fresh_seeds(search, tmp_path, launc
     assert sorted(names) == ["concat tuned", "mean tuned"]
 
 
+@pytest.mark.heavy
 def test_a_trial_s_score_is_its_run_s_on_val(search, tmp_path):
     search("fusion=mean", *SMALL)
     (one,) = trials(tmp_path)
@@ -71,6 +73,7 @@ def test_a_trial_s_score_is_its_run_s_on_val(search, tmp_path):
     assert sorted(t["score"] for t in one["trials"]) == sorted(run["val/ap_micro"] for run in runs)
 
 
+@pytest.mark.heavy
 def test_a_search_that_was_stopped_goes_on_where_it_was(search, tmp_path):
     search("fusion=mean", *SMALL)
     before = trials(tmp_path)
@@ -82,6 +85,7 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(search, tmp_path):
     assert len(trials(tmp_path)[0]["trials"]) == 5
 
 
+@pytest.mark.heavy
 def test_a_search_told_in_two_parts_keeps_both(search, tmp_path):
     words = ("seed=1", "hydra.sweep.dir=found", "hydra.sweeper.trials=1")
     assert search("fusion=mean", *words).returncode == 0
@@ -97,6 +101,7 @@ def test_a_search_told_in_two_parts_keeps_both(search, tmp_path):
     assert "1 trial of each setting, judged by val/ap_micro with seed 0." in page
 
 
+@pytest.mark.heavy
 def test_scored_winners_get_no_rivals_from_another_budget(search, tmp_path):
     words = ("fusion=mean", "seed=1", "hydra.sweep.dir=found")
     assert search(*words, "hydra.sweeper.trials=1").returncode == 0
@@ -107,6 +112,7 @@ def test_scored_winners_get_no_rivals_from_another_budget(search, tmp_path):
     assert sorted(path.name for path in (tmp_path / "found").iterdir()) == before
 
 
+@pytest.mark.heavy
 def test_a_setting_whose_trials_all_fail_has_no_winner(search, tmp_path):
     done = search("fusion=mean", "optimizer.lr=1e30", *SMALL)
     assert done.returncode == 1
@@ -115,6 +121,7 @@ def test_a_setting_whose_trials_all_fail_has_no_winner(search, tmp_path):
     assert not list((tmp_path / "found").glob("mean-*"))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("more", [[], ["++optimizer.lr=0.001"]])
 def test_what_is_typed_leaves_the_space_or_comes_into_it(search, tmp_path, more):
     search("fusion=mean", "fusion.dim=8", "loss.pos_weight=none", "optimizer.weight_decay=interval(0.1,0.2)", *SMALL, *more)

@@ -94,6 +94,7 @@ def history(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("how", ["workers", "stacks"])
 def test_each_run_is_trained_as_under_a_trainer(one_by_one, how, request):
     stacks = request.getfixturevalue(how)
@@ -114,6 +115,7 @@ def test_each_run_is_trained_as_under_a_trainer(one_by_one, how, request):
     assert len(stopped) > 1  # early stopping ended some before the others
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("how", ["workers", "stacks"])
 def test_checkpoints_are_whole(how, request):
     for run in request.getfixturevalue(how).runs().values():
@@ -125,6 +127,7 @@ def test_checkpoints_are_whole(how, request):
         assert best["gmu_lightning"]["modalities"] == ["video", "audio"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("how", ["workers", "stacks"])
 def test_a_stacked_run_evaluates_to_its_own_scores(how, home, request):
     run = next(iter(request.getfixturevalue(how).runs().values()))
@@ -137,6 +140,7 @@ def test_a_stacked_run_evaluates_to_its_own_scores(how, home, request):
             assert value == pytest.approx(own[name], abs=1e-6), name
 
 
+@pytest.mark.heavy
 def test_every_run_of_a_stack_has_a_wandb_run_of_its_own(stacks):
     for run in stacks.runs().values():
         (folder,) = run.glob("wandb/offline-run-*")
@@ -145,6 +149,7 @@ def test_every_run_of_a_stack_has_a_wandb_run_of_its_own(stacks):
         assert len([row for row in logged.history if "train/loss" in row]) == len(history(run))
 
 
+@pytest.mark.heavy
 def test_a_worker_that_dies_costs_the_job_it_was_at(sweep):
     kill = ("+callbacks.kill._target_=killer.Kill", "+callbacks.kill.seed=2")
     died = sweep("died", *FROZEN, "trainer.max_epochs=1", "seed=1,2,3,4", STACKED, "hydra.launcher.workers=1", *kill)
@@ -162,6 +167,7 @@ def test_jobs_that_cannot_be_stacked_train_one_by_one(sweep):
     assert "one by one, since an encoder is trained" in left.err
 
 
+@pytest.mark.heavy
 def test_a_pretrained_encoder_that_is_trained_gets_every_core(sweep):
     """The job fails, because no weights are found; the launcher has sorted it by then."""
     away = (
@@ -186,6 +192,7 @@ def test_workers_of_several_threads_share_the_cores(each, shares):
     assert shares_of([0, 1, 2, 3, 4], each) == shares
 
 
+@pytest.mark.heavy
 def test_ctrl_c_ends_the_workers(home, tmp_path):
     folder = tmp_path / "cut"
 
@@ -268,6 +275,7 @@ def test_an_invalid_number_of_workers_ends_in_a_sentence(sweep):
     assert failed.err.splitlines()[-1].startswith("hydra.launcher.workers=abc is not possible: give a whole number from 1 to")
 
 
+@pytest.mark.heavy
 def test_stacked_training_of_encoders_equals_single_runs(sweep):
     small = ("experiment=smoke", "trainer.threads=1", "seed=1,2")
     alone, lasting = sweep("smoke", *small), sweep("smoke-stacked", *small, STACKED)

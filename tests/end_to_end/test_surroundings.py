@@ -40,6 +40,7 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.heavy
 def test_slurm_notebooks_and_closed_pipes_leave_a_run_intact(smoke, store, tmp_path):
     line = " ".join(command("train", *SMOKE, "hydra.run.dir=run"))
     done = subprocess.run(

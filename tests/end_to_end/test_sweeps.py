@@ -153,6 +153,7 @@ def test_a_sweep_ends_with_its_verdict_and_commands(crossed):
     assert {"seed=3", f"hydra.sweep.dir={crossed.folder}"} <= set(more)
 
 
+@pytest.mark.heavy
 def test_the_command_for_seeds_completes_the_sweep(crossed, home):
     (line,) = (line for line in crossed.out.splitlines() if "hydra.sweep.dir=" in line)
     copy = home / "copied"
@@ -196,13 +197,14 @@ def test_the_leaderboard_holds_unrounded_means_and_deviations(crossed):
             assert float(row[f"{score}/sd"]) == pytest.approx(statistics.stdev(values), abs=1e-12)
 
 
-@pytest.mark.parametrize("launched", ["crossed", "parallel"])
+@pytest.mark.parametrize("launched", ["crossed", pytest.param("parallel", marks=pytest.mark.heavy)])
 def test_equal_jobs_are_run_once(launched, request):
     swept: Sweep = request.getfixturevalue(launched)
     done = Counter(line.split()[0] for line in swept.out.splitlines() if "  test micro F1 " in line)
     assert done == {job["folder"]: 1 for job in swept.jobs("finished")}
 
 
+@pytest.mark.heavy
 def test_launchers_give_the_same_predictions_bit_for_bit(crossed, parallel):
     for seed in (1, 2):
         words = f"gmu_original-text+image-seed{seed}"
@@ -221,6 +223,7 @@ def test_a_run_alone_equals_the_job_of_a_sweep_bit_for_bit(crossed, home):
         pd.testing.assert_frame_equal(predictions(home / "alone", split), predictions(job, split), check_exact=True)
 
 
+@pytest.mark.heavy
 def test_a_killed_process_costs_its_job_alone(parallel):
     (killed,) = parallel.jobs("failed")
     assert "seed=3" in killed["overrides"]
@@ -231,7 +234,7 @@ def test_a_killed_process_costs_its_job_alone(parallel):
     assert (row["seeds"], row["seed_list"]) == ("2", "1,2")
 
 
-@pytest.mark.parametrize("launched", ["failing", "parallel"])
+@pytest.mark.parametrize("launched", ["failing", pytest.param("parallel", marks=pytest.mark.heavy)])
 def test_each_job_is_a_wandb_run_of_the_sweeps_group(launched, request):
     swept: Sweep = request.getfixturevalue(launched)
     finished = [job["folder"] for job in swept.jobs("finished")]
@@ -300,6 +303,7 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> No
     pytest.fail("the awaited event did not happen within a minute")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("launcher", [(), ("hydra/launcher=processes", "hydra.launcher.n_jobs=1")], ids=["basic", "processes"])
 def test_ctrl_c_leaves_a_leaderboard_of_what_finished(launcher, home, tmp_path):
     folder = tmp_path / "cut"
@@ -327,6 +331,7 @@ def test_ctrl_c_leaves_a_leaderboard_of_what_finished(launcher, home, tmp_path):
     assert f"2 jobs not begun: the same command with hydra.sweep.dir={folder} does what is missing" in said
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("launcher", ["processes", "stacked"])
 def test_jobs_end_with_a_sweep_that_is_killed(launcher, home, tmp_path):
     folder = tmp_path / "cut"
@@ -357,6 +362,7 @@ def test_ctrl_c_of_a_run_alone_is_told_in_its_status(home, tmp_path):
 NOWHERE = "_target_=nowhere.Class cannot be imported: Python finds no module nowhere; correct the name, or type --config-dir"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("launcher", ["basic", "processes", "stacked"])
 def test_a_class_that_cannot_be_imported_fails_its_jobs(sweep, launcher):
     failed = sweep(f"nowhere-{launcher}", "fusion._target_=nowhere.Class", f"hydra/launcher={launcher}")

@@ -49,6 +49,7 @@ def damaged(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.heavy
 def test_unusable_trailers_count_as_absent_in_training(damaged, tmp_path):
     words = (*TRAILERS, *READ, f"data.root={damaged}", "fusion=gmu_softmax", "trainer.max_epochs=2", "trainer.threads=1")
     said = typed("train", *words, folder=tmp_path, store=tmp_path / "store")
@@ -71,6 +72,7 @@ def test_unusable_trailers_count_as_absent_in_training(damaged, tmp_path):
     assert Run(again).metrics["test/ap_micro"] == pytest.approx(run.metrics["test/ap_micro"], abs=1e-6)
 
 
+@pytest.mark.heavy
 def test_a_killed_prepare_goes_on_where_it_was(tmp_path):
     root = write(tmp_path / "movies", (16, 4, 4), seconds=3.0)
     words = (*TRAILERS, *READ, f"data.root={root}", "modalities=video", "encoder.video.preparation.rate=8", "store.workers=2")

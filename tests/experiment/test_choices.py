@@ -1,11 +1,13 @@
-"""Choices that do not go together with this machine."""
+"""Choices that do not go together with each other, or with this machine."""
 
 from __future__ import annotations
 
 import pytest
 
 from gmu_lightning.experiment import choices
-from gmu_lightning.movie import UserError
+from gmu_lightning.fusion import Mean
+from gmu_lightning.losses import CrossEntropy
+from gmu_lightning.movie import IncompatibleChoices, UserError
 
 MANY = "trainer.devices=9"
 
@@ -37,6 +39,34 @@ def test_other_numbers_of_devices_are_left_to_lightning(on_four_cores, devices):
 def test_two_processes_fit_on_one_core(on_four_cores, monkeypatch):
     monkeypatch.setattr(choices, "cores", lambda: 1)
     on_four_cores("trainer.devices=2", "trainer.accelerator=cpu")
+
+
+OF_TASK = {"bce": "multilabel", "asymmetric": "multilabel", "cross_entropy": "multiclass"}
+
+
+@pytest.mark.parametrize("task", ["multilabel", "multiclass"])
+@pytest.mark.parametrize("loss", [*OF_TASK, "auto"])
+def test_a_loss_of_another_task_is_refused(run_config, loss, task):
+    config = run_config("experiment=smoke", f"loss={loss}", f"+data.task={task}")
+    if OF_TASK.get(loss, task) == task:
+        choices.check_choices(config)
+    else:
+        with pytest.raises(IncompatibleChoices, match=f"loss={loss} is of data.task={OF_TASK[loss]}, and data.task={task} here"):
+            choices.check_choices(config)
+
+
+def test_a_loss_of_the_user_is_for_several_labels(run_config, monkeypatch):
+    monkeypatch.delattr(CrossEntropy, "tasks")
+    choices.check_choices(run_config("experiment=smoke", "loss=cross_entropy"))
+    with pytest.raises(IncompatibleChoices, match=r"loss=cross_entropy is of data.task=multilabel"):
+        choices.check_choices(run_config("experiment=smoke", "loss=cross_entropy", "+data.task=multiclass"))
+
+
+def test_a_head_without_task_is_refused_for_single_labels(run_config, monkeypatch):
+    monkeypatch.setattr(Mean, "head", lambda self, genres: None, raising=False)
+    choices.check_choices(run_config("experiment=smoke", "fusion=mean"))
+    with pytest.raises(IncompatibleChoices, match=r"fusion=mean has a head for data.task=multilabel alone"):
+        choices.check_choices(run_config("experiment=smoke", "fusion=mean", "+data.task=multiclass"))
 
 
 @pytest.mark.parametrize("name", ["SLURM_NTASKS", "WORLD_SIZE"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from gmu_lightning.fusion import GMU, Concat, LinearHead, MaxoutHead, SingleModality
+from gmu_lightning.fusion import GMU, Concat, Late, LinearHead, MaxoutHead, MixtureOfExperts, SingleModality
 from gmu_lightning.movie import Fused
 
 SIZES = {"text": 3, "image": 2}
@@ -16,6 +17,25 @@ def test_head_is_linear_by_default():
     assert isinstance(head, MaxoutHead)
     assert [layer.in_features for layer in head.layers] == [8, 8]  # the width of the fused vector
     assert isinstance(SingleModality({"text": 3}, 4, head="maxout", maxout_hidden=5).head(2), MaxoutHead)
+
+
+@pytest.mark.parametrize(("kind", "options"), [(Late, {}), (MixtureOfExperts, {"tied": True}), (MixtureOfExperts, {})])
+def test_mixture_for_single_labels_mixes_the_experts_softmax(kind, options):
+    torch.manual_seed(0)
+    fusion = kind(SIZES, 4, **options).double()
+    head = fusion.head(3, "multiclass").double()
+    present = torch.tensor([[True, True], [True, False], [False, False]])
+    fused = fusion({m: torch.randn(3, d, dtype=torch.float64) for m, d in SIZES.items()}, present)
+    hidden = fused.vector.split([4, 4, fused.vector.shape[1] - 8], dim=1)
+    each = torch.stack([expert(x).softmax(dim=-1) for expert, x in zip(head.experts, hidden, strict=False)], dim=1)
+    weights = fused.gates
+    if head.gate is not None:
+        weights = head.gate(hidden[2]).unflatten(-1, (2, 3)).masked_fill(~present[..., None], float("-inf")).softmax(dim=1)
+    mixed = (weights[:2] * each[:2]).sum(dim=1)
+    found = head(fused)
+    assert torch.allclose(found[:2].softmax(dim=-1), mixed / mixed.sum(dim=-1, keepdim=True))
+    assert torch.allclose(found[2], head.bias)
+    assert head.gate is not None or torch.allclose(mixed.sum(dim=-1), torch.ones(2, dtype=torch.float64))
 
 
 def test_head_adds_no_key_to_the_fusion_s_state_dict():

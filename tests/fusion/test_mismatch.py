@@ -9,6 +9,8 @@ from gmu_lightning.encoders.vector import Vector
 from gmu_lightning.fusion import GMU, MMBT, Concat, Fusion, SingleModality, mismatch, prefix_mismatch
 from gmu_lightning.movie import MODALITIES
 
+from ..installed import site
+
 
 @pytest.mark.parametrize(("cls", "count"), [(SingleModality, 1), (GMU, 2), (GMU, 5), (Concat, 3)])
 def test_accepted_number_of_modalities_is_no_mismatch(cls, count):
@@ -56,3 +58,10 @@ def test_only_a_transformer_accepts_a_prefix():
         "fusion=mmbt puts tokens before the plot's in a transformer and encoder/text=vector is none: "
         "choose encoder/text=minilm or bert_base, or another fusion"
     )
+
+
+def test_a_damaged_package_hides_no_choice(tmp_path):
+    with site(tmp_path) as install:
+        install("mine", files={"fusion/lost.yaml": "_target_: mine.Lost", "fusion/bare.yaml": "defaults: [mean]"}, code="")
+        found = mismatch(SingleModality, "none", ("text", "image"))
+    assert found is not None and "gmu_original" in found and "lost" not in found

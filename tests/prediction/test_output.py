@@ -23,7 +23,7 @@ IDS, PROBLEMS = ["a", "=SUM(A1)", "-3"], [None, "@image x.jpg is not used", "it 
 
 
 def form(threshold=0.5, several=False, bias=0.25) -> Form:
-    return Form(GENRES, MODALITIES, threshold, several, None if bias is None else np.full(2, bias))
+    return Form(GENRES, MODALITIES, threshold, "multilabel", several, None if bias is None else np.full(2, bias))
 
 
 def made(**options) -> Results:

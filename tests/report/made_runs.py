@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gmu_lightning.decisions import Task
 from gmu_lightning.files import write_json, write_rows
 from gmu_lightning.metrics import scores, tune_per_genre, tune_threshold
 from gmu_lightning.run import Predictions, Run
@@ -24,12 +25,14 @@ class Sweep:
 
     Attributes:
         movies: {split: number of movies}.
+        task: `multiclass` gives each movie one label.
     """
 
     folder: Path
     movies: dict[str, int] = field(default_factory=lambda: {"val": 60, "test": 80})
     genres: Sequence[str] = GENRES
     fingerprint: dict[str, str] = field(default_factory=lambda: dict(FINGERPRINT))
+    task: Task = "multilabel"
 
     def run(
         self,
@@ -105,6 +108,8 @@ class Sweep:
         count, genres, modalities = self.movies[split], len(self.genres), len(names)
         shared = np.random.default_rng(len(split))  # the same movies for every run
         labels = shared.random((count, genres)) < 0.35
+        if self.task == "multiclass":
+            labels = np.eye(genres, dtype=bool)[shared.integers(genres, size=count)]
         hard = shared.normal(0, 1, labels.shape)
         parts = (skill * (2.0 * labels - 1) + hard)[:, None] / modalities + rng.normal(0, 0.4, (count, modalities, genres))
         gate = np.clip(rng.normal(0.5, 0.2, (count, modalities, genres)), 0, 1)
@@ -118,6 +123,7 @@ class Sweep:
             logits=parts.sum(axis=1) + bias,
             labels=labels,
             data_fingerprint={k: v for k, v in self.fingerprint.items() if k == "movies" or k in names},
+            task=self.task,
             open_threshold=0.5 if gated else None,
             bias=bias,
             gate=gate.mean(axis=2) if gated else None,
@@ -148,7 +154,9 @@ def _scores(predicted: Predictions, val: Predictions) -> dict[str, float]:
     }
     found: dict[str, float] = {}
     for rule, at in rules.items():
-        at_rule = scores(predicted.labels, predicted.probabilities, predicted.genres, at)
+        if rule and predicted.task == "multiclass":
+            continue
+        at_rule = scores(predicted.labels, predicted.probabilities, predicted.genres, at, predicted.task)
         found |= {f"{predicted.split}/{k}{rule}": v for k, v in at_rule.items() if not rule or k.startswith("f1_")}
     return found
 

@@ -132,7 +132,7 @@ def test_configuration_on_other_data_is_listed_as_refused(sweep):
     other.three_seeds("mean", 0.5, data={"root": "/other"})
     found = compare(runs_under(sweep.folder))
     assert [(row["a"], row["b"]) for row in found.refused] == [("mean", "mean")]
-    assert "beside 1 that cannot be compared" in summary(found)
+    assert "can be compared, and 1 other cannot, so there is no comparison" in summary(found)
 
 
 def test_winner_on_val_only_is_flagged(sweep):

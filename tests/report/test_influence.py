@@ -13,26 +13,31 @@ from gmu_lightning.report.influence import KINDS, influence, scores_at, tuned_ag
 GENRES = list("abcd")
 
 
-def split(seed: int, movies: int = 40, ties: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def split(seed: int, movies: int = 40, ties: bool = True, task: str = "multilabel") -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     labels = rng.random((movies, len(GENRES))) < 0.3
+    if task == "multiclass":
+        labels = np.eye(len(GENRES), dtype=bool)[rng.integers(len(GENRES), size=movies)]
     probabilities = np.clip(rng.random(labels.shape) + 0.2 * labels, 0, 1)
     return labels, np.round(probabilities, 1) if ties else probabilities
 
 
-@pytest.mark.parametrize("metric", KINDS)
+BOTH = [*((kind, "multilabel") for kind in KINDS if kind != "accuracy"), *((kind, "multiclass") for kind in KINDS)]
+
+
+@pytest.mark.parametrize(("metric", "task"), BOTH)
 @given(seed=st.integers(0, 10_000), ties=st.booleans(), movies=st.integers(3, 30))
 @settings(max_examples=20, deadline=None)
-def test_influence_is_the_slope_in_a_movie_s_weight(metric, seed, ties, movies):
-    labels, probabilities = split(seed, movies, ties)
-    found = influence(metric, labels, probabilities)
-    assert found.score == pytest.approx(scores(labels, probabilities, GENRES)[metric], abs=1e-12)
+def test_influence_is_the_slope_in_a_movie_s_weight(metric, task, seed, ties, movies):
+    labels, probabilities = split(seed, movies, ties, task)
+    found = influence(metric, labels, probabilities, task=task)
+    assert found.score == pytest.approx(scores(labels, probabilities, GENRES, task=task)[metric], abs=1e-12)
     assert found.psi.sum() == pytest.approx(0, abs=1e-9)
     movie, often, step = seed % movies, 300, 3
 
     def counted(times: int) -> float:
         rows = np.repeat(np.arange(movies), np.where(np.arange(movies) == movie, times, often))
-        return scores(labels[rows], probabilities[rows], GENRES)[metric]
+        return scores(labels[rows], probabilities[rows], GENRES, task=task)[metric]
 
     slope = (counted(often + step) - counted(often - step)) / (2 * step) * often * movies
     assert found.psi[movie] == pytest.approx(slope, abs=2e-3)
@@ -46,13 +51,13 @@ def test_influence_scores_at_given_thresholds(metric, threshold):
     assert influence(metric, labels, probabilities, threshold).score == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("metric", KINDS)
-def test_influence_variance_equals_the_bootstrap_s(metric):
-    labels, probabilities = split(5, movies=400, ties=False)
+@pytest.mark.parametrize(("metric", "task"), BOTH)
+def test_influence_variance_equals_the_bootstrap_s(metric, task):
+    labels, probabilities = split(5, movies=400, ties=False, task=task)
     rng = np.random.default_rng(0)
     draws = [rng.integers(len(labels), size=len(labels)) for _ in range(600)]
-    drawn = [scores(labels[rows], probabilities[rows], GENRES)[metric] for rows in draws]
-    found = influence(metric, labels, probabilities)
+    drawn = [scores(labels[rows], probabilities[rows], GENRES, task=task)[metric] for rows in draws]
+    found = influence(metric, labels, probabilities, task=task)
     assert np.sqrt((found.psi**2).sum()) / len(labels) == pytest.approx(np.std(drawn), rel=0.1)
 
 

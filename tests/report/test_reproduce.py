@@ -98,6 +98,14 @@ def test_a_single_run_names_its_own_folder(sweep):
     assert more_seeds(setting, 2).startswith("python -m gmu_lightning.train --config-dir '/my parts' ")
 
 
+def test_a_folder_of_the_search_path_is_named_once(sweep):
+    run = sweep.run("mean", 1)
+    (run / "config.yaml").write_text((run / "config.yaml").read_text() + "config_dir: /my/parts\n")
+    text = "hydra: {overrides: {hydra: [\"hydra.searchpath=['file:///my/parts']\"]}, runtime: {config_sources: []}}"
+    line = command(multirun(sweep, text), [1])
+    assert shlex.split(line)[3:5] == ["hydra.searchpath=['file:///my/parts']", "fusion=mean"]
+
+
 @pytest.mark.parametrize("text", ["a: [b", "{}", ""])
 def test_damaged_multirun_yaml_is_named(sweep, text):
     sweep.run("mean", 1)

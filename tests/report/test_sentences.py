@@ -8,7 +8,7 @@ import shlex
 from gmu_lightning.files import write_json
 from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.leaderboard import latex
-from gmu_lightning.report.sentences import as_json, markdown, pair_sentence, seeds_command, summary, write
+from gmu_lightning.report.sentences import _p, as_json, markdown, pair_sentence, seeds_command, summary, write
 from gmu_lightning.report.statistics import MOST_SEEDS
 from gmu_lightning.run import runs_under
 
@@ -88,7 +88,7 @@ def test_sentence_splits_off_the_threshold_s_part(sweep):
     (pair,) = compare([*bold, *timid]).pairs
     assert pair.verdict == "a"
     part = 100 * (pair.difference.mean - pair.companions["f1_micro@val"].mean)
-    assert f"so {part:.1f} points come from the threshold. The rest is not significant. Micro AP" in pair_sentence(pair)
+    assert f"so {part:.1f} points come from the threshold. The remaining lead is not significant. Micro AP" in pair_sentence(pair)
     (pair,) = compare([*best, *timid]).pairs
     part = 100 * (pair.difference.mean - pair.companions["f1_micro@val"].mean)
     assert f"so {part:.1f} points come from the threshold. Micro AP" in pair_sentence(pair)
@@ -170,3 +170,26 @@ def test_files_hold_the_comparison(sweep, tmp_path):
     for one in there["settings"]:
         assert one["bootstrap"]["low"] < one["mean"] < one["bootstrap"]["high"]
     assert (tmp_path / "out/comparison.md").read_text() == markdown(found)
+
+
+def test_a_p_that_rounds_to_the_limit_has_another_digit():
+    assert [_p(value) for value in (0.0497, 0.0503, 0.0494, 0.2, 0.0001, None)] == [
+        *("p = .0497", "p = .0503", "p = .049", "p = .200", "p < .001", "")
+    ]
+
+
+def test_an_interval_without_0_is_explained_where_nothing_is_claimed(sweep):
+    sweep.movies = {"val": 60, "test": 60}
+    found = compare([run for skill, name in enumerate("abcdefgh") for run in sweep.three_seeds(name, 1 + 0.12 * skill)])
+    open_pairs = [pair for pair in found.pairs if not (pair.claimed or pair.same)]
+    explained = ". The interval excludes 0, but only p is corrected for the number of comparisons"
+    assert any(pair.difference.interval.low > 0 for pair in open_pairs)
+    assert all((explained in pair_sentence(pair)) == (pair.difference.interval.low > 0) for pair in open_pairs)
+
+
+def test_a_best_gate_without_its_control_is_no_proof_of_weighing(sweep):
+    gate = sweep.three_seeds("gmu_original", 3.0, options={"bias": True})
+    control = sweep.three_seeds("self_gate", 1.0, options={"bias": True, "join": "mean"})
+    missing = "Whether its gates are the reason is open: fusion=self_gate is missing."
+    assert missing in summary(compare([*gate, *sweep.three_seeds("concat", 0.7)]))
+    assert missing not in summary(compare([*gate, *control]))

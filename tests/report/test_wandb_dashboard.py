@@ -40,6 +40,14 @@ def test_panels_cover_scores_genres_gates_and_curves(dashboard):
     assert media == [["figures/by_genre", "figures/genres"]]
 
 
+def test_panels_of_single_labels_show_accuracy(tmp_path):
+    sweep = Sweep(tmp_path / "sweep", task="multiclass")
+    shown = panels(Dashboard("team", "gmu_lightning", "my sweep", compare(sweep.rivals())))
+    metrics = [metric for panel in shown for metric in panel["config"].get("metrics", [])]
+    assert "test/accuracy" in metrics
+    assert not [metric for metric in metrics if "@" in metric or metric == "test/f1_micro"]
+
+
 def test_panels_show_means_and_deviations_of_groups(dashboard):
     drawn = [panel["config"] for panel in panels(dashboard) if panel["viewType"] in ("Bar Chart", "Run History Line Plot")]
     assert {(one["groupAgg"], one["groupArea"]) for one in drawn} == {("mean", "stddev")}

@@ -120,6 +120,7 @@ def _shared_out(context: Any, folder: Path, lasting: bool) -> set[str]:
     return {path.read_text() for path in folder.iterdir()}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("lasting", "processes"), [(True, 2), (False, 3)])
 def test_a_worker_that_dies_is_replaced(context, tmp_path, lasting, processes):
     assert len(_shared_out(context, tmp_path, lasting)) == processes

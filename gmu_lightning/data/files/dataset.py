@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.datamodule import MovieDataModule
@@ -18,7 +18,7 @@ from gmu_lightning.data.files.records import Records
 from gmu_lightning.data.files.roles import COMMON, roles_of
 from gmu_lightning.data.files.splits import DEFAULT, by_column, drawn, shares_of
 from gmu_lightning.data.readers.layouts import Layout, existing, reading, usable
-from gmu_lightning.data.readers.tables import RecordTable, read_records
+from gmu_lightning.data.readers.tables import RecordTable, format_of, read_records
 from gmu_lightning.data.store import Store
 from gmu_lightning.movie import MODALITIES, BadContent, IncompatibleChoices, Movie, UserError
 
@@ -35,7 +35,6 @@ class Files(DataSet):
         root: a CSV, TSV, JSON or Parquet file, also packed as `.gz`; or a folder, as in `read_folder`.
         columns: {role: column}, as in `roles_of`.
         separator: of the labels in a text, or `auto`.
-        task: `multilabel` or `multiclass`.
         split: `column`, shares such as `0.7/0.1/0.2`, or `auto`: the column of splits if there is one, else `0.7/0.1/0.2`. Shares
             are drawn by `seed`, stratified by labels, with whole groups.
         leave_out: columns that are not read.
@@ -49,13 +48,12 @@ class Files(DataSet):
         root: str | None,
         columns: Columns | None = None,
         separator: Separator = "auto",
-        task: Literal["multilabel", "multiclass"] = "multilabel",
         split: str = "auto",
         leave_out: Annotated[Sequence[str | int], "a list, such as data.leave_out=[year]"] = (),
         **common: Any,
     ):
         super().__init__(root, **common)
-        self.columns, self.separator, self.task, self.split = dict(columns or {}), separator, task, split
+        self.columns, self.separator, self.split = dict(columns or {}), separator, split
         self.leave_out = tuple(map(str, leave_out))
 
     @classmethod
@@ -99,7 +97,7 @@ class FilesLayout(Layout):
     def __init__(self, data_set: Files, table: RecordTable, modalities: Sequence[str]):
         self.data_set, self.table, self.modalities = data_set, table, modalities
         self.root = table.path if table.path.is_dir() else table.path.parent
-        self.name = "folder" if table.path.is_dir() else table.path.suffixes[0].lstrip(".").lower()
+        self.name = "folder" if table.path.is_dir() else format_of(table.path).removeprefix(".")
         if not len(table):
             why = f": line {table.broken[0].line}, {table.broken[0].why}" if table.broken else ""
             raise UserError(f"{table.path} has no row that can be read{why}")

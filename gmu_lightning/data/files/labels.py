@@ -58,13 +58,7 @@ class Labels:
         elif isinstance(cell, bool | int | float):
             whole = isinstance(cell, float) and cell.is_integer()
             cell = [] if isinstance(cell, float) and math.isnan(cell) else [str(int(cell) if whole else cell)]
-        found = genres_of({"labels": cell}, "labels")
-        if self.task == "multiclass" and len(found) > 1:
-            raise ValueError(
-                f"it has {len(found)} labels ({', '.join(found)[:SHOWN]}), and data.task=multiclass allows one: keep one of "
-                "them, or set data.task=multilabel"
-            )
-        return found
+        return genres_of({"labels": cell}, "labels")
 
     def _separator(self, typed: str) -> str | None:
         if typed != "auto":

@@ -68,7 +68,7 @@ class RecordTable:
 
 def is_table(path: Path) -> bool:
     """Return whether a file has the suffix of a table."""
-    return _kind(path) in SUFFIXES
+    return format_of(path) in SUFFIXES
 
 
 def read_records(path: Path, rows: int | None = None) -> RecordTable:
@@ -82,7 +82,7 @@ def read_records(path: Path, rows: int | None = None) -> RecordTable:
         UserError: the file has another format or encoding, a CSV file has no sound header, or a quote is never closed.
         OSError: the system refuses to read the file.
     """
-    kind = _kind(path)
+    kind = format_of(path)
     if kind not in SUFFIXES:
         raise UserError(f"{path} is no table that is read here: give {FORMATS}")
     if kind == ".parquet":
@@ -158,8 +158,8 @@ def from_records(
     return RecordTable(path, {name: [record.get(name) for record in records] for name in names}, lines, broken)
 
 
-def _kind(path: Path) -> str:
-    """Return the suffix that names the format, in lower case and without `.gz`."""
+def format_of(path: Path) -> str:
+    """Return the suffix that names a table's format, in lower case and without `.gz`; "" if it names none."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"]:
         return suffixes[-2] if len(suffixes) > 1 and suffixes[-2] != ".parquet" else ""

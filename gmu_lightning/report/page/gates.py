@@ -21,7 +21,7 @@ from gmu_lightning.report.gates import (
     recovered,
 )
 from gmu_lightning.report.page import svg
-from gmu_lightning.report.scoring import ScoredSetting, metric_label
+from gmu_lightning.report.scoring import ScoredSetting, metric_label, name_for
 from gmu_lightning.report.sentences import counted
 from gmu_lightning.run import Predictions, Run
 
@@ -61,12 +61,18 @@ def gate_sections(settings: Sequence[ScoredSetting], truth: Truth | None) -> dic
     spreads = {one.name: _over_movies(one, np.std, ddof=1) for one in moving}
     return {
         "gates": [_gates_of(one, truth, losses.get(one.name)) for one in moving[:DRAWN]],
-        "gates_about": movement_sentence({name: float(np.mean(of)) for name, of in spreads.items()}),
+        "gates_about": gates_about(moving),
         "gate_table": _gate_table(moving, spreads),
         "still_gates": [_still_sentence(one) for one in still],
         "undrawn_gates": [one.name for one in moving[DRAWN:]],
         "ablation": _ablation(several, losses) if several else {},
     }
+
+
+def gates_about(settings: Sequence[ScoredSetting]) -> str:
+    """Return the sentence that says for which settings gates change between movies; "" if no setting has moving gates."""
+    moving = [one for one in settings if one.test[0].gate is not None and _moves(one)]
+    return movement_sentence({one.name: float(np.mean(_over_movies(one, np.std, ddof=1))) for one in moving})
 
 
 def movement_sentence(spreads: Mapping[str, float]) -> str:
@@ -134,7 +140,7 @@ def _gates_of(one: ScoredSetting, truth: Truth | None, faithful: Faithfulness | 
         "ρ(gate, contribution)": table.agreement,
     }
     if faithful:
-        columns |= {f"{metric_label(score)} lost without it": faithful.lost[score] for score in LOST}
+        columns |= {f"{metric_label(name_for(score, one.task))} lost without it": faithful.lost[score] for score in LOST}
     if faithful and _known(faithful):
         columns |= {
             "ρ(gate, AP lost)": faithful.foretold["gate_weighted"],
@@ -213,7 +219,8 @@ def _ablation(several: Sequence[ScoredSetting], losses: Mapping[str, Faithfulnes
             rows.append({"name": one.name, "seeds": seeds, "values": [lost.get(cell, math.nan) for cell in cells]})
         if others:
             commands.append({"name": one.name, "command": "\n".join(map(_evaluation, others))})
-    return {"columns": [f"{metric_label(score)} without {m}" for m, score in cells], "rows": rows, "commands": commands}
+    columns = [f"{metric_label(name_for(score, several[0].task))} without {m}" for m, score in cells]
+    return {"columns": columns, "rows": rows, "commands": commands}
 
 
 def _evaluation(run: Run) -> str:

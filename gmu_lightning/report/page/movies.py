@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gmu_lightning.decisions import decided
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.gates import Truth, driven
 from gmu_lightning.report.scoring import ScoredSetting
@@ -79,6 +80,7 @@ class _Predicted(NamedTuple):
     name: str
     modalities: tuple[str, ...]
     probabilities: np.ndarray  # (N, C)
+    decisions: np.ndarray  # (N, C) bool, of the mean probabilities
     parts: np.ndarray | None  # (N, M, C) contributions; None unless exact and of several modalities
 
     @classmethod
@@ -86,7 +88,8 @@ class _Predicted(NamedTuple):
         modalities = one.test[0].modalities
         exact = [p.contributions for p in one.test if p.contributions is not None]
         parts = np.mean(exact, axis=0) if len(exact) == len(one.test) and len(modalities) > 1 else None
-        return cls(one.name, modalities, np.mean([p.probabilities for p in one.test], axis=0), parts)
+        probabilities = np.mean([p.probabilities for p in one.test], axis=0)
+        return cls(one.name, modalities, probabilities, decided(probabilities, one.task), parts)
 
 
 def browser(comparison: Comparison, examples: ExampleMovies) -> dict[str, list[dict[str, Any]]]:
@@ -127,7 +130,7 @@ def _genres(one: _Predicted, n: int, genres: Sequence[str], labels: np.ndarray) 
     found = []
     for c, genre in enumerate(genres):
         probability = float(one.probabilities[n, c])
-        kind = KINDS.get((bool(labels[c]), probability >= 0.5))
+        kind = KINDS.get((bool(labels[c]), bool(one.decisions[n, c])))
         if kind is not None:
             words = [] if one.parts is None else [f"{m} {one.parts[n, k, c]:+.1f}" for k, m in enumerate(one.modalities)]
             found.append(

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gmu_lightning.metrics import scores, tune_per_genre
+from gmu_lightning.decisions import cross_entropy, probabilities_of
+from gmu_lightning.metrics import ratio, scores, tune_per_genre
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.page import svg
 from gmu_lightning.report.scoring import ScoredSetting, metric_label
@@ -16,14 +17,18 @@ from gmu_lightning.report.settings import ALWAYS
 from gmu_lightning.run import Predictions, Run
 
 GENRE_SCORES = {
-    "f1": "F1 at the threshold .5",
-    "ap": "Average precision",
-    "f1_tuned": "F1 at one threshold per genre, tuned on val",
-    "threshold": "Threshold per genre, tuned on val",
+    "multilabel": {
+        "f1": "F1 at the threshold .5",
+        "ap": "Average precision",
+        "f1_tuned": "F1 at one threshold per genre, tuned on val",
+        "threshold": "Threshold per genre, tuned on val",
+    },
+    "multiclass": {"f1": "F1 of the most probable label", "ap": "Average precision, each label against all others"},
 }
 CURVES = {"val/ap_micro": "val micro AP", "train/loss": "training loss"}
 KINDS = 10  # colours of fusions
 DRAWN = 20  # best settings in the summary's chart
+MOST_LABELS = 30  # of the confusion matrix
 BINS = 10  # of a reliability curve
 
 
@@ -112,21 +117,23 @@ def genre_tables(settings: Sequence[ScoredSetting]) -> list[dict[str, Any]]:
     about = "mean over seeds; in brackets the number of test movies with the genre"
     return [
         heat(f"{words}, {about}", "setting", columns, [(name, of[score][order]) for name, of in found.items()])
-        for score, words in GENRE_SCORES.items()
+        for score, words in GENRE_SCORES[settings[0].task].items()
     ]
 
 
 def _genre_scores(one: ScoredSetting) -> dict[str, np.ndarray]:
     """Return {entry of `GENRE_SCORES`: (C,) means over seeds}; the AP of a genre without test movies is nan."""
-    thresholds = [tune_per_genre(p.labels, p.probabilities) for p in one.val]
-    plain = [scores(p.labels, p.probabilities, p.genres) for p in one.test]
-    tuned = [scores(p.labels, p.probabilities, p.genres, at) for p, at in zip(one.test, thresholds, strict=True)]
+    plain = [scores(p.labels, p.probabilities, p.genres, task=p.task) for p in one.test]
 
     def each(of: Sequence[Mapping[str, float]], score: str) -> np.ndarray:
         return np.mean([[found.get(f"{score}/{g}", np.nan) for g in one.test[0].genres] for found in of], axis=0)
 
-    own = np.mean(thresholds, axis=0)
-    return {"f1": each(plain, "f1"), "ap": each(plain, "ap"), "f1_tuned": each(tuned, "f1"), "threshold": own}
+    found = {"f1": each(plain, "f1"), "ap": each(plain, "ap")}
+    if one.task == "multiclass":
+        return found
+    thresholds = [tune_per_genre(p.labels, p.probabilities) for p in one.val]
+    tuned = [scores(p.labels, p.probabilities, p.genres, at) for p, at in zip(one.test, thresholds, strict=True)]
+    return {**found, "f1_tuned": each(tuned, "f1"), "threshold": np.mean(thresholds, axis=0)}
 
 
 def distribution(run: Run) -> dict[str, Any]:
@@ -140,7 +147,7 @@ def distribution(run: Run) -> dict[str, Any]:
     return heat("Share of movies with each genre, by split", "split", genres, rows)
 
 
-def confusion(best: ScoredSetting) -> dict[str, Any]:
+def cooccurrence(best: ScoredSetting) -> dict[str, Any]:
     """Return two tables, `predicted` and `true`, and a sentence `about` the best setting's largest confusion.
 
     Row i holds shares of the test movies of genre i: those with genre j, and those with genre j predicted at .5, over all seeds.
@@ -149,7 +156,7 @@ def confusion(best: ScoredSetting) -> dict[str, Any]:
     counts = labels.sum(axis=0)[:, None]
     with np.errstate(invalid="ignore"):
         truly = labels.T @ labels / counts
-        named = np.mean([labels.T @ (p.probabilities >= 0.5) for p in best.test], axis=0) / counts
+        named = np.mean([labels.T @ p.decisions for p in best.test], axis=0) / counts
     excess = np.where(np.eye(len(genres), dtype=bool), -np.inf, np.nan_to_num(named - truly, nan=-np.inf))
     i, j = np.unravel_index(int(excess.argmax()), excess.shape)
     about = f"For {best.name}, every genre is predicted together with another at most as often as the labels have both."
@@ -165,6 +172,38 @@ def confusion(best: ScoredSetting) -> dict[str, Any]:
         for name, caption, values in (("predicted", predicted, named), ("true", true, truly))
     }
     return {"about": about, **heats}
+
+
+def confusion_matrix(best: ScoredSetting) -> dict[str, Any]:
+    """Return `columns` and `rows` of the best setting's confusion matrix, its `caption`, and a sentence `about` it.
+
+    The cell of row i and column j counts the test movies of label i for which j is predicted, summed over seeds. Its `share` is
+    the part of row i. Labels with most test movies come first. Labels after the first `MOST_LABELS` are left out.
+    """
+    names, seeds = best.test[0].genres, len(best.test)
+    counts = np.sum([p.labels.astype(int).T @ p.decisions for p in best.test], axis=0)
+    totals = counts.sum(axis=1)
+    shares = ratio(counts, np.broadcast_to(totals[:, None], counts.shape))
+    order = np.argsort(-totals, kind="stable")[:MOST_LABELS]
+    rows = [
+        {
+            "name": f"{names[i]} ({totals[i]})",
+            "cells": [{"count": int(counts[i, j]), "share": float(shares[i, j]), "right": bool(i == j)} for j in order],
+        }
+        for i in order
+    ]
+    missed = np.where(np.eye(len(names), dtype=bool), 0, counts)
+    i, j = np.unravel_index(int(missed.argmax()), missed.shape)
+    about = f"{best.name} predicts the right label for every test movie."
+    if missed[i, j]:
+        about = (
+            f"The most frequent error of {best.name}: it predicts {names[j]} for {shares[i, j]:.0%} of the movies of {names[i]}."
+        )
+    if len(names) > MOST_LABELS:
+        about += f" The table shows the {MOST_LABELS} labels with most test movies, of {len(names)}."
+    summed = "" if seeds == 1 else f", summed over {seeds} seeds"
+    caption = f"Rows: true label. Columns: predicted label. Cells: number of test movies{summed}, and its share of the row's."
+    return {"columns": [names[j] for j in order], "rows": rows, "caption": caption, "about": about}
 
 
 def reliability_section(settings: Sequence[ScoredSetting], kinds: Mapping[str, str]) -> dict[str, Any]:
@@ -215,8 +254,7 @@ def temperature(val: Predictions) -> float:
     from scipy.optimize import minimize_scalar
 
     def loss(log_t: float) -> float:
-        scaled = val.logits / np.exp(log_t)
-        return float((np.logaddexp(0, scaled) - val.labels * scaled).mean())
+        return cross_entropy(val.logits / np.exp(log_t), val.labels, val.task)
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-4}).x))
 
@@ -232,5 +270,5 @@ class Calibration(NamedTuple):
 def calibration(val: Predictions, test: Predictions) -> Calibration:
     """Return the calibration of one run; val sets the temperature."""
     t = temperature(val)
-    scaled = np.exp(-np.logaddexp(0, -test.logits / t))
+    scaled = probabilities_of(test.logits / t, test.task)
     return Calibration(reliability(test.labels, test.probabilities), reliability(test.labels, scaled), t)

@@ -41,6 +41,10 @@ SECTIONS = {
     "runs": "Runs and data",
     "environment": "Environment",
 }
+DECISIONS = {
+    "multilabel": "F1 uses the threshold .5 unless stated, AP needs no threshold.",
+    "multiclass": "The prediction is the most probable label. AP is of each label against all others.",
+}
 OPTIONAL = {  # sections that may be empty, with their parts
     "search": ["searches"],
     "ablation": ["ablation"],
@@ -119,21 +123,23 @@ def _findings(comparison: Comparison, data_set: str, ended: str) -> dict[str, An
         "matrix": pair_matrix(comparison),
         "seed_commands": seed_commands(comparison),
         "controls": is_it_the_gate(comparison),
-        "beside": [metric_label(metric) for metric in companion_metrics(comparison.metric)],
+        "beside": [metric_label(metric) for metric in companion_metrics(comparison.metric, comparison.task)],
+        "decisions": DECISIONS[comparison.task],
         "otherwise": OTHERWISE,
         "apart": [one.name for one in comparison.apart],
     }
 
 
 def _scores(settings: Sequence[ScoredSetting]) -> dict[str, Any]:
-    kinds = sections.fusion_kinds(settings)
+    kinds, one_label = sections.fusion_kinds(settings), settings[0].task == "multiclass"
     return {
         "fusion_key": list(kinds.items()),
         "modality_key": [(m, m) for m in dict.fromkeys(m for one in settings for m in one.test[0].modalities)],
         "curves": sections.curve_charts(settings, kinds),
         "genre_tables": sections.genre_tables(settings),
         "distribution": sections.distribution(settings[0].setting.finished[0]),
-        "confusion": sections.confusion(settings[0]),
+        "cooccurrence": None if one_label else sections.cooccurrence(settings[0]),
+        "confusion": sections.confusion_matrix(settings[0]) if one_label else None,
         "reliability": sections.reliability_section(settings, kinds),
     }
 

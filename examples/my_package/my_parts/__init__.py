@@ -1,0 +1,1 @@
+"""Own parts of gmu_lightning, as a package: see docs/howto/share_your_parts.md."""
