@@ -225,7 +225,7 @@ def doctor(config: DictConfig, session: Session) -> None:
     print("\n".join(table(checks)))
     wrong = [check.name for check in checks if check.state == WRONG]
     if wrong:
-        raise UserError(f"{len(wrong)} of {len(checks)} checks found something wrong ({', '.join(wrong)}): do what stands there")
+        raise UserError(f"{len(wrong)} of {len(checks)} checks are wrong ({', '.join(wrong)}): follow the line -> below each")
 
 
 def _hydra() -> DictConfig:
