@@ -92,7 +92,7 @@ def _send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """Send a signal to the process and its workers, as a terminal does."""
     with suppress(OSError):
         if process.stdin is not None and not process.stdin.closed:
-            process.stdin.write(b"\n")  # `child.watch` sends none of its own then
+            process.stdin.write(b"\n")  # so that `child.watch` does not send a signal too
             process.stdin.close()
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)

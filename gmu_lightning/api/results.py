@@ -244,7 +244,7 @@ def board_html(comparison: Comparison) -> str:
     shown = [n for n, score in enumerate(board["scores"]) if not score["more"]]
     label = metric_label(comparison.metric)
     others = [board["scores"][n]["label"] for n in shown]
-    head = [*board["names"], "seeds", label, "95 % interval", "", *others, *(["warnings"] if board["remarks"] else [])]
+    head = [*board["names"], "seeds", label, "95 % interval", "ties", *others, *(["warnings"] if board["remarks"] else [])]
     lines = [
         [
             *map(str, row["names"]),
