@@ -86,6 +86,8 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], lasting: bool = Tr
 
 def sound(text: str) -> str:
     """Return text that UTF-8 can hold: pairs of surrogates are joined, and each lone surrogate becomes U+FFFD."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

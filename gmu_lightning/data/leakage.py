@@ -45,6 +45,7 @@ TWO_WORDS = ({"box", "office"}, {"opening", "weekend"})
 RUN_TOGETHER = re.compile(
     r".{3,}(?:score|ratings?|votes|reviews|revenue|likes|popularity|gross)|(?:vote|rating|review)(?:average|avg|count|num|mean)"
 )
+SHARE_OF_RATINGS, FEWEST_SHARES = re.compile(r"(?:r|rating_?|votes?_?)\d{1,2}", re.IGNORECASE), 5
 AGE_LIMITS = {"content", "mpaa", "age"}  # words of content ratings, which are known before a movie is out
 
 
@@ -207,8 +208,14 @@ def _nearly_all(count: int, of: int, share: float) -> bool:
 
 
 def verdicts(columns: Iterable[str]) -> list[str]:
-    """Return the names of columns that an audience fills once a movie is out, such as ratings and revenues."""
-    return [name for name in columns if _is_verdict(_words(name))]
+    """Return the names of columns that an audience fills once a movie is out, such as ratings and revenues.
+
+    Beside such a column, five or more columns r1, r2, ... are the shares of each rating.
+    """
+    names = list(columns)
+    found = {name for name in names if _is_verdict(_words(name))}
+    shares = {name for name in names if SHARE_OF_RATINGS.fullmatch(name)}
+    return [name for name in names if name in (found | shares if found and len(shares) >= FEWEST_SHARES else found)]
 
 
 def _is_verdict(words: set[str]) -> bool:
@@ -304,7 +311,12 @@ def _named_like_genres(name: str) -> bool:
 
 def _same_as_genres(column: Mapping[str, Any], genres: Mapping[str, Sequence[str]]) -> bool:
     both = [(cell, genres[id]) for id, cell in column.items() if isinstance(cell, str | list)]
-    return bool(both) and sum(_lists(cell, names) for cell, names in both) >= SAME * len(both)
+    most, others = (1 - SAME) * len(both) + 1e-9, 0
+    for cell, names in both:
+        others += not _lists(cell, names)
+        if others > most:
+            return False
+    return bool(both)
 
 
 def _lists(cell: Any, genres: Sequence[str]) -> bool:

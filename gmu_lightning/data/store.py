@@ -153,7 +153,10 @@ class Store:
                 return error
             return fresh[str(file)][-1]
 
-        digests = list(in_threads(self.workers, of, zip(contents)))
+        digests = [of(content) if file_of(content) is None else None for content in contents]
+        files = [n for n, content in enumerate(contents) if file_of(content) is not None]
+        for n, found in zip(files, in_threads(self.workers, of, zip([contents[n] for n in files])), strict=True):
+            digests[n] = found
         if not self.read_only and any(known.get(name) != entry for name, entry in fresh.items()):
             write_json(path, {**known, **fresh})
         return digests

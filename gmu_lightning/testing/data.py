@@ -12,7 +12,7 @@ import numpy as np
 
 from gmu_lightning.data.dataset import DataSet, MovieTable
 from gmu_lightning.data.store import Store
-from gmu_lightning.movie import SPLITS
+from gmu_lightning.movie import SPLITS, file_of
 
 
 def check_data(
@@ -45,20 +45,34 @@ def check_data(
         f"the fingerprint has {', '.join(again)}, expected movies and each modality: leave `load` to DataSet"
     )
     if data.root is not None:
-        assert _read_elsewhere(data, modalities) == again, (
+        assert _read_elsewhere(data, modalities, table) == again, (
             "the fingerprint of the same files in another folder differs: leave the folder's name out of ids and contents"
         )
 
 
-def _read_elsewhere(data: DataSet, modalities: Sequence[str]) -> Mapping[str, str]:
+def _read_elsewhere(data: DataSet, modalities: Sequence[str], table: MovieTable) -> Mapping[str, str]:
     with TemporaryDirectory() as folder:
         root = Path(str(data.root)).expanduser()
         there = Path(folder) / "elsewhere" / root.name
         there.parent.mkdir()
-        (shutil.copytree if root.is_dir() else shutil.copy)(root, there)
+        if root.is_dir():
+            shutil.copytree(root, there)
+        else:
+            _copy_with_files(root, there, table)
         moved = copy.copy(data)
         moved.root = str(there)
         return moved.load(modalities, Store(Path(folder) / "store")).fingerprint
+
+
+def _copy_with_files(root: Path, there: Path, table: MovieTable) -> None:
+    """Copy a file of records, and the files beside it that the records name."""
+    shutil.copy(root, there)
+    files = {file for movie in table.movies for content in movie.content.values() if (file := file_of(content)) is not None}
+    for file in files:
+        if file.is_relative_to(root.parent):
+            copied = there.parent / file.relative_to(root.parent)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copied)
 
 
 def _check_movies(table: MovieTable) -> None:

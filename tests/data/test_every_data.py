@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from hydra.utils import instantiate
+from PIL import Image
 
 from gmu_lightning.config.groups import choices_of, conf_folder
 from gmu_lightning.data.dataset import DataSet
@@ -17,7 +18,7 @@ from gmu_lightning.testing import check_data
 
 from .moviescope_files import damage, write
 
-CHECKED = {"mmimdb", "moviescope", "planted"}
+CHECKED = {"files", "mmimdb", "moviescope", "planted"}
 
 
 def data_of(choice: str, **changes) -> DataSet:
@@ -54,3 +55,15 @@ def test_moviescope_passes_the_shared_checks(tmp_path, layout, modalities):
 def test_planted_passes_the_shared_checks(tmp_path, kept):
     root = str(tmp_path / "planted") if kept else None
     check_data(data_of("planted", root=root, movies=24), ("text", "image"), Store(tmp_path / "store"))
+
+
+def test_files_passes_the_shared_checks(tmp_path):
+    (tmp_path / "posters").mkdir()
+    rows = ["id,plot,genres,poster,year"]
+    for n in range(30):
+        Image.new("RGB", (8, 8), (n, 0, 0)).save(tmp_path / "posters" / f"{n}.png")
+        rows.append(f"m{n},plot {n},{'Drama|War' if n % 3 else 'Comedy'},posters/{n}.png,{1950 + n}")
+    (tmp_path / "posters" / "7.png").unlink()
+    table = tmp_path / "movies.csv"
+    table.write_text("\n".join([*rows, "m3,again,Drama,,1950", ""]))
+    check_data(data_of("files", root=str(table)), ("image", "text", "metadata"), Store(tmp_path / "store"))

@@ -75,13 +75,13 @@ def test_columns_may_be_left_out_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "has no rows"),
+        ("", "is empty: expected a header"),
         ("id,year\n", "has no rows"),
         ("movie,year\n1,1999\n", "row 1 has no id, only movie, year"),
         ("id,year\n1,1999\n1,2000\n", "two rows for id 1"),
-        ("id,year\n1,1999,France\n", "line 2 has 3 cells, the header 2"),
-        ("id,year,year\n1,1999,2000\n", "two columns are named year"),
-        ('id,year\n1,"1999\n', "cannot be read"),
+        ("id,year\n1,1999,France\n", "line 2: it has 3 cells, the header 2"),
+        ("id,year,year\n1,1999,2000\n", "has two columns named year"),
+        ('id,year\n1,"1999\n', "metadata.csv:2 opens a quote"),
     ],
 )
 def test_a_broken_csv_is_named_with_what_is_wrong(tmp_path, text, sentence):

@@ -27,6 +27,7 @@ PRELUDE = """set -eu
 make() { command make --dry-run --directory "$ROOT" "$@"; }
 pip() { true; }
 mkdir -p .venv/bin && touch .venv/bin/activate
+ln -sfn "$ROOT/examples" examples
 """
 
 

@@ -20,9 +20,9 @@ EXPECTED = "expected a table such as movies.csv, or files <id>.txt, <id>.jpg, <i
 def read_folder(folder: Path) -> RecordTable:
     """Return the table of a folder, with a row for each id.
 
-    The columns are those of `<id>.json` and of the table `labels` (`labels.csv`, `.tsv`, `.jsonl` or `.parquet`, whose first
-    column is the id unless one is named `id`), and `text`, `image`, `video` and `audio` for the files. A folder with one table
-    and no other records is that table.
+    The columns `text`, `image`, `video` and `audio` name the files. Other columns are those of `<id>.json`, and of `labels.csv`,
+    `.tsv`, `.jsonl` or `.parquet`. The first column of that table is the id, unless one is named `id`. A folder that has
+    one table, and no other records, is that table.
 
     Raises:
         UserError: the folder has neither records nor exactly one table, or the table cannot be read.
@@ -32,7 +32,7 @@ def read_folder(folder: Path) -> RecordTable:
     tables = [path for path in files if is_table(path) and path.suffix.lower() != RECORD]
     labels = [path for path in tables if path.name.split(".")[0].lower() == LABELS]
     records: dict[str, dict[str, Any]] = {}
-    broken = []
+    broken: list[BrokenRow] = []
     for path in files:
         suffix = path.suffix.lower()
         if suffix == TEXT:

@@ -56,7 +56,7 @@ def refuse_texts(path: Path, columns: Sequence[str], texts: Mapping[int, str], l
     if named >= SAME * len(known):
         raise UserError(
             f"{path}: column {' and '.join(columns)} names the labels in {100 * named / len(known):.0f} % of train, so "
-            "nothing is learned from it: give another column as data.columns.text"
+            "it is no input: give another column as data.columns.text"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +92,25 @@ class Records:
             raise Absent("missing_plot", f"{_named(self.roles.text)} is empty" if self.roles.text else "it has no text")
         return "\n".join(parts)
 
+    @cached_property
+    def _cells(self) -> dict[str, list[cells.Cell]]:
+        """{column of metadata: N cells}; equal texts are read once."""
+        found = {}
+        for name in self.roles.metadata:
+            column = self.table.columns[name]
+            known = {cell: cells.read(cell) for cell in set(filter(_is_text, column))}
+            found[name] = [known[cell] if isinstance(cell, str) else cells.read(cell) for cell in column]
+        return found
+
     def _metadata(self, n: int) -> dict[str, cells.Cell]:
-        row = {name: cells.read(self.table.columns[name][n]) for name in self.roles.metadata}
+        row = {name: column[n] for name, column in self._cells.items()}
         if all(cell is None for cell in row.values()):
             raise Absent("missing_metadata", "its cells are empty" if row else "it has no metadata")
         return row
+
+
+def _is_text(cell: Any) -> bool:
+    return isinstance(cell, str)
 
 
 def _named(columns: Sequence[str]) -> str:

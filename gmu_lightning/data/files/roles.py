@@ -57,6 +57,7 @@ ARRAYS = (".npy", ".p", ".pkl", ".pickle", ".pt")
 PEEKED = 200  # cells of a column that show whether it holds files
 FLAGS = {"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "t", "f", "y", "n"}
 ROLES = (*COMMON, "metadata")
+SEVERAL = ("text", "labels", "metadata")  # roles that may have several columns
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,6 @@ class Roles:
         text: names of the columns whose texts are joined.
         labels: name of the column of labels, or the names of several columns with one label each.
         metadata: names of the columns that are read as metadata.
-        found: {role: columns that were found by their names, and not typed}.
     """
 
     id: str | None = None
@@ -80,7 +80,6 @@ class Roles:
     split: str | None = None
     group: str | None = None
     metadata: tuple[str, ...] = ()
-    found: tuple[str, ...] = ()
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -110,24 +109,19 @@ def roles_of(table: RecordTable, typed: Mapping[str, Any], left_out: Sequence[st
         if value is not None and not (role == "metadata" and value == "rest"):
             chosen[role] = _typed(role, value, names)
     taken = {name for columns in chosen.values() for name in columns} | set(left_out)
-    found = {}
     for role, common in COMMON.items():
-        if role not in chosen:
-            column = _found(table, role, common, taken)
-            if column is not None:
-                found[role] = chosen[role] = (column,) if isinstance(column, str) else column
-                taken |= set(chosen[role])
+        if role not in chosen and (column := _found(table, role, common, taken)) is not None:
+            chosen[role] = (column,)
+            taken.add(column)
     if "metadata" not in chosen:
         chosen["metadata"] = tuple(name for name in names if name not in taken)
-    words = tuple(f"{role}: {', '.join(columns)}" for role, columns in found.items())
-    many = ("text", "labels", "metadata")
-    single = {role: columns[0] for role, columns in chosen.items() if role not in many}
-    return Roles(**{**chosen, **single}, found=words)  # type: ignore[arg-type]
+    single = {role: columns[0] for role, columns in chosen.items() if role not in SEVERAL}
+    return Roles(**{**chosen, **single})  # type: ignore[arg-type]
 
 
 def _typed(role: str, value: Any, names: Sequence[str]) -> tuple[str, ...]:
     columns = tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value),)
-    if len(columns) != 1 and role not in ("text", "labels", "metadata"):
+    if len(columns) != 1 and role not in SEVERAL:
         raise UserError(f"data.columns.{role}={value} names {len(columns)} columns: name one")
     for name in columns:
         _existing(name, names, f"data.columns.{role}")
@@ -145,8 +139,8 @@ def _found(table: RecordTable, role: str, common: Sequence[str], taken: set[str]
     for name in table.columns:
         by_name.setdefault(name.strip().lower().replace(" ", "_"), name)
     for word in common:
-        name = by_name.get(word)
-        if name is not None and name not in taken and (role not in MEDIA or _holds_files(table.columns[name], role)):
+        name = by_name.get(word, "")
+        if name and name not in taken and (role not in MEDIA or _holds_files(table.columns[name], role)):
             return name
     return None
 

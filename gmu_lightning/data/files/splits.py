@@ -63,8 +63,8 @@ def shares_of(text: str) -> tuple[float, float, float]:
 def drawn(labels: Mapping[int, Sequence[str]], groups: Mapping[int, Any], shares: Sequence[float], seed: int) -> dict[int, str]:
     """Draw the split of each record by iterative stratification (Sechidis et al. 2011, section 3.2), with whole groups.
 
-    The rarest label that is left is served first. Each record with it goes to the split that still needs most of that label, and
-    of equal ones to the split that still needs most records. A group counts as one record with all of its labels.
+    The rarest label is served first. Each record with it goes to the split that lacks most of that label, or, of equal splits, to
+    the one that lacks most records. A group counts as one record with all of its labels.
 
     Args:
         labels: {row: its labels}.
@@ -94,31 +94,29 @@ def drawn(labels: Mapping[int, Sequence[str]], groups: Mapping[int, Any], shares
     for u in order:
         for c in counts[u]:
             having[c].append(u)
-    left = np.array([sum(counts[u][c] for u in rows) for c, rows in enumerate(having)], dtype=float)
-    wanted = np.outer(shares, left)  # (3, C), labels that each split still needs
-    room = np.array(shares, dtype=float) * len(labels)  # records that each split still needs
+    left = [sum(counts[u][c] for u in rows) for c, rows in enumerate(having)]
+    wanted = [[share * count for share in shares] for count in left]  # (C, 3), what each split still needs of a label
+    room = [share * len(labels) for share in shares]  # records that each split still needs
     found: dict[int, str] = {}
-    done = np.zeros(len(members), dtype=bool)
+    done = [False] * len(members)
 
-    def put(u: int, c: int | None) -> None:
-        need = room if c is None else wanted[:, c]
-        best = np.flatnonzero(need >= need.max() - 1e-9)
-        best = best[room[best] >= room[best].max() - 1e-9]
-        split = int(best[0] if len(best) == 1 else random.choice(best))
+    def put(u: int, needed: Sequence[float]) -> None:
+        ranks = [(round(need, 9), round(free, 9)) for need, free in zip(needed, room, strict=True)]
+        best = [split for split, rank in enumerate(ranks) if rank == max(ranks)]
+        split = best[0] if len(best) == 1 else best[int(random.integers(len(best)))]
         done[u] = True
         room[split] -= len(members[u])
         for label, count in counts[u].items():
-            wanted[split, label] -= count
+            wanted[label][split] -= count
             left[label] -= count
-        for n in members[u]:
-            found[n] = SPLITS[split]
+        found.update(dict.fromkeys(members[u], SPLITS[split]))
 
-    while (remaining := np.flatnonzero(left > 0)).size:
-        c = int(remaining[left[remaining].argmin()])
+    while any(left):
+        c = min((count, c) for c, count in enumerate(left) if count)[1]
         for u in having[c]:
             if not done[u]:
-                put(u, c)
+                put(u, wanted[c])
     for u in order:
         if not done[u]:
-            put(u, None)
+            put(u, room)
     return found

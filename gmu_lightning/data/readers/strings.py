@@ -156,5 +156,8 @@ def _sound_in(value: Any) -> Any:
     if isinstance(value, list):
         return [_sound_in(part) for part in value]
     if isinstance(value, Mapping):
+        if all(key.isascii() and (cell.isascii() if isinstance(cell, str) else not isinstance(cell, list | dict))
+               for key, cell in value.items()):  # fmt: skip
+            return value  # the usual case, without a copy
         return {_sound_in(key): _sound_in(cell) for key, cell in value.items()}
     return value
