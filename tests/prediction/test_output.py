@@ -82,6 +82,7 @@ def test_parquet_holds_lists_nulls_and_metadata(tmp_path):
     assert about == {
         "genres": ["Drama", "War"],
         "modalities": ["text", "image"],
+        "task": "multilabel",
         "threshold": 0.5,
         "bias": {"Drama": 0.25, "War": 0.25},
     }
