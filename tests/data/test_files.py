@@ -277,7 +277,7 @@ def test_a_column_that_holds_the_labels_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"column kind holds the movies' genres, .* set data.leave_out=\[kind\]"):
         load(path, "text", "metadata")
     load(path, "text", "metadata", leave_out=["kind"])
-    with pytest.raises(UserError, match="column kind names the labels in 100 % of train, so nothing is learned from it"):
+    with pytest.raises(UserError, match="column kind names the labels in 100 % of train, so it is no input"):
         load(path, columns={"text": "kind"})
 
 

@@ -65,7 +65,7 @@ def test_several_folders_are_compared_together(tmp_path):
         (["runs=away"], "runs=away does not exist: give the folder of a run or a sweep"),
         (["runs={sweep}", "metric=f1"], "metric=f1 is no score: choose one of f1_micro, f1_macro"),
         (["runs={sweep}", "against=mean"], "against=mean names 0 of the settings: choose one, such as"),
-        (["runs={sweep}", "metrics=f1_micro"], "metrics is no key of the configuration: did you mean metric?"),
+        (["runs={sweep}", "metrics=f1_micro"], "metrics is no key of the configuration: did you mean metric"),
         ([], "a value is missing: give runs=VALUE on the command line"),
     ],
 )
