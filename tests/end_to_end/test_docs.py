@@ -97,7 +97,7 @@ def test_the_python_of_a_page_runs(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "fusion=gmu_orignal is no choice: did you mean gmu_original?" in done.stdout
+    assert "fusion=gmu_orignal is no choice: did you mean gmu_original" in done.stdout
 
 
 def test_notebooks_hold_no_output():
