@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -141,15 +142,20 @@ class Classifier:
         Raises:
             UserError: the runs cannot read contents of this kind.
         """
-        ahead = 0 if self.inputs.costly else 1
+        stop = Event()
+
+        def prepare(rows: Sequence[InputRow]) -> Prepared:
+            return self.inputs.prepare(rows, stop.is_set)
+
+        def end() -> None:
+            stop.set()
+            self.inputs.close()
+
         with undisturbed():
             torch.set_num_threads(1)
-            try:
-                with closing(in_advance(self.inputs.prepare, chunks, ahead)) as prepared:
-                    for part in prepared:
-                        yield self._results(part, total, form)
-            finally:
-                self.inputs.close()
+            with closing(in_advance(prepare, chunks, 0 if self.inputs.costly else 1, end)) as prepared:
+                for part in prepared:
+                    yield self._results(part, total, form)
 
     def chunks(self, rows: Iterable[InputRow]) -> Iterator[list[InputRow]]:
         """Yield the rows in chunks that are predicted together."""
@@ -264,13 +270,16 @@ def undisturbed() -> Iterator[None]:
             os.environ.pop(PARALLEL, None)
 
 
-def in_advance(work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Generator[Result, None, None]:
+def in_advance(
+    work: Callable[[Item], Result], items: Iterable[Item], ahead: int, ended: Callable[[], None]
+) -> Generator[Result, None, None]:
     """Yield `work(item)` of each item, in order, computed by one other thread. The thread has ended when the generator has.
 
     Args:
         work: may raise; its error is raised in the place of the result.
         items: taken one by one.
         ahead: how many results are computed before they are needed.
+        ended: called at the end, also where the caller stops early. Work may still go on then, and `ended` has to stop it.
     """
     with ThreadPoolExecutor(1) as pool:
         started: deque[Future[Result]] = deque()
@@ -282,6 +291,7 @@ def in_advance(work: Callable[[Item], Result], items: Iterable[Item], ahead: int
             while started:
                 yield started.popleft().result()
         finally:
+            ended()
             for waiting in started:
                 waiting.cancel()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -60,14 +61,19 @@ class Inputs:
         """Whether one content takes seconds to prepare."""
         return any(getattr(source.preparation, "costly", False) for source in self.preparations.values())
 
-    def prepare(self, rows: Sequence[InputRow]) -> Prepared:
+    def prepare(self, rows: Sequence[InputRow], stopped: Callable[[], bool] = lambda: False) -> Prepared:
         """Return the rows with their contents prepared, on all cores.
 
         A content that cannot be used is absent, and a problem of its row.
 
+        Args:
+            rows: to be prepared.
+            stopped: returns whether the rows are not needed any more.
+
         Raises:
             UserError: a run reads extracted features, and a row has a raw content.
             OSError: the machine is at fault.
+            CancelledError: `stopped` returned True.
         """
         problems: list[list[str]] = [[row.problem] if row.problem else [] for row in rows]
         work = [(source, row.content.get(source.modality)) for source in self.preparations.values() for row in rows]
@@ -76,6 +82,8 @@ class Inputs:
             for key, source in self.preparations.items():
                 found: list[np.ndarray | None] = []
                 for n, row in enumerate(rows):
+                    if stopped():
+                        raise CancelledError
                     array = next(arrays)
                     if isinstance(array, BadContent):
                         problem = _described(source.modality, row.content[source.modality], array)

@@ -22,7 +22,7 @@ class Form:
 
     Attributes:
         genres, modalities: names of the axes C and M.
-        threshold: of the probabilities, one or one per genre; without a meaning for a multiclass task.
+        threshold: of the probabilities, one or one per genre; a multiclass task ignores it.
         task: of the runs.
         several: whether several runs are averaged.
         bias: (C,) of the head, if contributions are exact; else None.
@@ -36,10 +36,14 @@ class Form:
     bias: np.ndarray | None
 
     def about(self) -> dict[str, Any]:
-        """Return the metadata of a file of predictions: `genres`, `modalities`, `task`, `threshold` and `bias` {genre: float}."""
+        """Return the metadata of a file: `genres`, `modalities`, `task`, `threshold` and `bias` {genre: float}.
+
+        There is no threshold for `multiclass`, and no bias without exact contributions.
+        """
         bias = None if self.bias is None else dict(zip(self.genres, self.bias.tolist(), strict=True))
         names = {"genres": list(self.genres), "modalities": list(self.modalities)}
-        return {**names, "task": self.task, "threshold": self.threshold, "bias": bias}
+        threshold = None if self.task == "multiclass" else self.threshold
+        return {**names, "task": self.task, "threshold": threshold, "bias": bias}
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from gmu_lightning.prediction.command import predict_file, predict_typed
 from gmu_lightning.prediction.inputs import Inputs
 from gmu_lightning.prediction.output import Parts
 from gmu_lightning.run import Run
+from gmu_lightning.sweep.job import perform
 
 from .shell import environment, last_line, typed
 
@@ -157,6 +158,24 @@ def test_every_kind_of_run_predicts_its_own_numbers(how, train, pretrained, raw,
     assert (test.contributions is not None) is any(name.startswith("contribution/") for name in found)
 
 
+def test_a_multiclass_run_predicts_one_label(job, tmp_path):
+    words = {"Drama": "tears and love", "War": "guns and tanks", "Comedy": "jokes and laughs"}
+    rows = [{"id": str(n), "plot": f"{words[genre]} {n}", "genre": genre} for n in range(20) for genre in words]
+    rows = [{**row, "id": f"{row['id']}-{row['genre']}"} for row in rows]
+    pd.DataFrame(rows).to_csv(tmp_path / "movies.csv", index=False)
+    small = ("encoder/text=tiny", "trainer.max_epochs=2", "trainer.threads=1", "modalities=text", "fusion=none")
+    made = job("data=files", f"data.root={tmp_path / 'movies.csv'}", "data.task=multiclass", *small, preset=())
+    perform(made)
+    classifier = gmu_lightning.load(made.run.folder)
+    test = made.run.predictions("test")
+    found = classifier.predict(tmp_path / "movies.csv").set_index("id").loc[test.ids]
+    assert logits(found, made.run) == pytest.approx(test.logits, abs=1e-5)
+    assert found[[f"prob/{genre}" for genre in test.genres]].to_numpy() == pytest.approx(test.probabilities, abs=1e-6)
+    assert found["genres"].tolist() == [[test.genres[c]] for c in test.logits.argmax(axis=1)]
+    with pytest.raises(UserError, match=r"trained with data\.task=multiclass, which predicts the most probable label without"):
+        classifier.form("val")
+
+
 @pytest.fixture(scope="module")
 def of_arrays(train) -> Run:
     """A run on plots, arrays of frames, and a table of metadata."""
@@ -271,9 +290,9 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch):
     prepared: list[int] = []
     original = Inputs.prepare
 
-    def prepare(inputs, rows):
+    def prepare(inputs, rows, *given):
         prepared.append(len(rows))
-        return original(inputs, rows)
+        return original(inputs, rows, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "CHUNK", 3)

@@ -22,8 +22,8 @@ PRESENT = np.array([[True, True], [True, False], [False, False]])
 IDS, PROBLEMS = ["a", "=SUM(A1)", "-3"], [None, "@image x.jpg is not used", "it has no text and no image"]
 
 
-def form(threshold=0.5, several=False, bias=0.25) -> Form:
-    return Form(GENRES, MODALITIES, threshold, "multilabel", several, None if bias is None else np.full(2, bias))
+def form(threshold=0.5, several=False, bias=0.25, task="multilabel") -> Form:
+    return Form(GENRES, MODALITIES, threshold, task, several, None if bias is None else np.full(2, bias))
 
 
 def made(**options) -> Results:
@@ -61,6 +61,14 @@ def test_one_inexact_run_leaves_no_contributions():
 def test_a_threshold_per_genre_decides():
     assert made().genres == [["Drama"], ["Drama", "War"], None]
     assert made(threshold=[0.9, 0.1]).genres == [["War"], ["War"], None]
+
+
+def test_a_multiclass_run_has_a_softmax_and_one_genre():
+    found = made(task="multiclass")
+    odds = np.exp(LOGITS[:2])
+    assert found.probabilities[:2] == pytest.approx(odds / odds.sum(axis=1, keepdims=True))
+    assert found.genres == [["Drama"], ["War"], None]
+    assert found.form.about()["threshold"] is None
 
 
 def test_numbers_that_are_not_finite_are_a_problem_of_their_row():
