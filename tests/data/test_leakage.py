@@ -206,3 +206,10 @@ def test_columns_of_an_audience_are_found_by_name(name):
 def test_columns_known_before_release_are_no_verdicts():
     known = ["content_rating", "mpaaRating", "age rating", "scorer", "year", "budget", "cast", "critical_mass_studio", "runtime"]
     assert verdicts(known) == []
+
+
+def test_shares_of_ratings_beside_a_rating_are_verdicts():
+    shares = [f"r{n}" for n in range(1, 11)]
+    assert verdicts(["year", "rating", *shares]) == ["rating", *shares]
+    assert verdicts(["year", *shares]) == []
+    assert verdicts(["rating", "r1", "r2"]) == ["rating"]
