@@ -42,9 +42,9 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 # The build needs no network, so the types of other packages, and of modules without a page, have no target.
 nitpick_ignore_regex = [
-    ("py:.*", r"(torch|numpy|collections|annotated_types|pandas|pathlib|pytorch_lightning)\..*"),
-    ("py:.*", r"Tensor|Module|Axes|Dtype|(tuple|dict)\[.*"),
-    ("py:.*", r"gmu_lightning\.(data\.(store|audit|batching|readers)|fusion\.baselines\._|report)\w*.*"),
+    ("py:.*", r"(torch|numpy|collections|annotated_types|os|pandas|pathlib|pytorch_lightning)\..*"),
+    ("py:.*", r"Tensor|Module|Axes|Dtype|DataFrame|Path|(tuple|dict)\[.*"),
+    ("py:.*", r"gmu_lightning\.(data\.(store|audit|batching|readers|files)|fusion\.baselines\._|report|prediction)\w*.*"),
 ]
 
 html_theme = "furo"

@@ -94,12 +94,13 @@ class Run:
         fusion = (config.get("choices") or {}).get("fusion")
         head = f"{fusion} on {config.get('modalities')}, seed {config.get('seed')}: {status.get('state')}"
         why = [f"{status['why']}."] if status.get("why") else []
-        scores = [score for score in ("accuracy", *LATEX_SCORES) if f"val/{score}" in metrics]
+        own = ["accuracy", *LATEX_SCORES[1:]] if "val/accuracy" in metrics else LATEX_SCORES
+        scores = [score for score in own if f"val/{score}" in metrics]
         lines = [
             [split, *(f"{metrics[key]:.3f}" if (key := f"{split}/{score}") in metrics else "" for score in scores)]
             for split in ("test", "val")
         ]
-        names = ["accuracy" if score == "accuracy" else metric_label(score) for score in scores]
+        names = [metric_label(score) for score in scores]
         shown = html.table(["split", *names], lines, names) if scores else ""
         return "".join(
             [html.paragraph(" ".join([head, *why])), shown, html.bullets(self.warnings), html.paragraph(str(self.folder))]
@@ -178,11 +179,11 @@ class Sweep:
         board.runs = found
         return board
 
-    def compare(self, metric: str = "f1_micro", against: str | None = None) -> Compared:
+    def compare(self, metric: str = "auto", against: str | None = None) -> Compared:
         """Compare all settings, as the command `compare` does. It writes no files.
 
         Args:
-            metric: such as `ap_micro` or `f1_micro@val`.
+            metric: such as `ap_micro` or `f1_micro@val`; `auto` takes the accuracy if each movie has one label, else micro F1.
             against: words of one setting's name. Only its pairs are compared.
 
         Raises:

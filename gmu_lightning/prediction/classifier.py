@@ -230,14 +230,16 @@ class Classifier:
 
 
 def load(
-    run: Path | str | Run | Sequence[Path | str | Run], config_dir: str | None = None, backend: str | None = None
+    run: os.PathLike[str] | str | Run | Sequence[os.PathLike[str] | str | Run],
+    config_dir: str | None = None,
+    backend: str | None = None,
 ) -> Classifier:
     """Return the classifier of a finished run, or of the mean of several. Labels and training data are not needed.
 
     Random numbers, threads and environment of the process stay as they are. No code in a run's files is executed.
 
     Args:
-        run: a run's folder, or several.
+        run: a run's folder, a run that `train` or a sweep returned, or several.
         config_dir: folder of classes of your own that a run may name; None accepts the package's classes alone.
         backend: runs frozen encoders: `torch`, `openvino` or `auto`. None takes torch, or `auto` for a run that was trained with
             `encode.backend=openvino`.
@@ -245,7 +247,7 @@ def load(
     Raises:
         UserError: a file of a run is damaged or missing, or weights are missing.
     """
-    folders = [run] if isinstance(run, Path | str | Run) else list(run)
+    folders = [run] if isinstance(run, os.PathLike | str | Run) else list(run)
     if not folders:
         raise UserError("no run is given: give the folder of a run that finished")
     found = [one if isinstance(one, Run) else Run(Path(one).expanduser()) for one in folders]

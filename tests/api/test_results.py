@@ -135,3 +135,14 @@ def test_other_folders_are_refused(made, tmp_path):
     for folder in (tmp_path, tmp_path / "absent", next(made.folder.iterdir())):
         with pytest.raises(UserError, match="is no sweep's folder: give one that"):
             Sweep(folder)
+
+
+def test_a_run_with_one_label_each_shows_its_accuracy(tmp_path):
+    made = MadeSweep(tmp_path / "sweep", task="multiclass")
+    made.rivals()
+    found = ended(made)
+    assert found.compare().comparison.metric == "accuracy"
+    shown = found.runs[0]._repr_html_()
+    assert ">accuracy<" in shown
+    assert ">micro F1<" not in shown
+    assert ">accuracy<" in found.leaderboard._repr_html_()

@@ -85,6 +85,13 @@ def test_a_run_is_that_of_the_shell(run, smoke):
     assert run.folder.name.endswith("-gmu_original-text+image-seed1")
 
 
+def test_a_run_is_loaded_and_predicts(run):
+    predicted = gl.load(run).predict([{"text": "A boy, a dog and the sea."}])
+    genres = run.predictions("test").filter(like="label/").columns.str.removeprefix("label/")
+    assert {f"prob/{genre}" for genre in genres} <= set(predicted.columns)
+    assert len(gl.load([run, run]).runs) == 2
+
+
 def test_no_state_of_hydra_stays(run):
     assert not GlobalHydra.instance().is_initialized()
     with hydra.initialize_config_dir(str(Path(gl.__file__).parents[1] / "conf"), version_base="1.3"):
