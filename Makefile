@@ -1,5 +1,7 @@
 # The targets share .venv, which is made on demand and again when pyproject.toml changes: the demo installs the package alone, the tests
 # add their tools. HYDRA=1.4 puts that Hydra in it.
+# Python keeps bytecode even where the environment forbids it: without, every command compiles PyTorch anew, which takes 7 seconds.
+export PYTHONDONTWRITEBYTECODE :=
 PYTHON ?= python3
 BIN := .venv/bin
 PACKAGE_READY := .venv/.package

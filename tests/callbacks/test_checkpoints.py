@@ -34,8 +34,10 @@ def limit_files() -> None:
 def test_a_refused_checkpoint_leaves_the_previous_one(tmp_path):
     AtomicCheckpointIO().save_checkpoint({"weights": torch.ones(3)}, tmp_path / "last.ckpt")
     root = Path(__file__).parents[2]
+    # Python would leave a part of a file of bytecode behind that it may not write whole.
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", SAVE], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)}, preexec_fn=limit_files,
+        [sys.executable, "-c", SAVE], cwd=tmp_path, env=environment, preexec_fn=limit_files,
         stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == "[Errno 27] File too large: 'last.ckpt'\n"

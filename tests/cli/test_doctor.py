@@ -235,15 +235,15 @@ def test_the_file_system_of_a_folder_is_the_deepest_mount():
 
 def test_a_temporary_folder_that_is_missing_is_a_warning(monkeypatch):
     assert places.temporary().state == "ok"
-    monkeypatch.setenv("TMPDIR", "/nowhere")
+    monkeypatch.setenv("TMPDIR", "/proc/nowhere")
     check = places.temporary()
-    assert check.state == "warning" and check.found.startswith("TMPDIR=/nowhere cannot be written to, so /")
+    assert check.state == "warning" and check.found.startswith("TMPDIR=/proc/nowhere cannot be written to, so /")
 
 
 def test_a_home_that_is_missing_is_a_warning(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert only(places.home()).state == "ok"
-    monkeypatch.setenv("HOME", "/nowhere")
+    monkeypatch.setenv("HOME", "/proc/nowhere")
     check = only(places.home())
     assert check.state == "warning" and "HF_HOME" in check.remedy
 

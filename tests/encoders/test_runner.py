@@ -59,7 +59,10 @@ def pretend(monkeypatch):
     return pretending
 
 
-@pytest.mark.parametrize("pool", ["mean", "cls", "pooler"])
+HEAVY = pytest.mark.heavy  # a conversion takes 10 s
+
+
+@pytest.mark.parametrize("pool", ["mean", *(pytest.param(pool, marks=HEAVY) for pool in ("cls", "pooler"))])
 def test_a_converted_text_encoder_gives_torchs_features(text_folder, pool):
     pytest.importorskip("openvino")
     encoder = text(text_folder(), pool=pool)
@@ -84,6 +87,7 @@ def test_a_converted_image_encoder_gives_torchs_features(image_folder):
         assert difference(found(inputs), run(encoder, inputs, CPU)) < 1e-4
 
 
+@pytest.mark.heavy
 def test_openvino_computes_in_bfloat16(text_folder):
     pytest.importorskip("openvino")
     encoder = text(text_folder())

@@ -183,7 +183,7 @@ EVALUATED = {
     "store": [5],
     "monitor": [5],
     "encode": [5],
-    "data.root": ["${oc.env:HOME}", "/dev/zero", "../../../etc", "/nowhere\x1b[31m"],
+    "data.root": ["${oc.env:HOME}", "/dev/zero", "../../../etc", "/proc/nowhere\x1b[31m"],
     "hydra": [{"run": {"dir": "/tmp"}}],
     "logger.wandb": [{"_target_": "os.system"}],
 }
@@ -428,7 +428,7 @@ def cases() -> list[Case]:
         Case("compare why", "compare", "status.json", lambda path: (key("state", "failed")(path), shown(ESCAPES)(path)), 0),
         Case("evaluate target", "evaluate", "config.yaml", key("fusion._target_", ESCAPES)),
         Case("evaluate modalities", "evaluate", "config.yaml", key("modalities", ESCAPES)),
-        Case("evaluate root", "evaluate", "config.yaml", key("data.root", f"/nowhere/{ESCAPES}"), None),
+        Case("evaluate root", "evaluate", "config.yaml", key("data.root", f"/proc/nowhere/{ESCAPES}"), None),
         Case("evaluate encoder elsewhere", "evaluate", "config.yaml", key("encoder.text.name", "/etc"), None),
     ]
     return found

@@ -42,9 +42,10 @@ def in_shell(before: str, words: str, folder: Path, store: Path, variables: Mapp
     return Ended(done.returncode, done.stderr.decode(errors="replace"))
 
 
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}  # Python leaves a part of a file of bytecode behind that it may not write whole
 SURROUNDINGS = {
     "no HOME": ("", "", {"HOME": "-"}),
-    "HOME that does not exist": ("", "", {"HOME": "/nowhere"}),
+    "HOME that does not exist": ("", "", {"HOME": "/proc/nowhere"}),
     "no PATH, and so no git": ("", "", {"PATH": "/nonexistent"}),
     "no USER": ("", "", {"USER": "-", "LOGNAME": "-"}),
     "dumb terminal": ("", "", {"TERM": "dumb"}),
@@ -71,16 +72,16 @@ SURROUNDINGS = {
     "6 GB of addresses": ("ulimit -v 6000000", "", {}),
     "few open files": ("ulimit -n 64", "", {}),
     "no core files": ("ulimit -c 0", "", {}),
-    "small files": ("ulimit -f 20; trap '' XFSZ", "", {}),
+    "small files": ("ulimit -f 20; trap '' XFSZ", "", NO_BYTECODE),
     "small stack": ("ulimit -s 1024", "", {}),
     "closed stdin": ("exec <&-", "", {}),
     "closed stdout": ("exec >&-", "", {}),
     "full stdout": ("exec >/dev/full", "", {}),
-    "no temporary folder": ("", "", {"TMPDIR": "/nowhere"}),
+    "no temporary folder": ("", "", {"TMPDIR": "/proc/nowhere"}),
     "many threads asked by OpenMP": ("", "", {"OMP_NUM_THREADS": "999"}),
     "OpenMP variable that is no number": ("", "", {"OMP_NUM_THREADS": "many"}),
     "CUDA devices that are none": ("", "", {"CUDA_VISIBLE_DEVICES": "7"}),
-    "umask 777": ("umask 777", "", {}),
+    "umask 777": ("umask 777", "", NO_BYTECODE),
     "Slurm variables": ("", "", {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_JOB_ID": "1"}),
     "W&B without account": ("", "logger=wandb", {"WANDB_MODE": "offline", "WANDB_API_KEY": "-"}),
     "Python warnings as errors": ("", "check=true", {"PYTHONWARNINGS": "error::UserWarning"}),
@@ -108,7 +109,6 @@ VALUES = (
         "trainer.devices=99",
         "trainer.strategy=odd",
         "trainer.precision=16-mixed",
-        "trainer.precision=64-true",
     ),
     *(
         "trainer.precision=64-true",
@@ -124,7 +124,6 @@ VALUES = (
         "optimizer.betas=[2,3]",
         "+optimizer.odd=1",
         "+fusion.odd=1",
-        "encoder.text.dim=1",
     ),
     *(
         "encoder.text.dim=1",

@@ -73,7 +73,7 @@ def test_effect_is_hedges_g_and_superiority_is_a_share():
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=12))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)  # statsmodels collects garbage in each call
 def test_holm_equals_statsmodels(p):
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     known = [value for value in p if value is not None]
