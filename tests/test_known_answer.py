@@ -23,7 +23,7 @@ MOVIES, IN_TRAIN, LEVELS = 2400, 1600, 5
 DIM, EPOCHS, BATCH, RATE = 32, 60, 64, 1e-2
 
 each_gate = pytest.mark.parametrize("gate", GATES)
-each_seed = pytest.mark.parametrize("seed", (1, 2, 3))
+each_seed = pytest.mark.parametrize("seed", (1, *(pytest.param(seed, marks=pytest.mark.heavy) for seed in (2, 3))))
 
 
 class Outcome(NamedTuple):

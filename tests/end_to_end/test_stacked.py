@@ -159,6 +159,7 @@ def test_a_worker_that_dies_costs_the_job_it_was_at(sweep):
     assert "seed2" in failed["folder"] and "SIGKILL" in failed["why"]
 
 
+@pytest.mark.heavy
 def test_jobs_that_cannot_be_stacked_train_one_by_one(sweep):
     trained = ("encoder.audio.freeze=none", "encoder.audio.dim=8", "trainer.max_epochs=1")
     left = sweep("left", *FROZEN, *trained, "seed=1,2", STACKED, "hydra.launcher.how=stacks")
