@@ -41,6 +41,7 @@ AS_TYPED = re.compile(
     re.S,
 )
 MOVIE = re.compile(r"^\+{0,2}movie\.(?P<key>[^=]+)=(?P<value>.*)$", re.S)  # a part of the movie that predict reads, as typed
+MEDIA = re.compile(r"movie\.(image|video|audio)=")
 QUOTED = re.compile(r"""(['"])(\\.|(?!\1).)*\1""", re.S)  # one string from end to end
 DOT_FOR_SLASH = re.compile(r"encoder\.\w+=")
 NEEDED = re.compile(r"data|encoder/\w+|fusion|loss|optimizer|scheduler|trainer")  # groups that every run takes a choice of
@@ -61,12 +62,17 @@ def call(task: Callable[[DictConfig, Session], None]) -> None:
 
     if asks_for_completion(sys.argv[1:]):
         register_plugins()
-        for line in completion(name, sys.argv[1:], lambda word: AS_TYPED.match(word) is not None):
+        for line in completion(name, sys.argv[1:], is_path):
             print(line)
     elif asks_for_a_page(sys.argv[1:]):
         show_page(name, sys.argv[1:])
     else:
         run(command, reads_movie=name == "predict")
+
+
+def is_path(word: str) -> bool:
+    """Return whether the value of an argument, complete or not, is a path."""
+    return AS_TYPED.match(word) is not None or MEDIA.match(word) is not None
 
 
 def show_page(name: str, typed: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from gmu_lightning.cli.command_line import AS_TYPED, register_plugins
+from gmu_lightning.cli.command_line import is_path, register_plugins
 from gmu_lightning.cli.completion import FILES, asks_for_completion, completion, files, read
 
 from ..installed import site
@@ -33,7 +33,7 @@ def complete(monkeypatch, tmp_path):
     def do(line: str, command: str = "train") -> list[str]:
         monkeypatch.setenv("COMP_LINE", f"gmu-{command} {line}")
         GlobalHydra.instance().clear()
-        return completion(command, ["-sc", "query=fish"], lambda word: AS_TYPED.match(word) is not None)
+        return completion(command, ["-sc", "query=fish"], is_path)
 
     with site(tmp_path / "site"):
         yield do
@@ -75,6 +75,9 @@ def test_an_empty_word_gets_every_group_and_key(complete):
     ("line", "expected"),
     [
         ("data.root=m", [FILES, "data.root=mine/", "data.root=movies.tar.gz", "data.root=my movies/"]),
+        ("movie.text=m", []),
+        ("movie.image=mo", [FILES, "movie.image=movies.tar.gz"]),
+        ("movie.text='a, b=c' encoder/te", ["encoder/text="]),
         ("data.root=my\\ mo", [FILES, "data.root=my movies/"]),
         ("data.root='my movies/", [FILES, "data.root=my movies/raw/"]),
         ("data.root=nowhere/", []),

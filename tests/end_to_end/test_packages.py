@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -120,6 +121,17 @@ def test_a_run_is_evaluated_and_compared_from_another_folder(path, sweep, run, s
     done = typed("compare", f"runs={sweep}", "output=board", folder=tmp_path, store=None, PYTHONPATH=path)
     assert done.returncode == 0 and "no movies" not in done.stderr, done.stderr
     assert "weighted" in (tmp_path / "board/leaderboard.tex").read_text()
+
+
+def test_a_run_predicts_new_movies_from_another_folder(path, run, tmp_path):
+    (tmp_path / "new.csv").write_text("id,plot,year\na,a tale of jazz,1990\nb,a tale of crypt,\n")
+    done = typed("predict", f"run={run.folder}", "input=new.csv", "output=out.csv", folder=tmp_path, store=None, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [row["id"] for row in found] == ["a", "b"]
+    assert [row["present/metadata"] for row in found] == ["True", "False"]
+    assert all(float(row["prob/Comedy"]) > 0 and not row["problem"] for row in found)
 
 
 def test_without_the_package_a_run_is_refused(run, store, tmp_path):
