@@ -245,7 +245,7 @@ def board_html(comparison: Comparison) -> str:
     shown = [n for n, score in enumerate(board["scores"]) if not score["more"]]
     label = metric_label(comparison.metric)
     others = [board["scores"][n]["label"] for n in shown]
-    head = [*board["names"], "seeds", label, "95 % interval", "ties", *others, *(["warnings"] if board["remarks"] else [])]
+    head = [*board["names"], "seeds", label, "95 % interval", "ties", *others, *(["warnings"] if board["notes"] else [])]
     lines = [
         [
             *map(str, row["names"]),
@@ -254,7 +254,7 @@ def board_html(comparison: Comparison) -> str:
             row["interval"],
             row["letters"],
             *(f"{row['scores'][n]:.3f}" for n in shown),
-            *([row["remarks"]] if board["remarks"] else []),
+            *([row["remarks"]] if board["notes"] else []),
         ]
         for row in board["rows"]
     ]

@@ -209,7 +209,7 @@ def _nearly_all(count: int, of: int, share: float) -> bool:
     return 1 - count / of <= min(1 - SAME, SKILL * (1 - share)) + 1e-9
 
 
-def verdicts(columns: Iterable[str]) -> list[str]:
+def audience_columns(columns: Iterable[str]) -> list[str]:
     """Return the names of columns that an audience fills once a movie is out, such as ratings and revenues.
 
     Beside such a column, five or more columns r1, r2, ... are the shares of each rating.

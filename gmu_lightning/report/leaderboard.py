@@ -282,8 +282,10 @@ def page_table(comparison: Comparison, published: Sequence[Mapping[str, Any]]) -
     rows.sort(key=lambda row: -np.inf if row["mean"] is None else row["mean"], reverse=True)
     filters = {key: list(dict.fromkeys(row["filter"][key] for row in rows if not row["published"])) for key in PAGE_NAMES}
     labels = [{"label": metric_label(score), "more": score not in (*LATEX_SCORES, "accuracy")} for score in also]
-    remarks = any(row["remarks"] for row in rows)
-    return {"names": keys, "scores": labels, "rows": rows, "filters": filters, "published": bool(published), "remarks": remarks}
+    notes = list(dict.fromkeys(row["remarks"] for row in rows if row["remarks"]))
+    for row in rows:
+        row["note"] = notes.index(row["remarks"]) + 1 if row["remarks"] else None
+    return {"names": keys, "scores": labels, "rows": rows, "filters": filters, "published": bool(published), "notes": notes}
 
 
 def _measured(one: ScoredSetting, comparison: Comparison, keys: Sequence[str], also: Sequence[str]) -> Row:

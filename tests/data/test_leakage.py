@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gmu_lightning.data.leakage import agreement_of, meanings, refuse_leakage, verdicts
+from gmu_lightning.data.leakage import agreement_of, audience_columns, meanings, refuse_leakage
 from gmu_lightning.movie import UserError
 
 GENRES = {"1": ("Drama", "War"), "2": ("Comedy",), "3": ("Sci-Fi", "Drama"), "4": ()}
@@ -200,16 +200,16 @@ def test_only_movies_of_train_count():
     ],
 )
 def test_columns_of_an_audience_are_found_by_name(name):
-    assert verdicts(["year", name]) == [name]
+    assert audience_columns(["year", name]) == [name]
 
 
-def test_columns_known_before_release_are_no_verdicts():
+def test_columns_known_before_release_are_not_the_audiences():
     known = ["content_rating", "mpaaRating", "age rating", "scorer", "year", "budget", "cast", "critical_mass_studio", "runtime"]
-    assert verdicts(known) == []
+    assert audience_columns(known) == []
 
 
-def test_shares_of_ratings_beside_a_rating_are_verdicts():
+def test_shares_of_ratings_beside_a_rating_are_the_audiences():
     shares = [f"r{n}" for n in range(1, 11)]
-    assert verdicts(["year", "rating", *shares]) == ["rating", *shares]
-    assert verdicts(["year", *shares]) == []
-    assert verdicts(["rating", "r1", "r2"]) == ["rating"]
+    assert audience_columns(["year", "rating", *shares]) == ["rating", *shares]
+    assert audience_columns(["year", *shares]) == []
+    assert audience_columns(["rating", "r1", "r2"]) == ["rating"]

@@ -61,7 +61,7 @@ def test_a_revealing_column_is_refused_and_may_be_left_out(root, store):
     assert loaded(root, store, ("text",), metadata="table").ids["train"]
     data = loaded(root, store, ("metadata",), metadata="table", leave_out=["about"])
     assert data.movies[0].content["metadata"] == {"year": 0.0, "rating": 5.0}
-    assert [warning.partition(":")[0] for warning in data.warnings if "rating" in warning] == ["verdicts"]
+    assert [warning.partition(":")[0] for warning in data.warnings if "rating" in warning] == ["audience"]
 
 
 def test_a_revealing_column_of_the_matrices_is_refused(tmp_path, store):

@@ -230,10 +230,12 @@ def test_drawn_intervals_have_the_numbers(runs):
 
 def test_published_rows_are_marked_and_untested(runs):
     found = compare(runs)
-    rows = [row for row in Tables(page(found, runs, ExampleMovies())).rows("micro F1") if "published" in row["fusion"][0]]
+    text = page(found, runs, ExampleMovies())
+    rows = [row for row in Tables(text).rows("micro F1") if "published" in row["fusion"][0]]
     gmu = next(row for row in rows if row["fusion"][0].startswith("GMU"))
     assert float(gmu["micro F1"][1]) == 0.630
-    assert "arXiv 1702.01992" in gmu["warnings, sources"][0]
+    note = re.search(r"source (\d+)$", gmu["fusion"][0])[1]
+    assert "arXiv 1702.01992" in re.search(rf'<li id="remark-{note}">(.*?)</li>', text)[1]
     assert all("GMU" not in (pair.a.name, pair.b.name) for pair in found.pairs)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gmu_lightning.data.leakage import FEWEST, SAME, leaks, leaving_out, refuse, verdicts
+from gmu_lightning.data.leakage import FEWEST, SAME, audience_columns, leaks, leaving_out, refuse
 from gmu_lightning.movie import UserError
 
 
@@ -32,10 +32,10 @@ def warned_leaks(
     if limits:
         named = ", ".join(f"column {name} {why}" for name, why in limits.items())
         warnings.append(f"near_labels: {named}; {leaving_out(left_out, limits)} predicts without.")
-    if late := verdicts(next(iter(rows.values()), {})):
+    if late := audience_columns(next(iter(rows.values()), {})):
         named = ", ".join(late)
         warnings.append(
-            f"verdicts: {named} come from an audience, once an item was out; {leaving_out(left_out, late)} predicts without them."
+            f"audience: {named} are known only once an item is out; {leaving_out(left_out, late)} predicts without them."
         )
     return warnings
 

@@ -14,7 +14,7 @@ import numpy as np
 from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.datamodule import MovieDataModule
 from gmu_lightning.data.dataset import DataSet
-from gmu_lightning.data.leakage import leaving_out, refuse_leakage, verdicts
+from gmu_lightning.data.leakage import audience_columns, leaving_out, refuse_leakage
 from gmu_lightning.data.moviescope.metadata import MATRICES, TABLES, Matrices, TableRows
 from gmu_lightning.data.readers.arrays import SUFFIXES, frames, log_mel, melgram, poster_vector
 from gmu_lightning.data.readers.layouts import Layout, existing, here_or_one_down, reading, usable, what_it_holds
@@ -179,10 +179,10 @@ class MoviescopeLayout(Layout):
             with suppress(BadContent):
                 rows[line.id] = source.content(line, "train")
         refuse_leakage(rows, genres, root / name, leave_out)
-        late = verdicts(next(iter(table.values())))
+        late = audience_columns(next(iter(table.values())))
         if late:
             self.warn(
-                f"verdicts: {', '.join(late)} of {name} come from an audience, once a movie was out; "
+                f"audience: {', '.join(late)} of {name} are known only once a movie is out; "
                 f"{leaving_out(leave_out, late)} predicts without them."
             )
         return source

@@ -197,7 +197,7 @@ def confusion_matrix(best: ScoredSetting) -> dict[str, Any]:
     about = f"{best.name} predicts the right label for every test movie."
     if missed[i, j]:
         about = (
-            f"The most frequent error of {best.name}: it predicts {names[j]} for {shares[i, j]:.0%} of the movies of {names[i]}."
+            f"The most frequent error of {best.name}: it predicts {names[j]} for {100 * shares[i, j]:.0f} % of the movies of {names[i]}."
         )
     if len(names) > MOST_LABELS:
         about += f" The table shows the {MOST_LABELS} labels with most test movies, of {len(names)}."
