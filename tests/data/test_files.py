@@ -288,4 +288,4 @@ def test_a_limit_that_tells_a_label_is_a_warning(tmp_path):
     ]
     table = load(saved(tmp_path, rows), "text", "metadata")
     (warning,) = [w for w in table.warnings if w.startswith("near_labels")]
-    assert "column length tells" in warning and "data.leave_out=[length] predicts without" in warning
+    assert "column length tells" in warning and "Type data.leave_out=[length] to predict without" in warning

@@ -31,11 +31,11 @@ def warned_leaks(
     warnings = []
     if limits:
         named = ", ".join(f"column {name} {why}" for name, why in limits.items())
-        warnings.append(f"near_labels: {named}; {leaving_out(left_out, limits)} predicts without.")
+        warnings.append(f"near_labels: {named}. Type {leaving_out(left_out, limits)} to predict without.")
     if late := audience_columns(next(iter(rows.values()), {})):
         named = ", ".join(late)
         warnings.append(
-            f"audience: {named} are known only once an item is out; {leaving_out(left_out, late)} predicts without them."
+            f"audience: {named} are known only once an item is out. Type {leaving_out(left_out, late)} to predict without them."
         )
     return warnings
 

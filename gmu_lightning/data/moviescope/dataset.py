@@ -182,8 +182,8 @@ class MoviescopeLayout(Layout):
         late = audience_columns(next(iter(table.values())))
         if late:
             self.warn(
-                f"audience: {', '.join(late)} of {name} are known only once a movie is out; "
-                f"{leaving_out(leave_out, late)} predicts without them."
+                f"audience: {', '.join(late)} of {name} are known only once a movie is out. "
+                f"Type {leaving_out(leave_out, late)} to predict without them."
             )
         return source
 
