@@ -196,9 +196,8 @@ def confusion_matrix(best: ScoredSetting) -> dict[str, Any]:
     i, j = np.unravel_index(int(missed.argmax()), missed.shape)
     about = f"{best.name} predicts the right label for every test movie."
     if missed[i, j]:
-        about = (
-            f"The most frequent error of {best.name}: it predicts {names[j]} for {100 * shares[i, j]:.0f} % of the movies of {names[i]}."
-        )
+        share = f"{100 * shares[i, j]:.0f} %"
+        about = f"The most frequent error of {best.name}: it predicts {names[j]} for {share} of the movies of {names[i]}."
     if len(names) > MOST_LABELS:
         about += f" The table shows the {MOST_LABELS} labels with most test movies, of {len(names)}."
     summed = "" if seeds == 1 else f", summed over {seeds} seeds"
