@@ -44,7 +44,10 @@ napoleon_use_ivar = True
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|numpy|collections|annotated_types|os|pandas|pathlib|pytorch_lightning)\..*"),
     ("py:.*", r"Tensor|Module|Axes|Dtype|DataFrame|Path|(tuple|dict)\[.*"),
-    ("py:.*", r"gmu_lightning\.(data\.(store|audit|batching|readers|files)|fusion\.baselines\._|report|prediction)\w*.*"),
+    (
+        "py:.*",
+        r"gmu_lightning\.(data\.(store|audit|batching|readers|files)|fusion\.baselines\._|report|prediction|explanation)\w*.*",
+    ),
 ]
 
 html_theme = "furo"

@@ -87,7 +87,7 @@ class Picked(NamedTuple):
 
 @dataclass(frozen=True)
 class Why:
-    """The reasons that a command was asked for.
+    """The reasons that a command computes beside its predictions.
 
     Attributes:
         level: of detail.

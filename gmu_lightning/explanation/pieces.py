@@ -30,7 +30,7 @@ class Piece(NamedTuple):
 
     Attributes:
         where: the place of the piece, as in the file of reasons.
-        arrays: {key of a preparation: the array that it stores without the piece}; None if nothing usable is left.
+        arrays: {key of a preparation: the array that it stores without the piece}; None if the rest is absent or unusable.
     """
 
     where: dict[str, Any]

@@ -20,8 +20,8 @@ class Effect(NamedTuple):
 
     Attributes:
         modality: of the piece.
-        where: its place: `start` and `end` in code points of a text, `row` and `column` of a poster's grid from 1 on, `from`
-            and `to` in seconds, `from_step` and `to_step` from 0 on, or the `column` of a table.
+        where: its place. A text has `start` and `end` in code points, a poster `row` and `column` of the grid from 1 on. A
+            sequence has `from` and `to` in seconds, or `from_step` and `to_step` from 0 on. A table has `column`.
         effects: (C,), the logit with the piece minus the logit without it.
     """
 
