@@ -331,15 +331,16 @@ class _Chunk(NamedTuple):
 def _apart(run: TrainedRun, modality: str) -> Source:
     """Return the way to read a modality with its encoder apart from the model, also if the run has trained the encoder.
 
-    It stays as it is for an encoder that reads other modalities too, and for other precisions than float32.
+    It stays as it is for an encoder that reads other modalities too, and for a model in half precision.
     """
     source, encoder = run.sources[modality], run.model.encoders[modality]
     fusion: Any = run.model.fusion
-    if source.network is not None or not fusion.lets_cache(encoder) or not run.config.trainer.in_float32:
+    mixed = run.precision.precision == "bf16-mixed"
+    if source.network is not None or not fusion.lets_cache(encoder) or not (mixed or run.config.trainer.in_float32):
         return source
     network: Any = encoder
     key = f"{source.key} {run.run.folder.absolute()}"
-    encoding = EncodeConfig(backend="torch", precision="float32")
+    encoding = EncodeConfig(backend="torch", precision="bfloat16" if mixed else "float32")
     return source._replace(network=network, tokens=keeps_tokens(network, fusion), encoding=encoding, key=key)
 
 

@@ -21,10 +21,14 @@ class ReasonFiles:
     Args:
         output: file of the prediction.
         runs: folders of the runs, for the page.
+
+    Attributes:
+        paths: of both files.
     """
 
     def __init__(self, output: Path, runs: Iterable[object]):
         self.lines, self.page = (output.with_name(f"{output.name}.why.{suffix}") for suffix in ("jsonl", "html"))
+        self.paths = (self.lines, self.page)
         self.runs = [str(run) for run in runs]
 
     def part(self, results: Results, first: int) -> dict[str, str]:

@@ -130,7 +130,7 @@ class Reasons:
         rows = []
         for genre in self.shown:
             c = self.genres.index(genre)
-            found = [("bias", None, None, self.bias[c])]
+            found: list[tuple[str, str | None, str | None, Any]] = [("bias", None, None, self.bias[c])]
             kinds = (("contribution", self.contributions or {}), ("without", self.without), ("shapley", self.shapley))
             found += [(kind, m, None, value[c]) for kind, values in kinds for m, value in values.items()]
             found += [("piece", p.modality, self.place(p), p.effects[c]) for p in self.pieces or ()]

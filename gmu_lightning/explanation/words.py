@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,13 +71,17 @@ class Movie(NamedTuple):
         return self.source.network or self.model.encoders["text"]
 
     def logits(self, text: TokenInputs) -> Tensor:
-        """Return the logits (B, C) of the movie with B texts in place of its own, with gradients."""
+        """Return the logits (B, C) of the movie with B texts in place of its own, with gradients.
+
+        Mixed precision is left out, since rounded gradients would not sum to the change of the logit.
+        """
         count = len(text.ids)
         inputs = {m: column.batch([self.row] * count) for m, column in self.columns.items() if m != "text"}
         there = torch.from_numpy(np.repeat(self.present[None], count, axis=0))
         batch = MovieBatch(("",) * count, {m: inputs.get(m, text) for m in self.run.modalities}, there, None)
         batch = self.run.precision.convert_input(self.model.transfer_batch_to_device(batch, self.run.device, 0))
-        with self.run.precision.forward_context():
+        mixed = str(self.run.precision.precision).endswith("-mixed")
+        with nullcontext() if mixed else self.run.precision.forward_context():
             if self.source.network is not None:
                 features = self.source.network(batch.inputs["text"])
                 batch.inputs["text"] = features if self.source.tokens else features._replace(sequence=None, mask=None)

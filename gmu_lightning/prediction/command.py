@@ -23,7 +23,10 @@ logger = logging.getLogger(__name__)
 class Why(Protocol):
     """The reasons of a prediction."""
 
-    costly: bool  # whether the reasons of a row take seconds
+    @property
+    def costly(self) -> bool:
+        """Whether the reasons of a row take seconds."""
+        ...
 
     def explain(self, total: int) -> Explain:
         """Return the function that explains chunks of a prediction of `total` rows. Raises UserError."""
@@ -56,12 +59,13 @@ def predict_typed(
         raise UserError(f"the movie cannot be predicted: {results.problems[0]}")
     print("\n".join([shown(results), *(line for reasons in results.reasons for line in reasons.sentences())]))
     if output is not None:
-        parts = Parts(output, [], why.companion(output) if why else None)
+        beside = why.companion(output) if why else None
+        parts = Parts(output, [], beside)
         with parts.held():
             parts.begin([row])
             parts.write(0, results)
             parts.join(form.about())
-        print(output)
+        print("\n".join([str(output), *_named(beside)]))
     if strict and results.problems[0]:
         raise UserError(f"strict=true, and the movie has a problem: {results.problems[0]}")
 
@@ -98,13 +102,18 @@ def predict_file(
     if why is not None:
         state.append(repr(why))
     explain = why.explain(total) if why else None
-    parts = Parts(output, state, why.companion(output) if why else None)
+    beside = why.companion(output) if why else None
+    parts = Parts(output, state, beside)
     chunks = classifier.chunks(rows, costly=why is not None and why.costly)
     with parts.held():
         _predict_missing(lambda missing: classifier.results(missing, total, form, explain), chunks, total, parts)
         count = parts.join(form.about())
-    print(f"{count.predicted} of {count.rows} rows are predicted, in {output}")
+    print("\n".join([f"{count.predicted} of {count.rows} rows are predicted, in {output}", *_named(beside)]))
     _check(count, strict)
+
+
+def _named(beside: Companion | None) -> list[str]:
+    return [] if beside is None else [str(path) for path in beside.paths]
 
 
 def _predict_missing(

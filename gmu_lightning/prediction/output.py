@@ -50,7 +50,14 @@ def write_predictions(path: Path, tables: Iterable[Any], about: Mapping[str, Any
 
 
 class Companion(Protocol):
-    """Further files beside an output, which are made of a text for each chunk."""
+    """Further files beside an output, which are made of a text for each chunk.
+
+    Attributes:
+        paths: of the files.
+    """
+
+    @property
+    def paths(self) -> Sequence[Path]: ...
 
     def part(self, results: Results, first: int) -> Mapping[str, str]:
         """Return {suffix: text} of a chunk, whose first row has the number `first` from 0 on."""
