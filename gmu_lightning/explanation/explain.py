@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import combinations
@@ -19,13 +20,12 @@ from gmu_lightning.data.store import PreparedColumn
 from gmu_lightning.explanation.files import ReasonFiles
 from gmu_lightning.explanation.page import card, page
 from gmu_lightning.explanation.pieces import Piece, pieces
-from gmu_lightning.explanation.reasons import Effect, Reasons
+from gmu_lightning.explanation.reasons import Effect, Reasons, Words
 from gmu_lightning.explanation.words import (
     OCCLUSION,
     Movie,
-    Words,
+    Reading,
     attributed,
-    averaged,
     bag_of_words,
     check_words,
     is_linear,
@@ -33,7 +33,9 @@ from gmu_lightning.explanation.words import (
     words_without,
 )
 from gmu_lightning.features.columns import keeps_tokens
+from gmu_lightning.features.runner import replica
 from gmu_lightning.movie import Column, UserError
+from gmu_lightning.parallel import in_threads
 from gmu_lightning.prediction.inputs import Prepared
 from gmu_lightning.prediction.results import Results
 from gmu_lightning.prediction.trained import Source, TrainedRun, without_content
@@ -302,16 +304,26 @@ class Explainer:
             found = words_without(text, reading, sources, whole)
             effects = self._effects("text", n, found, whole, chunk)
             return Words(reading.words, {g: effects[:, reasons.genres.index(g)] for g in genres}, OCCLUSION, None)
-        each = []
-        for run, models, own, named in zip(runs, self.classifier.models, chunk.columns, self.sources, strict=True):
-            present = chunk.results.present[n][[self.classifier.modalities.index(m) for m in run.modalities]]
+        found = [self._attributed(r, n, chunk, reading, genres) for r in range(len(runs))]  # R times G
+        effects = {genre: np.mean([of[g][0] for of in found], axis=0) for g, genre in enumerate(genres)}
+        deltas = {genre: float(np.mean([of[g][1] for of in found])) for g, genre in enumerate(genres)}
+        return Words(reading.words, effects, found[0][0][2], deltas)
+
+    def _attributed(self, r: int, n: int, chunk: _Chunk, reading: Reading, genres: Sequence[str]) -> list[Any]:
+        """Return what `attributed` gives of run r for each genre. Each is computed by one thread, with a model of its own."""
+        run, models, source = self.classifier.runs[r], self.classifier.models[r], self.sources[r]["text"]
+        present = chunk.results.present[n][[self.classifier.modalities.index(m) for m in run.modalities]]
+
+        def attribute(genre: str) -> Any:
             model = models.get()
             try:
-                movie = Movie(run, model, named["text"], own, n, present)
-                each.append(attributed(movie, reading, [run.genres.index(genre) for genre in genres]))
+                own = source if source.network is None else source._replace(network=replica(source.network))
+                return attributed(Movie(run, model, own, chunk.columns[r], n, present), reading, run.genres.index(genre))
             finally:
                 models.put(model)
-        return averaged(reading, each, genres)
+
+        with closing(in_threads(models.qsize(), attribute, zip(genres), window=models.qsize() + 1)) as found:
+            return list(found)
 
 
 class _Chunk(NamedTuple):

@@ -166,7 +166,7 @@ class Reasons:
                 lines.append(f"  without {m} the logit would be {logit[c]:+.2f} (Shapley value of {m} {self.shapley[m][c]:+.2f})")
             lines += self._piece_lines(c, genre)
             lines += self._word_lines(genre)
-        lines += ["", f"words: {self.words.baseline}"] if self.words is not None else []
+        lines += ["", f"words are compared with {self.words.baseline}"] if self.words is not None else []
         return lines
 
     def _piece_lines(self, c: int, genre: str) -> list[str]:

@@ -17,7 +17,7 @@ from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.text.bag_of_words import BagOfWords, word_pattern
 from gmu_lightning.encoders.text.tokens import TokenInputs, plot, tokenizer_of
 from gmu_lightning.explanation.pieces import Piece, prepared
-from gmu_lightning.explanation.reasons import Word, Words
+from gmu_lightning.explanation.reasons import Word
 from gmu_lightning.fusion.baselines import Concat, SingleModality, Sum
 from gmu_lightning.fusion.heads import LinearHead
 from gmu_lightning.model import MovieGenreClassifier
@@ -25,11 +25,11 @@ from gmu_lightning.movie import Column, MovieBatch, UserError
 from gmu_lightning.nn.normalise import Batch, Standardise, Unchanged
 from gmu_lightning.prediction.trained import Source, TrainedRun
 
-STEPS = 50  # of the path of integrated gradients
+STEPS = 32  # of the path of integrated gradients
 AT_ONCE = 16  # points of the path in a batch
 LOST = "they have no word embeddings that can be reached"
 WEIGHTS = "no words (embeddings of zeros); each number is exact, since the model is linear in the embeddings of words"
-OCCLUSION = "the text without the word, recomputed by the whole model; each number is exact"
+OCCLUSION = "the text without that word, recomputed by the whole model; each number is exact"
 
 
 class Reading(NamedTuple):
@@ -190,62 +190,51 @@ def words_without(text: str, reading: Reading, sources: Sequence[Source], stored
     return found
 
 
-def attributed(movie: Movie, reading: Reading, genres: Sequence[int]) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return the effects of the words on some genres, (G, W), their convergence deltas (G,), and the baseline in words.
+def attributed(movie: Movie, reading: Reading, genre: int) -> tuple[np.ndarray, float, str]:
+    """Return the effects of the words on one genre, (W,), their convergence delta, and the baseline in words.
 
     A linear model takes the gradient times the embedding. Every other model takes integrated gradients (Sundararajan et al.
     2017, arXiv 1703.01365) by captum, from a text of the same length whose words are replaced by one token.
     """
-    encoder = movie.encoder
+    encoder, device = movie.encoder, movie.run.device
     embedding = _embedding(encoder)
     assert embedding is not None
-    words = torch.from_numpy(reading.owners >= 0).to(reading.ids.device)
-    device = movie.run.device
     with torch.no_grad():
         own = embedding(reading.ids.to(device)).float()  # (1, T, d)
     if isinstance(encoder, BagOfWords):
-        blank, about, steps = torch.zeros_like(own), WEIGHTS, 1
+        about = WEIGHTS
+        found, delta = _weighted(_forward(movie, embedding, reading.ids), own, genre)
     else:
         token, name = _blank(encoder)
         with torch.no_grad():
             vector = embedding(torch.tensor([[token]], device=device)).float()
-        blank = torch.where(words.to(device)[None, :, None], vector, own)
-        about = f"every word replaced by {name}, integrated gradients of {STEPS} steps on the word embeddings"
-        steps = STEPS
-    forward = _forward(movie, embedding, reading.ids)
-    found, delta = _integrated(forward, own, blank, genres, steps)
-    tokens = found.sum(dim=-1).cpu().double().numpy()  # (G, T)
-    effects = np.zeros((len(genres), len(reading.words)))
-    for t, owner in enumerate(reading.owners):
-        if owner >= 0:
-            effects[:, owner] += tokens[:, t]
+        words = torch.from_numpy(reading.owners >= 0).to(device)
+        blank = torch.where(words[None, :, None], vector, own)
+        about = f"the text with {name} in place of every word; integrated gradients of {STEPS} steps on the word embeddings"
+        found, delta = _integrated(_forward(movie, embedding, reading.ids), own, blank, genre)
+    tokens = found.sum(dim=-1).cpu().double().numpy()  # (T,)
+    effects = np.zeros(len(reading.words))
+    np.add.at(effects, reading.owners[reading.owners >= 0], tokens[reading.owners >= 0])
     return effects, delta, about
 
 
-def _integrated(
-    forward: Callable[[Tensor], Tensor], own: Tensor, blank: Tensor, genres: Sequence[int], steps: int
-) -> tuple[Tensor, np.ndarray]:
-    """Return the attributions (G, T, d) and the convergence deltas (G,)."""
-    if steps == 1:
-        point = own.clone().requires_grad_(True)
-        logits = forward(point)[0]
-        gradients = [torch.autograd.grad(logits[c], point, retain_graph=True)[0][0] for c in genres]
-        found = torch.stack(gradients) * (own - blank)
-        with torch.no_grad():
-            change = (logits - forward(blank)[0])[list(genres)].double()
-        return found, (found.double().sum(dim=(1, 2)) - change).cpu().numpy()
+def _weighted(forward: Callable[[Tensor], Tensor], own: Tensor, genre: int) -> tuple[Tensor, float]:
+    """Return gradient times embedding (T, d), and its sum minus the change of the logit from embeddings of zeros."""
+    point = own.clone().requires_grad_(True)
+    logit = forward(point)[0, genre]
+    found = torch.autograd.grad(logit, point)[0] * own
+    with torch.no_grad():
+        change = logit - forward(torch.zeros_like(own))[0, genre]
+    return found[0], float(found.double().sum() - change.double())
+
+
+def _integrated(forward: Callable[[Tensor], Tensor], own: Tensor, blank: Tensor, genre: int) -> tuple[Tensor, float]:
+    """Return the attributions (T, d) and the convergence delta."""
     from captum.attr import IntegratedGradients
 
-    count = len(genres)
-    found, delta = IntegratedGradients(forward).attribute(
-        own.expand(count, -1, -1),
-        blank.expand(count, -1, -1),
-        target=torch.tensor(list(genres), device=own.device),
-        n_steps=steps,
-        internal_batch_size=max(AT_ONCE, count),
-        return_convergence_delta=True,
-    )
-    return found.detach(), delta.detach().double().cpu().numpy()
+    options = {"n_steps": STEPS, "internal_batch_size": AT_ONCE, "return_convergence_delta": True}
+    found, delta = IntegratedGradients(forward).attribute(own, blank, target=genre, **options)
+    return found[0].detach(), float(delta)
 
 
 def _forward(movie: Movie, embedding: nn.Module, ids: Tensor) -> Callable[[Tensor], Tensor]:
@@ -284,12 +273,3 @@ def _blank(encoder: Any) -> tuple[int, str]:
         if getattr(tokenizer, name, None) is not None:
             return int(getattr(tokenizer, f"{name}_id")), str(getattr(tokenizer, name))
     raise UserError(f"why=words: the tokeniser of {encoder.name} has no token to replace words with: choose why=pieces")
-
-
-def averaged(reading: Reading, found: Sequence[tuple[np.ndarray, np.ndarray, str]], genres: Sequence[str]) -> Words:
-    """Return the means over runs of the effects (G, W) and of the deltas (G,)."""
-    effects = np.mean([one[0] for one in found], axis=0)
-    deltas = np.mean([one[1] for one in found], axis=0)
-    return Words(
-        reading.words, dict(zip(genres, effects, strict=True)), found[0][2], dict(zip(genres, deltas.tolist(), strict=True))
-    )

@@ -208,7 +208,7 @@ def test_gradients_of_words_sum_to_the_change_of_the_logit(how, frozen, run_of, 
     classifier = gmu_lightning.load((frozen if how == "frozen" else run_of(how)).folder)
     found = classifier.explain(movies[0], "words")
     words = found.reasons.words
-    assert words.baseline.startswith("every word replaced by [PAD], integrated gradients of 50 steps")
+    assert words.baseline.startswith("the text with [PAD] in place of every word; integrated gradients of 32 steps")
     encoder = classifier.runs[0].sources["text"].network or classifier.runs[0].model.encoders["text"]
     tokens = int((read(movies[0]["plot"], classifier.runs[0].sources["text"], encoder).owners >= 0).sum())
     whole, blank = logits_of(classifier, [movies[0], {**movies[0], "plot": "[PAD] " * tokens}])
