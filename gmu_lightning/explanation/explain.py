@@ -304,10 +304,10 @@ class Explainer:
             found = words_without(text, reading, sources, whole)
             effects = self._effects("text", n, found, whole, chunk)
             return Words(reading.words, {g: effects[:, reasons.genres.index(g)] for g in genres}, OCCLUSION, None)
-        found = [self._attributed(r, n, chunk, reading, genres) for r in range(len(runs))]  # R times G
-        effects = {genre: np.mean([of[g][0] for of in found], axis=0) for g, genre in enumerate(genres)}
-        deltas = {genre: float(np.mean([of[g][1] for of in found])) for g, genre in enumerate(genres)}
-        return Words(reading.words, effects, found[0][0][2], deltas)
+        each = [self._attributed(r, n, chunk, reading, genres) for r in range(len(runs))]  # R times G
+        means = {genre: np.mean([of[g][0] for of in each], axis=0) for g, genre in enumerate(genres)}
+        deltas = {genre: float(np.mean([of[g][1] for of in each])) for g, genre in enumerate(genres)}
+        return Words(reading.words, means, each[0][0][2], deltas)
 
     def _attributed(self, r: int, n: int, chunk: _Chunk, reading: Reading, genres: Sequence[str]) -> list[Any]:
         """Return what `attributed` gives of run r for each genre. Each is computed by one thread, with a model of its own."""
