@@ -102,7 +102,10 @@ PAGES: Mapping[str, Page] = {
                 "Use one threshold that is tuned on val, in place of 0.5",
                 "run=RUN input=FOLDER output=predictions.jsonl threshold=val",
             ),
-            ("Name a column of the table", "run=RUN input=movies.csv output=predictions.csv data.columns.text=tagline"),
+            (
+                "Explain each prediction by sentences and parts of the poster",
+                "run=RUN input=movies.csv output=predictions.csv why=pieces",
+            ),
         ),
         shown=(("predict.yaml", ""),),
     ),

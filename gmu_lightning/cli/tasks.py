@@ -78,22 +78,24 @@ def predict(config: DictConfig, session: Session) -> None:
     from gmu_lightning.config.schema import PredictConfig
     from gmu_lightning.prediction.request import check_request
 
-    chosen = PredictConfig.of({"strict": config.strict, **config.encode})
+    chosen = PredictConfig.of({"strict": config.strict, "why": config.why, **config.encode})
     typed, source = session.movie, config.input
     output = Path(config.output).expanduser() if config.output else None
     check_request(typed, source, output)
     from gmu_lightning.experiment.environment import prepare_process  # with torch, once the request is right
+    from gmu_lightning.explanation.explain import Why
     from gmu_lightning.prediction.classifier import load
     from gmu_lightning.prediction.command import predict_file, predict_typed
 
     prepare_process()
     classifier = load(_paths(str(config.run), "run"), session.config_dir, chosen.backend)
     form = classifier.form(str(config.threshold))
+    why = None if chosen.why == "none" else Why(chosen.why, classifier)
     if typed:
-        predict_typed(classifier, typed, output, form, chosen.strict)
+        predict_typed(classifier, typed, output, form, chosen.strict, why)
     elif output is not None:
         columns = {role: name for role, name in plain(config.data.columns).items() if name is not None}
-        predict_file(classifier, str(source), output, columns, form, chosen.strict)
+        predict_file(classifier, str(source), output, columns, form, chosen.strict, why)
 
 
 def _store_of(run: Run) -> str:

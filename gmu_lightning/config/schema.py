@@ -244,10 +244,12 @@ class PredictConfig:
 
     Attributes:
         strict: whether a row with a problem is an error.
+        why: the reasons that are computed beside the predictions.
         backend: runs frozen encoders; None leaves the choice to the run.
     """
 
     strict: bool
+    why: Literal["none", "modalities", "pieces", "words"] = "none"
     backend: Literal["auto", "torch", "openvino"] | None = None
 
     @classmethod

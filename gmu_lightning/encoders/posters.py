@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageStat, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from gmu_lightning.encoders.base import Unlearned
@@ -85,6 +85,30 @@ class PosterPreparation(Unlearned):
         with _decoded(content, (2 * width, 2 * height)) as decoded:
             return self.cropped(decoded)
 
+    def covered(self, content: Any, cells: int) -> Iterator[np.ndarray]:
+        """Yield a poster once for each cell of a grid over the whole poster, row by row, with the cell covered.
+
+        The poster's mean colour fills the cell. Cell edges are at round(n * width / cells) pixels.
+
+        Args:
+            content: a file's path or its bytes, which `store` accepts.
+            cells: number of rows, and of columns.
+
+        Raises:
+            BadContent: as `store`.
+        """
+        width, height = self._target
+        with _decoded(content, (2 * width, 2 * height)) as decoded:
+            colour = mean_colour(decoded)
+            for row in range(cells):
+                for column in range(cells):
+                    edges = (column, row, column + 1, row + 1)
+                    box = tuple(round(n * size / cells) for n, size in zip(edges, decoded.size * 2, strict=True))
+                    kept = decoded.crop(box)  # type: ignore[arg-type]
+                    decoded.paste(colour, box)  # type: ignore[arg-type]
+                    yield self.cropped(decoded)
+                    decoded.paste(kept, box[:2])  # type: ignore[arg-type]
+
     def cropped(self, image: Image.Image) -> np.ndarray:
         """Return an RGB image, resized and cropped: uint8 (height, width, 3)."""
         whole = image if self.mode == "squash" else _middle(image)
@@ -115,6 +139,12 @@ class PosterPreparation(Unlearned):
             return (edge, int(edge * height / width)) if width <= height else (int(edge * width / height), edge)
         ratio = min(width / target[0], height / target[1])  # timm's ResizeKeepRatio
         return round(width / ratio), round(height / ratio)
+
+
+def mean_colour(image: Image.Image) -> tuple[int, int, int]:
+    """Return the mean colour of an RGB image, rounded."""
+    red, green, blue = (round(value) for value in ImageStat.Stat(image).mean)
+    return red, green, blue
 
 
 @contextmanager

@@ -38,6 +38,11 @@ class StepPreparation:
         """Return the shape of one step."""
         return (self.size,)  # type: ignore[attr-defined]
 
+    @property
+    def per_second(self) -> float | None:
+        """Return the number of steps in a second, or None if it is unknown."""
+        return None
+
     def batch(self, rows: Sequence[np.ndarray | None], training: bool) -> SequenceInputs:
         """Return the steps of B movies as float32 (B, T, *step), padded to the longest, and their mask.
 

@@ -35,10 +35,13 @@ from gmu_lightning.run_files.plain import Damaged
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from gmu_lightning.explanation.explain import Explanation, Level
+
 CHUNK, COSTLY_CHUNK = 512, 32  # rows that are read and predicted together; the latter if a content takes seconds
 PARALLEL = "TOKENIZERS_PARALLELISM"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Explain = Callable[[Prepared, Mapping[str, Column], Results], Sequence[Any]]
 
 
 class Classifier:
@@ -52,6 +55,7 @@ class Classifier:
     Attributes:
         genres, modalities: of the first run, in its order.
         metadata: columns of metadata that the runs have learned.
+        models: for each run, the models that its threads share.
 
     Raises:
         UserError: the runs have other genres or modalities.
@@ -63,7 +67,7 @@ class Classifier:
         self.genres, self.modalities = runs[0].genres, runs[0].modalities
         self.metadata = tuple(dict.fromkeys(name for run in runs for name in run.metadata))
         self.inputs = Inputs([source for run in runs for source in run.sources.values()], runs[0].device)
-        self._models = [_replicas(run) for run in runs]
+        self.models = [_replicas(run) for run in runs]
 
     def __repr__(self) -> str:
         runs = ", ".join(str(run.run.folder) for run in self.runs)
@@ -125,11 +129,35 @@ class Classifier:
         first = self.runs[0]
         rule = rule_of(threshold, first.config.data.task, first.run.folder)
         exact = all(run.exact for run in self.runs)
-        bias = np.mean([run.bias[self._genres_of(run)] for run in self.runs], axis=0) if exact else None
+        bias = np.mean([run.bias[self.genres_of(run)] for run in self.runs], axis=0) if exact else None
         found = self._tuned(rule) if isinstance(rule, str) else rule
         return Form(self.genres, self.modalities, found, first.config.data.task, len(self.runs) > 1, bias)
 
-    def results(self, chunks: Iterable[Sequence[InputRow]], total: int, form: Form) -> Generator[Results, None, None]:
+    def explain(
+        self,
+        movie: Mapping[str, Any],
+        why: Level = "modalities",
+        *,
+        threshold: float | str = 0.5,
+        columns: Mapping[str, Any] | None = None,
+    ) -> Explanation:
+        """Return the reasons for the prediction of one movie. A notebook draws them like the page of the command.
+
+        Args:
+            movie: as one of the dictionaries of `predict`.
+            why: `modalities`, `pieces` or `words`, as in the command.
+            threshold, columns: as in `predict`.
+
+        Raises:
+            UserError: the movie cannot be read or predicted, or the runs have no reasons of this kind.
+        """
+        from gmu_lightning.explanation.explain import explained
+
+        return explained(self, movie, why, columns or {}, threshold)
+
+    def results(
+        self, chunks: Iterable[Sequence[InputRow]], total: int, form: Form, explain: Explain | None = None
+    ) -> Generator[Results, None, None]:
         """Yield the predictions of each chunk of rows, in order. The next chunk is prepared while one is encoded.
 
         While the generator lives, torch has one thread, so that numbers are the same for any number of cores.
@@ -138,6 +166,7 @@ class Classifier:
             chunks: of rows.
             total: number of all rows, by which the backend of frozen encoders is chosen.
             form: of the predictions.
+            explain: returns the reasons of each row, which become `Results.reasons`.
 
         Raises:
             UserError: the runs cannot read contents of this kind.
@@ -155,35 +184,45 @@ class Classifier:
             torch.set_num_threads(1)
             with closing(in_advance(prepare, chunks, 0 if self.inputs.costly else 1, end)) as prepared:
                 for part in prepared:
-                    yield self._results(part, total, form)
+                    yield self._results(part, total, form, explain)
 
-    def chunks(self, rows: Iterable[InputRow]) -> Iterator[list[InputRow]]:
-        """Yield the rows in chunks that are predicted together."""
-        size, rest = COSTLY_CHUNK if self.inputs.costly else CHUNK, iter(rows)
+    def chunks(self, rows: Iterable[InputRow], costly: bool = False) -> Iterator[list[InputRow]]:
+        """Yield the rows in chunks that are predicted together. `costly` says that a row takes seconds for another reason."""
+        size, rest = COSTLY_CHUNK if costly or self.inputs.costly else CHUNK, iter(rows)
         while chunk := list(islice(rest, size)):
             yield chunk
 
-    def _results(self, prepared: Prepared, total: int, form: Form) -> Results:
+    def predicted(
+        self, columns: Sequence[Mapping[str, Column]], ids: Sequence[str], present: np.ndarray
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """Return for each run the logits (N, C) and exact contributions (N, M, C), with NaN for rows without a modality.
+
+        Args:
+            columns: for each run {modality: N rows}.
+            ids: of the N rows.
+            present: (N, M) bool.
+        """
+        every = zip(self.runs, self.models, columns, strict=True)
+        return [self._predicted(run, models, own, ids, present) for run, models, own in every]
+
+    def _results(self, prepared: Prepared, total: int, form: Form, explain: Explain | None) -> Results:
         columns = self.inputs.encode(prepared, total)
         present = np.stack(
             [np.all([columns[run.sources[m].key].present for run in self.runs], axis=0) for m in self.modalities], axis=1
         )
         ids = [row.id for row in prepared.rows]
-        logits, contributions = [], []
-        for run, models in zip(self.runs, self._models, strict=True):
-            own = {m: columns[run.sources[m].key] for m in run.modalities}
-            found, parts = self._predicted(run, models, own, ids, present)
-            logits.append(found)
-            contributions.append(parts)
+        own = [{m: columns[source.key] for m, source in run.sources.items()} for run in self.runs]
+        logits, contributions = zip(*self.predicted(own, ids, present), strict=True)
         problems = [_problem(why, there, self.modalities) for why, there in zip(prepared.problems, present, strict=True)]
-        return Results.mean(form, ids, present, problems, logits, contributions)
+        results = Results.mean(form, ids, present, problems, logits, contributions)
+        return results if explain is None else replace(results, reasons=explain(prepared, columns, results))
 
     def _predicted(
         self,
         run: TrainedRun,
         models: SimpleQueue[MovieGenreClassifier],
-        columns: dict[str, Column],
-        ids: list[str],
+        columns: Mapping[str, Column],
+        ids: Sequence[str],
         present: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return a run's logits (N, C) and contributions (N, M, C) in our order, with NaN for rows without a modality."""
@@ -207,10 +246,10 @@ class Classifier:
                 logits[batch] = found
                 if parts is not None and contributions is not None:
                     parts[batch] = contributions
-        genres, modalities = self._genres_of(run), [run.modalities.index(m) for m in self.modalities]
+        genres, modalities = self.genres_of(run), [run.modalities.index(m) for m in self.modalities]
         return logits[:, genres], None if parts is None else parts[:, modalities][:, :, genres]
 
-    def _genres_of(self, run: TrainedRun) -> list[int]:
+    def genres_of(self, run: TrainedRun) -> list[int]:
         """Return the place of each of our genres among those of a run."""
         return [run.genres.index(genre) for genre in self.genres]
 
@@ -225,8 +264,8 @@ class Classifier:
                     f"threshold={rule} is tuned on the mean over val, and {run.run.folder} has other movies in val than "
                     f"{self.runs[0].run.folder}: give a number, or runs of the same split"
                 )
-        mean = np.mean([val.probabilities[:, self._genres_of(run)] for run, val in zip(self.runs, found, strict=True)], axis=0)
-        return tuned(rule, found[0].labels[:, self._genres_of(self.runs[0])], mean)
+        mean = np.mean([val.probabilities[:, self.genres_of(run)] for run, val in zip(self.runs, found, strict=True)], axis=0)
+        return tuned(rule, found[0].labels[:, self.genres_of(self.runs[0])], mean)
 
 
 def load(

@@ -93,20 +93,21 @@ class Inputs:
         return Prepared(rows, columns, problems)
 
     def encode(self, prepared: Prepared, total: int) -> dict[str, Column]:
-        """Return {key of a source: column of the rows}: features of a frozen encoder, or the prepared inputs.
+        """Return {key of a source: column of the rows}, each as `encoded`."""
+        return {key: self.encoded(source, prepared.columns[source.stored], total) for key, source in self.sources.items()}
+
+    def encoded(self, source: Source, column: PreparedColumn, total: int) -> Column:
+        """Return the features of a frozen encoder, or the prepared inputs of any other.
 
         Args:
-            prepared: some rows.
+            source: way to read the modality.
+            column: of the prepared rows.
             total: number of rows of the whole prediction, by which a backend is chosen.
 
         Raises:
-            UserError: the backend cannot run an encoder.
+            UserError: the backend cannot run the encoder.
         """
-        columns: dict[str, Column] = {}
-        for key, source in self.sources.items():
-            column = prepared.columns[source.stored]
-            columns[key] = column if source.network is None else self._features(source, column, total)
-        return columns
+        return column if source.network is None else self._features(source, column, total)
 
     def close(self) -> None:
         """End the processes of preparations, and free their networks."""

@@ -9,10 +9,10 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from gmu_lightning.data.files.inputs import InputRow
-from gmu_lightning.files import ESCAPED, digest, write_atomically, write_table
+from gmu_lightning.files import ESCAPED, digest, write_atomically, write_table, write_text
 from gmu_lightning.movie import UserError
 from gmu_lightning.prediction.results import Results
 from gmu_lightning.prediction.rows import row_state
@@ -49,18 +49,39 @@ def write_predictions(path: Path, tables: Iterable[Any], about: Mapping[str, Any
     WRITERS[path.suffix.lower()](path, tables, about)
 
 
+class Companion(Protocol):
+    """Further files beside an output, which are made of a text for each chunk.
+
+    Attributes:
+        paths: of the files.
+    """
+
+    @property
+    def paths(self) -> Sequence[Path]: ...
+
+    def part(self, results: Results, first: int) -> Mapping[str, str]:
+        """Return {suffix: text} of a chunk, whose first row has the number `first` from 0 on."""
+        ...
+
+    def join(self, texts: Callable[[str], Iterator[str]], rows: int) -> None:
+        """Write the files, where `texts(suffix)` yields the texts of all chunks, of `rows` rows together."""
+        ...
+
+
 class Parts:
     """The finished chunks of a prediction, each a file beside the output, named by everything that determines it.
 
     Args:
         output: the file that is written in the end.
         state: plain values that determine the numbers, besides the rows: runs and options.
+        companion: writes further files; each part of theirs stands beside the chunk's own file.
     """
 
-    def __init__(self, output: Path, state: Sequence[Any]):
-        self.output, self.state = output, list(state)
+    def __init__(self, output: Path, state: Sequence[Any], companion: Companion | None = None):
+        self.output, self.state, self.companion = output, list(state), companion
         self.folder = output.with_name(f".{output.name}.parts")
         self.names: list[str] = []
+        self.firsts = [0]
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -86,11 +107,15 @@ class Parts:
         """Note the next chunk of rows, and return whether its part is finished."""
         name = f"{len(self.names):06d}-{digest([self.state, [row_state(row) for row in rows]])[:20]}.parquet"
         self.names.append(name)
+        self.firsts.append(self.firsts[-1] + len(rows))
         return (self.folder / name).exists()
 
     def write(self, number: int, results: Results) -> None:
         """Write the part of a chunk, by its number from 0 on."""
-        table = results.table()
+        texts = self.companion.part(results, self.firsts[number]) if self.companion else {}
+        for suffix, text in texts.items():
+            write_text(self.folder / f"{self.names[number]}.{suffix}", text)
+        table = results.table()  # written last, as it marks the part as finished
         write_table(self.folder / self.names[number], dict(zip(table.column_names, table.columns, strict=True)))
 
     def join(self, about: Mapping[str, Any]) -> Count:
@@ -107,9 +132,15 @@ class Parts:
                 yield table
 
         write_predictions(self.output, tables(), about)
+        if self.companion:
+            self.companion.join(self._texts, count.rows)
         with suppress(OSError):  # a file system may keep the lock's file for a moment
             shutil.rmtree(self.folder)
         return count
+
+    def _texts(self, suffix: str) -> Iterator[str]:
+        for name in self.names:
+            yield (self.folder / f"{name}.{suffix}").read_text(encoding="utf-8")
 
 
 def write_parquet(path: Path, tables: Iterable[Any], about: Mapping[str, Any]) -> None:

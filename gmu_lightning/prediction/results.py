@@ -60,6 +60,7 @@ class Results:
         probabilities: (N, C).
         spread: (N, C), the standard deviation of the probabilities over runs (ddof 1); None for one run.
         contributions: (N, M, C), with bias + their sum over M = logit; None if they are not exact.
+        reasons: of each row, None for a row that was not predicted; () if none were requested.
     """
 
     form: Form
@@ -71,6 +72,7 @@ class Results:
     probabilities: np.ndarray
     spread: np.ndarray | None
     contributions: np.ndarray | None
+    reasons: Sequence[Any] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -137,7 +137,7 @@ def trained_run(
     precision = precision_plugin(config.trainer.precision, device, run.folder)
     model = precision.convert_module(model).to(device).requires_grad_(False)
     found = TrainedRun(run, config, tuple(about["genres"]), model, sources, device, precision)
-    return replace(found, exact=logits_of(model, _without_content(sources), found)[1] is not None)
+    return replace(found, exact=without_content(found)[1] is not None)
 
 
 def source_of(encoder: Encoder, config: RunConfig, known: Mapping[str, Source]) -> Source:
@@ -161,13 +161,14 @@ def source_of(encoder: Encoder, config: RunConfig, known: Mapping[str, Source]) 
     return Source(encoder.modality, preparation, stored, network, tokens, config.encode, key)
 
 
-def _without_content(sources: Mapping[str, Source]) -> MovieBatch:
-    """Return a batch of one movie that has no modality."""
+def without_content(run: TrainedRun) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the logits (1, C) and exact contributions (1, M, C) of a movie without any modality, as `logits_of` does."""
     inputs: dict[str, Any] = {}
-    for modality, source in sources.items():
+    for modality, source in run.sources.items():
         vector = None if source.network is None else torch.zeros(1, source.network.dim)
         inputs[modality] = source.preparation.batch([None], False) if vector is None else Features(vector)
-    return MovieBatch(("",), inputs, torch.zeros(1, len(sources), dtype=torch.bool), None)
+    batch = MovieBatch(("",), inputs, torch.zeros(1, len(run.sources), dtype=torch.bool), None)
+    return logits_of(run.model, batch, run)
 
 
 def precision_plugin(precision: str, device: torch.device, folder: Path) -> Any:

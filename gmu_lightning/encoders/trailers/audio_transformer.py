@@ -102,6 +102,11 @@ class WindowPreparation(TrailerPreparation):
         extractor = weights.sha256(self._folder / EXTRACTOR)
         return digest(["windows", decoder_pool.VERSION, extractor, self.window, self.seconds, self.dtype])
 
+    @property
+    def per_second(self) -> float:
+        """Return the number of windows in a second."""
+        return 1 / self.window
+
     @cached_property
     def step(self) -> tuple[int, ...]:
         """Return the shape of one window's network inputs."""

@@ -92,6 +92,11 @@ class FramePreparation(TrailerPreparation):
         return self.network.width
 
     @property
+    def per_second(self) -> float:
+        """Return the number of frames in a second."""
+        return self.rate
+
+    @property
     def fingerprint(self) -> str:
         """Return the hash of the weights, their preprocessing, the choice of frames and the dtype."""
         look = [*self.network.identity, self.network.recipe.preparation.look]
@@ -194,6 +199,11 @@ class MelPreparation(TrailerPreparation):
     def size(self) -> int:
         """Return the number of bands."""
         return self.mel.bands
+
+    @property
+    def per_second(self) -> float:
+        """Return the number of hops in a second."""
+        return self.mel.rate / self.mel.hop
 
     @property
     def fingerprint(self) -> str:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -42,14 +42,19 @@ class ExampleMovies:
     truth: Truth | None = None
 
 
-def thumbnail(poster: Path) -> str | None:
-    """Return a small JPEG of a poster as a `data:` address; None for an unreadable poster, which the audit lists."""
+def thumbnail(poster: Path | IO[bytes], width: int = WIDTH) -> str | None:
+    """Return a small JPEG of a poster as a `data:` address; None for an unreadable poster, which the audit lists.
+
+    Args:
+        poster: a file, or its open content.
+        width: in pixels; a smaller poster keeps its size.
+    """
     from PIL import Image, ImageOps
 
     try:
         with Image.open(poster) as image:
             small = ImageOps.exif_transpose(image).convert("RGB")
-            small.thumbnail((WIDTH, 2 * WIDTH))
+            small.thumbnail((width, 2 * width))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # a damaged PNG is a SyntaxError
         return None
     kept = io.BytesIO()
