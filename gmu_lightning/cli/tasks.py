@@ -98,6 +98,23 @@ def predict(config: DictConfig, session: Session) -> None:
         predict_file(classifier, str(source), output, columns, form, chosen.strict, why)
 
 
+def app(config: DictConfig, session: Session) -> None:
+    """Serve a page on which movies are entered, predicted and explained."""
+    from gmu_lightning.config.schema import AppConfig
+    from gmu_lightning.playground.server import check_installed, ends_by_sigterm, listening
+
+    keys = ("examples", "host", "port", "browser", "upload_mb")
+    chosen = AppConfig.of({**{key: config[key] for key in keys}, **config.encode})
+    folders = _paths(str(config.run), "run")
+    check_installed()
+    with ends_by_sigterm(), listening(chosen.host, chosen.port) as socket:
+        from gmu_lightning.experiment.environment import prepare_process  # with torch, once the request is right
+        from gmu_lightning.playground.command import serve
+
+        prepare_process()
+        serve(folders, str(config.threshold), chosen, socket, session.config_dir)
+
+
 def _store_of(run: Run) -> str:
     """Return the folder of the run's store; the default folder if that folder is gone."""
     theirs = str((run.config.get("store") or {}).get("dir", ""))

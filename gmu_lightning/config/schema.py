@@ -259,6 +259,32 @@ class PredictConfig:
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
+class AppConfig:
+    """The options of the page to play with.
+
+    Attributes:
+        examples: number of test movies that are offered.
+        host: address to listen on.
+        port: to listen on; 0 takes a free one.
+        browser: whether the page is opened in the default browser.
+        upload_mb: largest upload, in megabytes.
+        backend: runs frozen encoders; None leaves the choice to the run.
+    """
+
+    examples: Annotated[int, Ge(0), Le(50)] = 6
+    host: str = "127.0.0.1"
+    port: Annotated[int, Ge(0), Le(65535)] = 7860
+    browser: bool = False
+    upload_mb: Annotated[int, Ge(1), Le(10_000)] = 100
+    backend: Literal["auto", "torch", "openvino"] | None = None
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> AppConfig:
+        """Return the settings in a mapping. Raises UserError that names the first wrong one."""
+        return _read(cls, node, "")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class RunConfig:
     """The configuration of one run.
 

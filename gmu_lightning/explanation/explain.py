@@ -15,6 +15,7 @@ import numpy as np
 
 from gmu_lightning.config.checks import near
 from gmu_lightning.config.schema import EncodeConfig
+from gmu_lightning.data.files.inputs import InputRow
 from gmu_lightning.data.ragged import Ragged
 from gmu_lightning.data.store import PreparedColumn
 from gmu_lightning.explanation.files import ReasonFiles
@@ -37,7 +38,7 @@ from gmu_lightning.features.runner import replica
 from gmu_lightning.movie import Column, UserError
 from gmu_lightning.parallel import in_threads
 from gmu_lightning.prediction.inputs import Prepared
-from gmu_lightning.prediction.results import Results
+from gmu_lightning.prediction.results import Form, Results
 from gmu_lightning.prediction.trained import Source, TrainedRun, without_content
 
 if TYPE_CHECKING:
@@ -161,8 +162,23 @@ def explained(
     rows, total = classifier.rows(movie, columns)
     if total != 1:
         raise UserError(f"explain reads one movie, and {total} are given: use predict for a table, or give one row of it")
+    return explained_row(classifier, next(iter(rows)), why, classifier.form(threshold))
+
+
+def explained_row(classifier: Classifier, row: InputRow, why: Level, form: Form) -> Explanation:
+    """Return the reasons for the prediction of one row.
+
+    Args:
+        classifier: of the runs.
+        row: to predict.
+        why: the level of detail.
+        form: of the prediction.
+
+    Raises:
+        UserError: the row cannot be predicted, or the runs have no reasons of this kind.
+    """
     explainer = Explainer(classifier, why, 1)
-    (results,) = classifier.results([list(rows)], 1, classifier.form(threshold), explainer)
+    (results,) = classifier.results([[row]], 1, form, explainer)
     (reasons,) = results.reasons
     if reasons is None:
         raise UserError(f"the movie cannot be explained: {results.problems[0]}")
