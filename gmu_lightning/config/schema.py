@@ -257,6 +257,26 @@ class PredictConfig:
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
+class ExportConfig:
+    """The options of an export.
+
+    Attributes:
+        onnx: whether to write the parts as ONNX too.
+        push: `USER/NAME` on the Hugging Face hub, or None.
+        private: whether a repository that is created there is private.
+    """
+
+    onnx: bool
+    push: str | None
+    private: bool
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> ExportConfig:
+        """Return the settings in a mapping. Raises UserError that names the first wrong one."""
+        return _read(cls, node, "")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class RunConfig:
     """The configuration of one run.
 

@@ -332,7 +332,7 @@ class MelConv(SequenceEncoder):
 
     def forward(self, inputs: SequenceInputs) -> Features:
         steps = inputs.values.transpose(1, 2)  # (B, bands, T), zeros in padding
-        steps = nn.functional.pad(steps, (0, max(0, self.least - steps.shape[-1])))
+        steps = nn.functional.pad(steps, (0, torch.sym_max(0, self.least - steps.shape[-1])))
         lengths = inputs.mask.sum(dim=1).clamp(min=self.least)
         for convolution in self.network.convolutions:
             steps = convolution(steps)

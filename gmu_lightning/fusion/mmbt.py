@@ -95,7 +95,7 @@ def shortened(tokens: Tensor, mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
     real = mask.sum(dim=1, keepdim=True)  # (B, 1)
     kept = real.clamp(max=most)
     place = (mask.cumsum(dim=1) - 1) * kept // real.clamp(min=1)  # (B, T)
-    slots = torch.arange(min(most, mask.shape[1]), device=mask.device)
+    slots = torch.arange(torch.sym_min(most, mask.shape[1]), device=mask.device)
     member = (place[:, None] == slots[:, None]) & mask[:, None]  # (B, n, T)
     shares = member.to(tokens.dtype) / member.sum(dim=-1, keepdim=True).clamp(min=1)
     return shares @ tokens, slots < kept

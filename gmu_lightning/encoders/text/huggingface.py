@@ -12,7 +12,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from gmu_lightning.encoders import weights
-from gmu_lightning.encoders.pretrained import TransformersEncoder, config_of
+from gmu_lightning.encoders.pretrained import TransformersEncoder, config_of, described
 from gmu_lightning.encoders.text.packed import Packed, pack, packable, packed_mean, unpacked
 from gmu_lightning.encoders.text.tokens import OPTION, TokenInputs, TokenPreparation, tokenizer_files, tokenizer_of
 from gmu_lightning.movie import Features, UserError
@@ -82,6 +82,9 @@ class HuggingFaceText(TransformersEncoder):
         limit = (config.get("max_position_embeddings") or 0) - first_position(config)
         if 0 < limit < self.max_tokens:
             raise UserError(f"encoder.text.max_tokens={self.max_tokens}: {self.name} reads at most {limit}; give {limit} or less")
+
+    def description(self) -> dict[str, bytes]:
+        return described(self.folder, ["config.json", *(file.name for file in tokenizer_files(self.folder))])
 
     def blocks(self) -> list[nn.Module]:
         embeddings = getattr(self.network, "embeddings", None) or self.network.get_input_embeddings()
