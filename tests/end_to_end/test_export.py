@@ -21,6 +21,7 @@ from gmu_lightning.exporting import command
 from gmu_lightning.exporting.command import export
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
+from gmu_lightning.sweep.job import perform
 
 from .hub import TOKEN, Hub, standing_in
 from .shell import last_line, typed
@@ -161,6 +162,8 @@ def test_a_missing_and_an_additional_weight_are_refused(changed):
 
 def test_a_changed_preprocessing_is_refused(changed):
     edit(changed / "config.json", lambda found: found["config"]["encoder"]["image"].update(size=48))
+    assert "its preprocessing of image has size=[64, 64], and config.json gives [48, 48]" in refused(changed)
+    edit(changed / "preparation.json", lambda found: found["preprocessing"]["image"].update(size=[48, 48]))
     assert "its preprocessing or its tokeniser were changed" in refused(changed)
 
 
@@ -279,6 +282,7 @@ def hub(monkeypatch, tmp_path) -> Any:
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.address + "/{repo_id}/resolve/{revision}/{filename}")
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # its protocol is compiled, and serves no stand-in
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield found
 
@@ -353,12 +357,15 @@ def test_features_and_tables_make_the_round_trip(modalities, train, store, tmp_p
     assert numbers(by_export) == pytest.approx(numbers(by_run), abs=1e-5)
 
 
-def test_a_run_of_single_labels_has_no_thresholds(train, tmp_path):
+def test_a_run_of_single_labels_has_no_thresholds(job, tmp_path):
     plots = ("a sheriff rides", "a vampire haunts")
     rows = [{"id": str(n), "plot": f"{plots[n % 2]} {n}", "year": 1950 + n, "genre": "WH"[n % 2]} for n in range(40)]
     pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
     words = ("data=files", f"data.root={tmp_path / 'table.csv'}", "data.task=multiclass", "modalities=text+metadata")
-    run = train(*words, "encoder/metadata=mlp", "data.columns.labels=genre", "data.columns.metadata=[year]")
+    small = ("trainer.max_epochs=1", "trainer.threads=1", "encoder/text=tiny", "fusion.dim=16")
+    made = job(*words, "encoder/metadata=mlp", "data.columns.labels=genre", "data.columns.metadata=[year]", preset=small)
+    perform(made)
+    run = made.run
     export(run.folder, tmp_path / "model")
     assert set(json.loads((tmp_path / "model" / "thresholds.json").read_text()).values()) == {None}
     movies = [{"plot": "a sheriff rides", "year": 1960}, {"plot": "a vampire haunts", "year": None}]
