@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.pretrained import TransformersEncoder
 from gmu_lightning.encoders.temporal import SequenceInputs
+from gmu_lightning.encoders.text import HuggingFaceText
 from gmu_lightning.encoders.text.tokens import TokenInputs
 from gmu_lightning.encoders.trailers import HuggingFaceAudio
 from gmu_lightning.model import MovieGenreClassifier
@@ -150,7 +151,7 @@ def plain_copy(module: nn.Module) -> Any:
     for one in list(own.modules()):
         if isinstance(one, TransformersEncoder) and one.network is not None:
             one.network.set_attn_implementation("eager")
-            if hasattr(one, "packed"):
+            if isinstance(one, HuggingFaceText):
                 one.packed = None
         if isinstance(one, Standardise):
             one.look()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gmu_lightning.encoders.weights import named_in
@@ -36,8 +36,8 @@ def described_networks(run: TrainedRun) -> dict[str, dict[str, bytes]]:
     """Return {folder in the export: {name: content}} of the pretrained networks of a run. Raises UserError."""
     found: dict[str, dict[str, bytes]] = {}
     for m, encoder in run.model.encoders.items():
-        of_inputs = getattr(run.sources[m].preparation, "description", dict)()
-        for folder, files in ((FOLDERS[0], encoder.description()), (FOLDERS[1], of_inputs)):  # type: ignore[operator]
+        describe: Callable[[], dict[str, bytes]] = getattr(run.sources[m].preparation, "description", dict)
+        for folder, files in ((FOLDERS[0], encoder.description()), (FOLDERS[1], describe())):  # type: ignore[operator]
             if files:
                 found[f"{folder}/{m}"] = files
     return found

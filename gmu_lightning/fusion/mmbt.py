@@ -73,7 +73,7 @@ class MMBT(Fusion):
     def _tokens(self, modality: str, features: Features, there: Tensor, separator: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return [W_m x_m; SEP] + s_m, (B, n + 1, d_text), the mask of its real tokens and their positions, both (B, n + 1)."""
         x, mask = shortened(*tokens(features, there), self.tokens_each)
-        x = torch.cat([self.project[modality](x), separator.expand(len(x), 1, -1)], dim=1) + self.segments[modality]
+        x = torch.cat([self.project[modality](x), separator.expand(x.shape[0], 1, -1)], dim=1) + self.segments[modality]
         places = torch.arange(mask.shape[1], device=x.device).expand(mask.shape)
         # The separator follows the last real token, so its position is independent of the batch's other movies.
         positions = torch.cat([places, mask.sum(dim=1, keepdim=True)], dim=1)

@@ -61,6 +61,7 @@ def by_example(folder: Path, movies: list[tuple[str | None, str | None]]) -> lis
     return json.loads(done.stdout)
 
 
+@pytest.mark.heavy
 def test_the_files_were_checked_on_every_subset(with_onnx):
     found = json.loads((with_onnx / "onnx" / "check.json").read_text())
     assert found["largest_difference"] < 1e-4
@@ -73,6 +74,7 @@ def test_the_files_were_checked_on_every_subset(with_onnx):
         assert str(Path.cwd()).encode() not in path.read_bytes()
 
 
+@pytest.mark.heavy
 def test_the_example_predicts_without_torch(with_onnx, raw):
     poster = str(next(raw.glob("dataset/*.jpeg")))
     plot = "A vampire haunts the cellar at midnight. The Sheriff's revolver, drawn at noon."
@@ -83,9 +85,10 @@ def test_the_example_predicts_without_torch(with_onnx, raw):
         assert list(found.values()) == pytest.approx([expected[f"logit/{genre}"][n] for genre in found], abs=1e-4)
 
 
+@pytest.mark.heavy
 def test_files_that_differ_from_torch_are_not_kept(smoke, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_files, "ALLOWED", -1.0)
-    with pytest.raises(UserError, match="was written without ONNX files, for logits by ONNX Runtime differ"):
+    with pytest.raises(UserError, match="was written without ONNX files, for its logits by ONNX Runtime differ"):
         export(smoke.folder, tmp_path / "model", onnx=True)
     assert (tmp_path / "model" / "README.md").exists()
     assert not (tmp_path / "model" / "onnx").exists()
