@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import gmu_lightning
 from gmu_lightning.encoders import weights
 from gmu_lightning.exporting import command
+from gmu_lightning.exporting.card import MOST_SENTENCES, card_text
 from gmu_lightning.exporting.command import export
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
@@ -270,6 +271,64 @@ def test_the_card_reports_the_records_of_the_run(smoke, exported, with_networks)
     assert f"{smoke.audit['movies']['train']}" in card.text
     assert smoke.data_fingerprint["movies"][:16] in card.text
     assert "| text | `minilm` | a local copy | unknown |" in ModelCard.load(with_networks / "README.md").text
+
+
+def test_the_card_has_verdicts_and_losses_where_they_are_recorded(smoke, tmp_path):
+    folder = Path(shutil.copytree(smoke.folder, tmp_path / "sweep" / "run"))
+    sentences = [f"Verdict {n} on the gate." for n in range(MOST_SENTENCES + 3)]
+    pairs = [{"a": "gate", "b": f"other {n}", "sentence": sentence} for n, sentence in enumerate(sentences)]
+    pairs.append({"a": "x", "b": "y", "sentence": "A verdict on others."})
+    settings = [{"name": "gate", "setting": smoke.status["setting"], "seeds": 3}, {"name": "x", "setting": "0"}]
+    (tmp_path / "sweep" / "comparison.json").write_text(json.dumps({"settings": settings, "pairs": pairs}))
+    for time, split, score in (("1", "test", 0.25), ("2", "test", 0.125), ("3", "val", 0.75)):
+        place = folder / "evaluate" / time
+        place.mkdir(parents=True)
+        rows = [("share", "image", 0.0, 0.5), ("share", "image", 1.0, score), ("share", "all", 1.0, 0.0), ("subset", "", "", 0.9)]
+        pd.DataFrame(rows, columns=["kind", "modality", "share", "f1_micro"]).to_csv(place / "robustness.csv", index=False)
+        (place / "robustness.json").write_text(json.dumps({"split": split}))
+    text = card_text(gmu_lightning.load(folder).runs[0])
+    assert "| none | 0.500 |" in text and "| image | 0.125 |" in text
+    assert "0.750" not in text and "| all |" not in text
+    assert sentences[0] in text and sentences[-1] not in text and "A verdict on others" not in text
+    assert "- 3 further comparisons." in text
+    (tmp_path / "sweep" / "comparison.json").write_text("{}")
+    assert "Verdict" not in card_text(gmu_lightning.load(folder).runs[0])
+
+
+@pytest.mark.heavy
+def test_a_class_of_the_users_own_needs_its_folder(tmp_path, store):
+    own = ("--config-dir", str(Path(__file__).parents[2] / "examples" / "my_fusion"))
+
+    def ended(name: str, *words: str) -> tuple[int, str]:
+        done = typed(name, *words, folder=tmp_path, store=store)
+        return done.returncode, last_line(done.stderr or done.stdout)
+
+    small = ("experiment=smoke", "trainer.max_epochs=1", "trainer.threads=1", "fusion=my_fusion", "hydra.run.dir=run")
+    assert ended("train", *own, *small)[0] == 0
+    assert "names the class my_fusions.MyFusion" in ended("export", "run=run", "output=model")[1]
+    assert ended("export", *own, "run=run", "output=model")[0] == 0
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "It needs the class my_fusions.MyFusion: add `--config-dir FOLDER`" in card
+    words = ("run=model", "movie.text=A vampire.")
+    code, sentence = ended("predict", *words)
+    assert code == 1 and "type --config-dir FOLDER" in sentence
+    assert ended("predict", *own, *words)[0] == 0
+
+
+@pytest.mark.heavy
+def test_the_commands_push_and_predict_by_name(smoke, tmp_path):
+    with standing_in() as hub:
+        variables = {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+        words = (f"run={smoke.folder}", "output=model", "push=ada/movies", "private=false")
+        done = typed("export", *words, folder=tmp_path, store=None, **variables)
+        assert done.returncode == 0, done.stderr
+        assert last_line(done.stdout) == f"{hub.address}/ada/movies"
+        assert not hub.private["ada/movies"]
+        words = ("run=ada/movies", "movie.text=A vampire.", "output=one.jsonl")
+        done = typed("predict", *words, folder=tmp_path, store=None, **{**variables, "HF_TOKEN": ""})
+        assert done.returncode == 0, done.stderr
+        assert "run=ada/movies is no folder here, so it is looked up on the Hugging Face hub" in done.stderr
+        assert (tmp_path / "one.jsonl").exists()
 
 
 @pytest.fixture
