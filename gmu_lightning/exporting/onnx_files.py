@@ -81,9 +81,11 @@ def write_onnx(run: TrainedRun, folder: Path) -> None:
             for part in parts:
                 _write(part, _tensors(run, part, inputs), target / f"{part.name}.onnx")
             write_json(target / CHECK, _checked(run, movies, parts, target))
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)
-        raise
+        if isinstance(error, OSError | UserError | NotExportedError) or not isinstance(error, Exception):
+            raise
+        raise NotExportedError(f"ONNX Runtime cannot run a part ({first_line(error)[:160]})") from error
 
 
 def _stored(run: TrainedRun, folder: Path) -> list[dict[str, np.ndarray]]:

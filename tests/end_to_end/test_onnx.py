@@ -28,6 +28,7 @@ folder, movies = json.loads(sys.argv[1])
 model = Model(Path(folder))
 print(json.dumps([model.logits(plot, poster and Path(poster)) for plot, poster in movies]))
 """
+SHORT = ("trainer.max_epochs=1",)
 FUSIONS = {  # of a tiny BERT and a narrow ResNet
     **dict.fromkeys(("mean", "sum", "concat", "max", "self_gate", "lmf", "gmu_original", "gmu_hier", "gmu_softmax"), ()),
     **dict.fromkeys(("late", "moe", "bottleneck", "mult_gmu", "mmbt"), ()),
@@ -105,8 +106,10 @@ def test_a_missing_library_is_named_at_once(smoke, tmp_path, monkeypatch):
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_every_fusion_is_exported(fusion, train, pretrained, raw, tmp_path):
     words = ("encoder.text.freeze=all", "scheduler=constant") if fusion == "mmbt" else ()
-    run = train(*pretrained, f"data.root={raw}", f"fusion={fusion}", *words)
+    run = train(*pretrained, f"data.root={raw}", f"fusion={fusion}", *words, *SHORT)
     assert checked(tmp_path / "model", run.folder)["largest_difference"] < 1e-4
+    if fusion not in ("gmu_original", "mmbt"):
+        return
     plots = ["A vampire haunts the cellar at midnight.", "The sheriff draws a revolver at noon, and rides across the prairie."]
     poster = str(next(raw.glob("dataset/*.jpeg")))
     movies = [(plots[0], poster), (plots[1], None), (None, poster)]
@@ -118,14 +121,14 @@ def test_every_fusion_is_exported(fusion, train, pretrained, raw, tmp_path):
 @pytest.mark.heavy
 @pytest.mark.parametrize("fusion", HEADS)
 def test_every_maxout_head_is_exported(fusion, train, tmp_path):
-    run = train(f"fusion={fusion}", "fusion.head=maxout")
+    run = train(f"fusion={fusion}", "fusion.head=maxout", *SHORT)
     assert checked(tmp_path / "model", run.folder)["largest_difference"] < 1e-4
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("normalise", ["none", "layer", "batch", "standardise"])
 def test_every_normalisation_is_exported(normalise, train, tmp_path):
-    run = train(f"encoder.text.normalise={normalise}", "encoder.image.normalise=layer")
+    run = train(f"encoder.text.normalise={normalise}", "encoder.image.normalise=layer", *SHORT)
     assert checked(tmp_path / "model", run.folder)["largest_difference"] < 1e-4
 
 
@@ -134,7 +137,7 @@ def test_every_normalisation_is_exported(normalise, train, tmp_path):
 @pytest.mark.parametrize("fusion", ["concat", "bottleneck"])
 def test_every_encoder_is_exported(modality, encoder, fusion, train, tmp_path):
     words = ("data.modalities=text+video+audio+metadata", f"modalities=text+{modality}", f"encoder/{modality}={encoder}")
-    run = train(*words, f"fusion={fusion}")
+    run = train(*words, f"fusion={fusion}", *SHORT)
     found = checked(tmp_path / "model", run.folder)
     assert found["largest_difference"] < 1e-4
     assert np.isfinite(found["largest_difference"])

@@ -135,7 +135,7 @@ class HuggingFaceText(TransformersEncoder):
         ids, mask = nn.functional.pad(inputs.ids, (0, short)), nn.functional.pad(inputs.mask, (0, short))
         ends = nn.functional.pad(empty, (0, ids.shape[1] - len(empty)))
         real = torch.arange(ids.shape[1], device=ids.device) < len(empty)
-        return TokenInputs(torch.where(rows[:, None], ends, ids), torch.where(rows[:, None], real, mask))
+        return TokenInputs(torch.where(rows[:, None], ends, ids), (rows[:, None] & real) | (~rows[:, None] & mask))
 
     def _empty(self) -> list[int]:
         return tokenizer_of(self.folder, self.max_tokens)("")["input_ids"]
@@ -222,7 +222,7 @@ def prefixed(network: Any, ids: Tensor, mask: Tensor, prefix: Prefix) -> dict[st
         raise UserError(
             f"encoder.text.name: {config.model_type} reads no tokens but words; choose one like BERT, or another fusion"
         )
-    positions = torch.arange(words.shape[1], device=words.device).expand(len(words), -1)
+    positions = torch.arange(words.shape[1], device=words.device).expand(words.shape[0], -1)
     called = {
         "inputs_embeds": torch.cat([prefix.embeddings.to(words.dtype), words], dim=1),
         "attention_mask": torch.cat([prefix.mask, mask], dim=1).long(),
