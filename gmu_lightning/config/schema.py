@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
 
 from annotated_types import Ge, Le
 from hydra.errors import InstantiationException
@@ -218,8 +218,15 @@ class EncodeConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
+class _Options:
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> Self:
+        """Return the options of a command in a mapping. Raises UserError that names the first wrong one."""
+        return _read(cls, node, "")
+
+
 @dataclass(frozen=True, config=STRICT, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(_Options):
     """The options of an evaluation.
 
     Attributes:
@@ -232,14 +239,9 @@ class EvaluateConfig:
     robustness: bool
     robustness_seed: Seed
 
-    @classmethod
-    def of(cls, node: Mapping[str, Any]) -> EvaluateConfig:
-        """Return the settings in a mapping. Raises UserError that names the first wrong one."""
-        return _read(cls, node, "")
-
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
-class PredictConfig:
+class PredictConfig(_Options):
     """The options of a prediction.
 
     Attributes:
@@ -250,14 +252,9 @@ class PredictConfig:
     strict: bool
     backend: Literal["auto", "torch", "openvino"] | None = None
 
-    @classmethod
-    def of(cls, node: Mapping[str, Any]) -> PredictConfig:
-        """Return the settings in a mapping. Raises UserError that names the first wrong one."""
-        return _read(cls, node, "")
-
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
-class ExportConfig:
+class ExportConfig(_Options):
     """The options of an export.
 
     Attributes:
@@ -269,11 +266,6 @@ class ExportConfig:
     onnx: bool
     push: str | None
     private: bool
-
-    @classmethod
-    def of(cls, node: Mapping[str, Any]) -> ExportConfig:
-        """Return the settings in a mapping. Raises UserError that names the first wrong one."""
-        return _read(cls, node, "")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
