@@ -109,6 +109,17 @@ PAGES: Mapping[str, Page] = {
         ),
         shown=(("predict.yaml", ""),),
     ),
+    "export": Page(
+        "Export a trained run as a folder that predicts anywhere.",
+        (
+            ("Export a run", "run=RUN output=FOLDER"),
+            ("Also write ONNX files, checked against torch", "run=RUN output=FOLDER onnx=true"),
+            ("Also upload it to the Hugging Face hub, for yourself", "run=RUN output=FOLDER push=USER/NAME"),
+            ("Upload it for everybody", "run=RUN output=FOLDER push=USER/NAME private=false"),
+            ("Upload the ONNX files too", "run=RUN output=FOLDER onnx=true push=USER/NAME"),
+        ),
+        shown=(("export.yaml", ""),),
+    ),
     "prepare": Page(
         "Read a data set, list its problems, and store its prepared inputs.",
         (
@@ -181,7 +192,7 @@ PAGES: Mapping[str, Page] = {
     ),
 }
 OWN_CLASSES = {
-    **dict.fromkeys(("evaluate", "predict", "compare"), "accept runs of your own classes, from their folder"),
+    **dict.fromkeys(("evaluate", "predict", "export", "compare"), "accept runs of your own classes, from their folder"),
     "info": "list the choices of this folder too",
 }
 # Keys that prepare inherits from train and does without.

@@ -98,6 +98,19 @@ def predict(config: DictConfig, session: Session) -> None:
         predict_file(classifier, str(source), output, columns, form, chosen.strict, why)
 
 
+def export(config: DictConfig, session: Session) -> None:
+    """Export a run as a folder that predicts anywhere, and upload it if `push` names a place on the hub."""
+    from gmu_lightning.config.schema import ExportConfig
+
+    chosen = ExportConfig.of({key: config[key] for key in ("onnx", "push", "private")})
+    from gmu_lightning.experiment.environment import prepare_process
+    from gmu_lightning.exporting.command import export as export_run
+
+    prepare_process()
+    run, output = Path(str(config.run)).expanduser(), Path(str(config.output)).expanduser()
+    export_run(run, output, session.config_dir, chosen.onnx, chosen.push, chosen.private)
+
+
 def _store_of(run: Run) -> str:
     """Return the folder of the run's store; the default folder if that folder is gone."""
     theirs = str((run.config.get("store") or {}).get("dir", ""))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
 
 from annotated_types import Ge, Le
 from hydra.errors import InstantiationException
@@ -218,8 +218,15 @@ class EncodeConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
+class _Options:
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> Self:
+        """Return the options of a command in a mapping. Raises UserError that names the first wrong one."""
+        return _read(cls, node, "")
+
+
 @dataclass(frozen=True, config=STRICT, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(_Options):
     """The options of an evaluation.
 
     Attributes:
@@ -232,14 +239,9 @@ class EvaluateConfig:
     robustness: bool
     robustness_seed: Seed
 
-    @classmethod
-    def of(cls, node: Mapping[str, Any]) -> EvaluateConfig:
-        """Return the settings in a mapping. Raises UserError that names the first wrong one."""
-        return _read(cls, node, "")
-
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
-class PredictConfig:
+class PredictConfig(_Options):
     """The options of a prediction.
 
     Attributes:
@@ -252,10 +254,20 @@ class PredictConfig:
     why: Literal["none", "modalities", "pieces", "words"] = "none"
     backend: Literal["auto", "torch", "openvino"] | None = None
 
-    @classmethod
-    def of(cls, node: Mapping[str, Any]) -> PredictConfig:
-        """Return the settings in a mapping. Raises UserError that names the first wrong one."""
-        return _read(cls, node, "")
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class ExportConfig(_Options):
+    """The options of an export.
+
+    Attributes:
+        onnx: whether to write the parts as ONNX too.
+        push: `USER/NAME` on the Hugging Face hub, or None.
+        private: whether a repository that is created there is private.
+    """
+
+    onnx: bool
+    push: str | None
+    private: bool
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
