@@ -95,6 +95,11 @@ def sound(text: str) -> str:
     return text
 
 
+def is_place(value: object) -> bool:
+    """Return whether a value is text that names a place on this machine: a path from the root, the home or the current folder."""
+    return isinstance(value, str) and (value.startswith(("/", "~", "./", "../")) or Path(value).is_absolute())
+
+
 def now() -> str:
     """Return the time now in UTC, in ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -109,6 +109,17 @@ PAGES: Mapping[str, Page] = {
         ),
         shown=(("predict.yaml", ""),),
     ),
+    "export": Page(
+        "Export a trained run as a folder that predicts anywhere.",
+        (
+            ("Export a run", "run=RUN output=FOLDER"),
+            ("Also write ONNX files, checked against torch", "run=RUN output=FOLDER onnx=true"),
+            ("Also upload it to the Hugging Face hub, for yourself", "run=RUN output=FOLDER push=USER/NAME"),
+            ("Upload it for everybody", "run=RUN output=FOLDER push=USER/NAME private=false"),
+            ("Upload the ONNX files too", "run=RUN output=FOLDER onnx=true push=USER/NAME"),
+        ),
+        shown=(("export.yaml", ""),),
+    ),
     "app": Page(
         "Open a page in the browser to play with trained runs.",
         (
@@ -192,7 +203,7 @@ PAGES: Mapping[str, Page] = {
     ),
 }
 OWN_CLASSES = {
-    **dict.fromkeys(("evaluate", "predict", "app", "compare"), "accept runs of your own classes, from their folder"),
+    **dict.fromkeys(("evaluate", "predict", "app", "export", "compare"), "accept runs of your own classes, from their folder"),
     "info": "list the choices of this folder too",
 }
 # Keys that prepare inherits from train and does without.

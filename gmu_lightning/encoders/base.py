@@ -112,6 +112,13 @@ class Encoder(nn.Module):
     def check(self) -> None:
         """Check without loading anything that `build()` will find its files. Raises UserError if a file is missing."""
 
+    def description(self) -> dict[str, bytes]:
+        """Return {name: content} of the files that describe the pretrained network and its inputs, without weights.
+
+        It is {} for an encoder whose arguments alone determine its network. Raises UserError if the weights are not found.
+        """
+        return {}
+
     @property
     def wastes_padding(self) -> bool:
         """Return whether the built network spends time on padding, so that batches of similar lengths run faster."""

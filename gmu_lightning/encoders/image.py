@@ -91,6 +91,9 @@ class TimmImage(PosterEncoder):
         """Check that the weights are found. Raises UserError."""
         self.source.found()
 
+    def description(self) -> dict[str, bytes]:
+        return self.source.description()
+
     def blocks(self) -> list[nn.Module]:
         """Return the stem, then the blocks, as timm groups the layers for layer-wise learning rates."""
         from timm.models import group_parameters

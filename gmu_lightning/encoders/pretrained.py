@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ import torch
 
 from gmu_lightning.encoders import weights
 from gmu_lightning.encoders.base import Encoder
-from gmu_lightning.files import digest
+from gmu_lightning.files import digest, is_place
 from gmu_lightning.movie import UserError
 
+NOTHING_ODD: Mapping[str, set[str]] = {"missing_keys": set(), "unexpected_keys": set()}
+NOT_EXPORTED = ("_name_or_path", "name_or_path", "auto_map", "_attn_implementation", "attn_implementation")
 LOCAL: dict[str, bool] = {"local_files_only": True, "trust_remote_code": False}  # how every file of a folder is read
 
 
@@ -64,11 +66,15 @@ class TransformersEncoder(Encoder):
         from transformers import AutoModel
         from transformers.utils import logging
 
+        made = dict(options)
         options |= {"config": config, "dtype": torch.float32, "weights_only": True, "output_loading_info": True, **LOCAL}
         verbosity, progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+        found = weights.find(self.name, self.option)
         try:
+            if found.kind == "export":
+                return weights.loading(self._chosen, lambda: _of_export(found, config, made)), NOTHING_ODD
             return weights.loading(self._chosen, lambda: AutoModel.from_pretrained(self.folder, **options))
         finally:
             logging.set_verbosity(verbosity)
@@ -84,6 +90,27 @@ class TransformersEncoder(Encoder):
     @property
     def _chosen(self) -> str:
         return f"{self.option}={self.name}"
+
+
+def _of_export(found: weights.Found, config: Any, options: Mapping[str, Any]) -> Any:
+    """Return a network with the weights of an exported model. Raises UserError if they do not fit."""
+    from transformers import AutoModel
+
+    network = AutoModel.from_config(config, dtype=torch.float32, **options)
+    weights.load_exported(network.get_encoder() if config.is_encoder_decoder else network, found)
+    return network
+
+
+def described(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
+    """Return {name: content} of files in a folder. Configurations lack the keys that name places on this machine, or code."""
+    found = {}
+    for name in names:
+        content = (folder / name).read_bytes()
+        if name.endswith("config.json"):
+            kept = {key: value for key, value in json.loads(content).items() if key not in NOT_EXPORTED and not is_place(value)}
+            content = json.dumps(kept, indent=1, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+        found[name] = content
+    return found
 
 
 @lru_cache(maxsize=8)

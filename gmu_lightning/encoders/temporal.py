@@ -240,7 +240,7 @@ class TimeTransformer(SequenceEncoder):
         values, mask = averaged(inputs, self.sizes["stride"])
         steps = self.network.project(values)  # (B, T, dim)
         steps = steps + sinusoids(steps, interleaved=True)
-        first = self.network.first.weight.expand(len(steps), 1, -1)
+        first = self.network.first.weight.expand(steps.shape[0], 1, -1)
         x = torch.cat([first, steps], dim=1)  # (B, 1 + T, dim)
         padding = nn.functional.pad(~mask, (1, 0), value=False)
         for layer in self.network.layers:
@@ -337,7 +337,7 @@ class MelConv(SequenceEncoder):
 
     def forward(self, inputs: SequenceInputs) -> Features:
         steps = inputs.values.transpose(1, 2)  # (B, bands, T), zeros in padding
-        steps = nn.functional.pad(steps, (0, max(0, self.least - steps.shape[-1])))
+        steps = nn.functional.pad(steps, (0, torch.sym_max(0, self.least - steps.shape[-1])))  # type: ignore[arg-type]
         lengths = inputs.mask.sum(dim=1).clamp(min=self.least)
         for convolution in self.network.convolutions:
             steps = convolution(steps)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gmu_lightning.encoders.posters import PosterPreparation
-from gmu_lightning.encoders.weights import Found, find, loading, remembered, sha256
+from gmu_lightning.encoders.weights import Found, find, load_exported, loading, remembered, sha256
 from gmu_lightning.movie import UserError
 
 
@@ -99,6 +99,17 @@ class TimmNetwork:
         where = f"{self.option}.{'weights' if self.weights else 'name'}={self.weights or self.name}"
         loading(where, lambda: _load_into(network, found, recipe, where))
         return network.float().to(memory_format=torch.channels_last)
+
+    def description(self) -> dict[str, bytes]:
+        """Return {name: content} of a file in the layout of timm's repositories that holds the recipe."""
+        recipe, posters = self.recipe, self.recipe.preparation
+        known = {
+            "input_size": [3, *posters.size],
+            **{"crop_pct": posters.crop, "crop_mode": posters.mode, "interpolation": posters.interpolation},
+            **{"mean": recipe.mean, "std": recipe.std, "classifier": recipe.classifier},
+        }
+        config = {"architecture": recipe.architecture, "model_args": recipe.arguments, "pretrained_cfg": known}
+        return {"config.json": json.dumps(config, indent=1, sort_keys=True).encode() + b"\n"}
 
     @property
     def _name_is_path(self) -> bool:
@@ -187,6 +198,9 @@ def _load_into(network: nn.Module, found: Found, recipe: Recipe, where: str) -> 
     """Load every weight of the network from the file. Only the classifier's weights may stay unused. Raises UserError."""
     from timm.models import load_state_dict
 
+    if found.kind == "export":
+        load_exported(network, found)
+        return
     state = load_state_dict(str(found.file), use_ema=True, weights_only=True)
     own = network.state_dict()
     if found.kind == "package":

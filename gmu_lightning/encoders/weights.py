@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from gmu_lightning.files import digest, file_digest, file_state, write_json
 from gmu_lightning.movie import UserError
+from gmu_lightning.run_files.exported import FOLDERS, WEIGHTS, read_weights
 from gmu_lightning.visible import first_line, plain_streams
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -52,7 +53,7 @@ class Found:
     """The place of the weights of `name`.
 
     Attributes:
-        kind: `folder`, `package`, `cache` or `hub`.
+        kind: `folder`, `package`, `cache`, `hub`, or `export` for a folder within an exported model, which holds the weights.
         path: a folder with config.json and one of `WEIGHT_FILES`, or a file of weights; None for `hub`.
     """
 
@@ -64,6 +65,8 @@ class Found:
     def file(self) -> Path:
         """Return the file of weights, downloaded first if `kind` is `hub`. Raises UserError if that fails."""
         path = self.fetched()
+        if self.kind == "export":
+            return path.parents[1] / WEIGHTS
         return path if path.is_file() else path / _weight_files(path)[0]
 
     def fetched(self) -> Path:
@@ -97,6 +100,29 @@ def find_here(name: str, option: str) -> Found | None:
         UserError: a local folder is missing or incomplete.
     """
     return _in_folder(name, option) or _in_package(name) or _in_cache(name)
+
+
+def load_exported(network: Any, found: Found) -> None:
+    """Load the weights of an exported model into a network, exactly.
+
+    Args:
+        network: takes the weights.
+        found: of the kind `export`.
+
+    Raises:
+        UserError: a weight is missing, has no place, or has another shape.
+    """
+    path = found.fetched()
+    prefix = f"{path.parent.name}.{path.name}.network."
+    state = read_weights(path.parents[1], prefix)
+    own = network.state_dict()
+    odd = sorted(state.keys() ^ own.keys()) or sorted(name for name, value in state.items() if value.shape != own[name].shape)
+    if odd:
+        raise UserError(
+            f"{found.file} is damaged, for {len(odd)} weights of {path} are missing, have no place or another shape "
+            f"({', '.join(f'{prefix}{name}' for name in odd[:3])}): export the run again, or load a copy that is complete"
+        )
+    network.load_state_dict(state)
 
 
 def named_in(node: Mapping[str, Any], place: str) -> tuple[str, str] | None:
@@ -147,6 +173,8 @@ def _in_folder(name: str, option: str) -> Found | None:
         return None
     if odd := next((entry.name for entry in path.iterdir() if not (entry.is_file() or entry.is_dir())), None):
         raise UserError(f"{option}={name}: its {odd} is a pipe, a device or a link to nothing; give a folder of plain files")
+    if _in_export(path):
+        return Found(name, "export", path)
     if not _complete(path):
         names = sorted(entry.name for entry in path.iterdir())
         listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") or "nothing"
@@ -155,6 +183,12 @@ def _in_folder(name: str, option: str) -> Found | None:
             "as save_pretrained or `hf download` writes them"
         )
     return Found(name, "folder", path)
+
+
+def _in_export(path: Path) -> bool:
+    """Return whether a folder describes a network of an exported model."""
+    place = path.absolute()
+    return place.parent.name in FOLDERS and (path / "config.json").is_file() and (place.parents[1] / WEIGHTS).is_file()
 
 
 def _in_package(name: str) -> Found | None:

@@ -18,7 +18,7 @@ from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
 from gmu_lightning.run_files import records
-from gmu_lightning.run_files.arrays import check_agreement, check_weights
+from gmu_lightning.run_files.arrays import HINT, check_agreement, check_weights
 from gmu_lightning.run_files.arrays import checkpoint as read_checkpoint
 from gmu_lightning.run_files.plain import Damaged
 
@@ -76,9 +76,11 @@ def check_sizes(encoders: Mapping[str, Encoder], sizes: Mapping[str, int]) -> No
             )
 
 
-def with_weights(model: MovieGenreClassifier, checkpoint: Mapping[str, Any], path: Path) -> MovieGenreClassifier:
-    """Load a checkpoint's weights into a model, and return it in evaluation mode. Raises Damaged if they do not fit."""
-    check_weights(checkpoint["state_dict"], model.state_dict(), path)
+def with_weights(
+    model: MovieGenreClassifier, checkpoint: Mapping[str, Any], path: Path, hint: str = HINT
+) -> MovieGenreClassifier:
+    """Load a checkpoint's weights into a model, in evaluation mode, and return it. Raises Damaged with `hint` if they misfit."""
+    check_weights(checkpoint["state_dict"], model.state_dict(), path, hint)
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
 

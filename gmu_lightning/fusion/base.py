@@ -127,7 +127,7 @@ class Fusion(nn.Module):
             `Fused` with `vector` (B, ..., size), in the inputs' dtype.
         """
         first = next(iter(inputs.values()))
-        there = everyone(inputs, present).view(len(first), *[1] * (first.ndim - 2), len(self.sizes), 1)  # (B, ..., M, 1)
+        there = everyone(inputs, present).view(first.shape[0], *[1] * (first.ndim - 2), len(self.sizes), 1)  # (B, ..., M, 1)
         # Zero times NaN is NaN, so absent inputs are replaced by zeros instead of multiplied.
         blanked = [torch.where(there[..., i, :], inputs[m], 0.0) for i, m in enumerate(self.sizes)]
         return self.fuse(blanked, there)
@@ -212,7 +212,7 @@ def everyone(inputs: Mapping[str, Any], present: Tensor | None) -> Tensor:
         return present
     first = next(iter(inputs.values()))
     first = first.vector if isinstance(first, Features) else first
-    return torch.ones(len(first), len(inputs), dtype=torch.bool, device=first.device)
+    return torch.ones(first.shape[0], len(inputs), dtype=torch.bool, device=first.device)
 
 
 def tokens(features: Features, there: Tensor) -> tuple[Tensor, Tensor]:

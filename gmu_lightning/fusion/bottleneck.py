@@ -74,7 +74,7 @@ class Bottleneck(Fusion):
         there = everyone(inputs, present)
         shares = (there / there.sum(dim=1, keepdim=True).clamp_min(1)).to(self.bottlenecks.dtype)  # (B, M)
         states, masks = zip(*(self._embedded(m, inputs[m], there[:, i]) for i, m in enumerate(self.sizes)), strict=True)
-        bottlenecks = self.bottlenecks.expand(len(there), -1, -1)  # (B, n, D)
+        bottlenecks = self.bottlenecks.expand(there.shape[0], -1, -1)  # (B, n, D)
         for depth in range(len(self._layers_of(next(iter(self.sizes))))):
             shared = bottlenecks if depth >= self.fusion_layer else bottlenecks[:, :0]
             states, updates = self._layer(depth, states, masks, shared)
@@ -93,7 +93,7 @@ class Bottleneck(Fusion):
         x = self.project[modality](x)
         if modality in self.sequences:
             x = math.sqrt(self.dim) * x + sinusoids(x)
-        cls = self.cls[modality].expand(len(x), 1, -1)
+        cls = self.cls[modality].expand(x.shape[0], 1, -1)
         return self.dropout(torch.cat([cls, x], dim=1)), torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
 
     def _layer(

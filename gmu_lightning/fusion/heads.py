@@ -55,7 +55,7 @@ class MaxoutHead(nn.Module):
 
     def forward(self, fused: Fused) -> Tensor:
         x = fused.vector  # (B, D)
-        return self.logits(x, torch.ones(len(x), dtype=torch.bool, device=x.device))
+        return self.logits(x, torch.ones(x.shape[0], dtype=torch.bool, device=x.device))
 
     def logits(self, x: Tensor, rows: Tensor) -> Tensor:
         """Return logits (B, C) of x (B, D); the normalisers learn from the movies in `rows` (B,) alone."""

@@ -73,7 +73,7 @@ class MMBT(Fusion):
     def _tokens(self, modality: str, features: Features, there: Tensor, separator: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return [W_m x_m; SEP] + s_m, (B, n + 1, d_text), the mask of its real tokens and their positions, both (B, n + 1)."""
         x, mask = shortened(*tokens(features, there), self.tokens_each)
-        x = torch.cat([self.project[modality](x), separator.expand(len(x), 1, -1)], dim=1) + self.segments[modality]
+        x = torch.cat([self.project[modality](x), separator.expand(x.shape[0], 1, -1)], dim=1) + self.segments[modality]
         places = torch.arange(mask.shape[1], device=x.device).expand(mask.shape)
         # The separator follows the last real token, so its position is independent of the batch's other movies.
         positions = torch.cat([places, mask.sum(dim=1, keepdim=True)], dim=1)
@@ -95,7 +95,7 @@ def shortened(tokens: Tensor, mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
     real = mask.sum(dim=1, keepdim=True)  # (B, 1)
     kept = real.clamp(max=most)
     place = (mask.cumsum(dim=1) - 1) * kept // real.clamp(min=1)  # (B, T)
-    slots = torch.arange(min(most, mask.shape[1]), device=mask.device)
+    slots = torch.arange(torch.sym_min(most, mask.shape[1]), device=mask.device)
     member = (place[:, None] == slots[:, None]) & mask[:, None]  # (B, n, T)
     shares = member.to(tokens.dtype) / member.sum(dim=-1, keepdim=True).clamp(min=1)
     return shares @ tokens, slots < kept

@@ -104,4 +104,4 @@ class MulTGMU(Fusion):
 def last(sequence: Tensor, mask: Tensor) -> Tensor:
     """Return the last real step, (B, D), of a sequence (B, T, D) with a mask (B, T) bool; step 0 of a row without real steps."""
     place = (torch.arange(mask.shape[1], device=mask.device) * mask).amax(dim=1)
-    return sequence[torch.arange(len(place), device=mask.device), place]
+    return sequence[torch.arange(place.shape[0], device=mask.device), place]

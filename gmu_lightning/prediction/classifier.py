@@ -25,6 +25,8 @@ from gmu_lightning.features.runner import replica
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import Column, MovieBatch, UserError
 from gmu_lightning.parallel import cores, in_threads
+from gmu_lightning.prediction.exported import refuse_rule
+from gmu_lightning.prediction.hub import is_hub_name, snapshot
 from gmu_lightning.prediction.inputs import Inputs, Prepared
 from gmu_lightning.prediction.results import Form, Results
 from gmu_lightning.prediction.rows import check_column
@@ -255,6 +257,11 @@ class Classifier:
 
     def _tuned(self, rule: str) -> float | list[float]:
         """Return the threshold that is tuned on the mean of the runs' probabilities of val. Raises UserError."""
+        exported = next((run.exported for run in self.runs if run.exported is not None), None)
+        if exported is not None:
+            if len(self.runs) > 1:
+                raise refuse_rule(rule, exported.folder)
+            return exported.threshold(rule)
         found = [run.run.predictions("val") for run in self.runs]
         for run, val in zip(self.runs, found, strict=True):
             if val.genres != run.genres:
@@ -275,28 +282,39 @@ def load(
 ) -> Classifier:
     """Return the classifier of a finished run, or of the mean of several. Labels and training data are not needed.
 
-    Random numbers, threads and environment of the process stay as they are. No code in a run's files is executed.
+    Random numbers, threads and environment of the process stay as they are. No code in a run's files is executed. An exported
+    model is loaded only if it gives the logits of its probe.json.
 
     Args:
-        run: a run's folder, a run that `train` or a sweep returned, or several.
+        run: a run's folder, a run that `train` or a sweep returned, the folder of an exported model, its name `USER/NAME` on the
+            Hugging Face hub, or several.
         config_dir: folder of classes of your own that a run may name; None accepts the package's classes alone.
         backend: runs frozen encoders: `torch`, `openvino` or `auto`. None takes torch, or `auto` for a run that was trained with
             `encode.backend=openvino`.
 
     Raises:
-        UserError: a file of a run is damaged or missing, or weights are missing.
+        UserError: a file of a run is damaged or missing, weights are missing, or an exported model predicts other numbers here.
     """
+    from gmu_lightning.prediction.probe import check_probe
+
     folders = [run] if isinstance(run, os.PathLike | str | Run) else list(run)
     if not folders:
         raise UserError("no run is given: give the folder of a run that finished")
-    found = [one if isinstance(one, Run) else Run(Path(one).expanduser()) for one in folders]
+    found = [one if isinstance(one, Run) else Run(_located(one)) for one in folders]
     runs: list[TrainedRun] = []
     known: dict[str, Source] = {}
     with undisturbed():
         for one in found:
             runs.append(trained_run(one, config_dir, backend, known))
+            if runs[-1].exported is not None:
+                check_probe(Classifier(runs[-1:]), runs[-1].exported)
             known |= {source.key: source for source in runs[-1].sources.values()}
         return Classifier(runs)
+
+
+def _located(run: os.PathLike[str] | str) -> Path:
+    """Return the folder of a run or an exported model, downloaded if it is named by its place on the hub. Raises UserError."""
+    return snapshot(str(run)) if is_hub_name(str(run)) else Path(run).expanduser()
 
 
 @contextmanager

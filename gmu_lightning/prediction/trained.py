@@ -16,14 +16,16 @@ from gmu_lightning import __version__
 from gmu_lightning.config.schema import EncodeConfig, RunConfig
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.metadata import Table, TablePreparation
-from gmu_lightning.experiment.build import assembled
+from gmu_lightning.experiment.build import assembled, build_encoders
 from gmu_lightning.experiment.environment import device_of
 from gmu_lightning.experiment.restore import BEST, check_sizes, recorded, restored_encoders, with_weights
 from gmu_lightning.features.columns import is_cacheable, keeps_tokens, network_of, passes_through
 from gmu_lightning.files import digest, file_digest
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import Features, MovieBatch, Preparation, UserError
+from gmu_lightning.prediction.exported import check_preprocessing, checkpoint_of, recorded_export
 from gmu_lightning.run import Run
+from gmu_lightning.run_files.exported import HINT, PREPARATION, WEIGHTS, ExportFolder, is_export
 
 logger = logging.getLogger(__name__)
 BACKENDS: dict[str, Literal["auto", "torch"]] = {"openvino": "auto", "auto": "torch", "torch": "torch"}  # {of the run: here}
@@ -65,6 +67,7 @@ class TrainedRun:
         device: of the model and of the encoders.
         precision: Lightning's plugin for the run's precision.
         exact: whether logits are split into contributions of the modalities.
+        exported: content of the folder if it is that of an exported model, else None.
     """
 
     run: Run
@@ -75,6 +78,7 @@ class TrainedRun:
     device: torch.device
     precision: Any = field(repr=False)
     exact: bool = False
+    exported: ExportFolder | None = field(default=None, repr=False)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -100,8 +104,9 @@ class TrainedRun:
 
     def state(self) -> list[str]:
         """Return hashes of everything that determines the run's predictions, pretrained weights included."""
-        files = [file_digest(self.run / name) for name in (BEST, "config.yaml")]
-        return [__version__, torch.__version__, self.device.type, *files, *(source.key for source in self.sources.values())]
+        files = self.exported.files if self.exported else [self.run / name for name in (BEST, "config.yaml")]
+        hashes = map(file_digest, files)
+        return [__version__, torch.__version__, self.device.type, *hashes, *(source.key for source in self.sources.values())]
 
 
 def trained_run(
@@ -110,7 +115,7 @@ def trained_run(
     """Return a run's model and the ways to read its modalities. Its data are not read, and no code in its files is run.
 
     Args:
-        run: has a best checkpoint.
+        run: has a best checkpoint, or its folder is that of an exported model.
         config_dir: a folder whose classes the run may name; None accepts the package's classes alone.
         backend: runs frozen encoders. None takes `auto` if the run was trained with encode.backend=openvino, else torch.
         known: {key: way to read a modality} of other runs. An equal one is shared, so that no network is loaded twice.
@@ -120,23 +125,30 @@ def trained_run(
     """
     if run.status.get("state") not in (None, "finished"):
         logger.warning("%s did not finish: its best checkpoint so far predicts", run.folder)
-    config, checkpoint = recorded(run, backend=backend, config_dir=config_dir)
+    exported = None
+    if is_export(run.folder):
+        exported, config = recorded_export(run.folder, backend, config_dir)
+        checkpoint = checkpoint_of(exported, build_encoders(config.encoder))
+    else:
+        config, checkpoint = recorded(run, backend=backend, config_dir=config_dir)
     if backend is None:  # a conversion is worth its time for many rows only, which `auto` decides
         config = replace(config, encode=EncodeConfig(backend=BACKENDS[config.encode.backend], precision=config.encode.precision))
     about = checkpoint["gmu_lightning"]
     device = device_of(config.trainer)
     with torch.random.fork_rng(devices=[]):
-        encoders = restored_encoders(config, checkpoint, run / BEST)
+        encoders = restored_encoders(config, checkpoint, run / (PREPARATION if exported else BEST))
         check_sizes(encoders, about["sizes"])
+        if exported is not None:
+            check_preprocessing(exported, encoders)
         sources = {m: source_of(encoder, config, known) for m, encoder in encoders.items()}
         for modality, source in sources.items():
             if source.network is None:
                 encoders[modality].build()
         model = assembled(config, encoders, np.ones((1, len(about["genres"])), dtype=bool))
-    model = with_weights(model, checkpoint, run / BEST)
+    model = with_weights(model, checkpoint, *((run / WEIGHTS, HINT) if exported else (run / BEST,)))
     precision = precision_plugin(config.trainer.precision, device, run.folder)
     model = precision.convert_module(model).to(device).requires_grad_(False)
-    found = TrainedRun(run, config, tuple(about["genres"]), model, sources, device, precision)
+    found = TrainedRun(run, config, tuple(about["genres"]), model, sources, device, precision, exported=exported)
     return replace(found, exact=without_content(found)[1] is not None)
 
 

@@ -132,7 +132,17 @@ class SplitScores:
         if self.between_seeds is None:
             return Interval(self.mean, None, None)
         movies = VarianceComponent(max(0.0, self.between_movies), self.influence.shape[1] - 1)
-        half = _half_width([movies, self.of_thresholds(), self.between_seeds])
+        return self._within(_half_width([movies, self.of_thresholds(), self.between_seeds]))
+
+    @property
+    def interval_of_movies(self) -> Interval:
+        """Interval over draws of movies for these runs alone, within [0, 1]. Another seed may lie outside."""
+        count = self.influence.shape[1]
+        if count < FEWEST_MOVIES:
+            return Interval(self.mean, None, None)
+        return self._within(_half_width([VarianceComponent(max(0.0, self.between_movies), count - 1)]))
+
+    def _within(self, half: float) -> Interval:
         return Interval(self.mean, max(0.0, self.mean - half), min(1.0, self.mean + half))
 
 

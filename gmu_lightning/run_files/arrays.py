@@ -271,24 +271,25 @@ def _first_difference(a: Any, b: Any, place: str) -> str | None:
     return None
 
 
-def check_weights(weights: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:
+def check_weights(weights: Mapping[str, Any], expected: Mapping[str, Any], path: Path, hint: str = HINT) -> None:
     """Check names and shapes of a checkpoint's weights. Raises Damaged.
 
     Args:
         weights: {name: tensor} of the checkpoint.
         expected: {name: tensor} of the model that the run's configuration builds.
         path: of the checkpoint.
+        hint: advice about a damaged file, for the error sentence.
     """
     for name in [*expected, *(name for name in weights if name not in expected)]:
         if name not in weights:
-            raise Damaged(path, f"it lacks the weights {name[:80]}", HINT)
+            raise Damaged(path, f"it lacks the weights {name[:80]}", hint)
         if name not in expected:
-            raise Damaged(path, f"it has weights {name[:80]}, which the run's configuration has not", HINT)
+            raise Damaged(path, f"it has weights {name[:80]}, which the run's configuration has not", hint)
         ours, theirs = expected[name], weights[name]
         if ours.shape != theirs.shape or ours.is_floating_point() != theirs.is_floating_point():
             raise Damaged(
                 path,
                 f"its weights {name[:80]} have the shape {list(theirs.shape)} and type {theirs.dtype}, "
                 f"and {list(ours.shape)} and {ours.dtype} are expected",
-                HINT,
+                hint,
             )

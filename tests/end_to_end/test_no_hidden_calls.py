@@ -128,6 +128,7 @@ CASES: dict[str, list[str]] = {
     "prepare, raw": ["prepare", "data.root={raw}", "encoder/image=tiny"],
     "evaluate": ["evaluate", "run={finished}/run", "robustness=true", "threshold=val"],
     "predict": ["predict", "run={finished}/run", "input={raw}/dataset", "output=predictions.csv"],
+    "export": ["export", "run={finished}/run", "output=model"],
     "compare": ["compare", "runs={finished}/sweep", "output=compared"],
     "dashboard": ["dashboard", "runs={finished}/sweep", "mode=offline", "output=board"],
     "info": ["info"],

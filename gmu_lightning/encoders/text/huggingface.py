@@ -12,7 +12,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from gmu_lightning.encoders import weights
-from gmu_lightning.encoders.pretrained import TransformersEncoder, config_of
+from gmu_lightning.encoders.pretrained import TransformersEncoder, config_of, described
 from gmu_lightning.encoders.text.packed import Packed, pack, packable, packed_mean, unpacked
 from gmu_lightning.encoders.text.tokens import OPTION, TokenInputs, TokenPreparation, tokenizer_files, tokenizer_of
 from gmu_lightning.movie import Features, UserError
@@ -83,6 +83,9 @@ class HuggingFaceText(TransformersEncoder):
         if 0 < limit < self.max_tokens:
             raise UserError(f"encoder.text.max_tokens={self.max_tokens}: {self.name} reads at most {limit}; give {limit} or less")
 
+    def description(self) -> dict[str, bytes]:
+        return described(self.folder, ["config.json", *(file.name for file in tokenizer_files(self.folder))])
+
     def blocks(self) -> list[nn.Module]:
         embeddings = getattr(self.network, "embeddings", None) or self.network.get_input_embeddings()
         layers = max((m for m in self.network.modules() if isinstance(m, nn.ModuleList)), key=len)
@@ -132,7 +135,7 @@ class HuggingFaceText(TransformersEncoder):
         ids, mask = nn.functional.pad(inputs.ids, (0, short)), nn.functional.pad(inputs.mask, (0, short))
         ends = nn.functional.pad(empty, (0, ids.shape[1] - len(empty)))
         real = torch.arange(ids.shape[1], device=ids.device) < len(empty)
-        return TokenInputs(torch.where(rows[:, None], ends, ids), torch.where(rows[:, None], real, mask))
+        return TokenInputs(torch.where(rows[:, None], ends, ids), (rows[:, None] & real) | (~rows[:, None] & mask))
 
     def _empty(self) -> list[int]:
         return tokenizer_of(self.folder, self.max_tokens)("")["input_ids"]
@@ -219,7 +222,7 @@ def prefixed(network: Any, ids: Tensor, mask: Tensor, prefix: Prefix) -> dict[st
         raise UserError(
             f"encoder.text.name: {config.model_type} reads no tokens but words; choose one like BERT, or another fusion"
         )
-    positions = torch.arange(words.shape[1], device=words.device).expand(len(words), -1)
+    positions = torch.arange(words.shape[1], device=words.device).expand(words.shape[0], -1)
     called = {
         "inputs_embeds": torch.cat([prefix.embeddings.to(words.dtype), words], dim=1),
         "attention_mask": torch.cat([prefix.mask, mask], dim=1).long(),

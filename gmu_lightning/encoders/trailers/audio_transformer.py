@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gmu_lightning.config.ranges import Positive
 from gmu_lightning.encoders import weights
-from gmu_lightning.encoders.pretrained import LOCAL, TransformersEncoder
+from gmu_lightning.encoders.pretrained import LOCAL, TransformersEncoder, described
 from gmu_lightning.encoders.temporal import Dtype, SequenceInputs
 from gmu_lightning.encoders.trailers import decoder_pool
 from gmu_lightning.encoders.trailers.preparations import TrailerPreparation, trailer, waveform
@@ -58,6 +58,9 @@ class HuggingFaceAudio(TransformersEncoder):
         folder = weights.find(self.name, OPTION).path
         if folder is not None and not (folder / EXTRACTOR).is_file():
             raise UserError(f"{self._chosen}: this folder holds no {EXTRACTOR}; save the feature extractor beside the weights")
+
+    def description(self) -> dict[str, bytes]:
+        return described(self.folder, ["config.json", EXTRACTOR])
 
     def blocks(self) -> list[nn.Module]:
         depth = self.network.config.num_hidden_layers

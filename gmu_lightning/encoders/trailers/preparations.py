@@ -102,6 +102,14 @@ class FramePreparation(TrailerPreparation):
         look = [*self.network.identity, self.network.recipe.preparation.look]
         return digest(["frames", decoder_pool.VERSION, *look, self.rate, self.seconds, self.dtype])
 
+    def description(self) -> dict[str, bytes]:
+        """Return {name: content} of the files that describe the network. Raises UserError if its weights are not found."""
+        return self.network.description()
+
+    def weights_of_network(self) -> dict[str, torch.Tensor]:
+        """Return {name: tensor} of the network, loaded if needed. Raises UserError if the weights are missing."""
+        return self._network().state_dict()
+
     def check(self) -> None:
         """Check that the weights are found and the device exists. Raises UserError."""
         self.network.found()
