@@ -123,9 +123,8 @@ class _Offered:
         """Return the list of movies, and the sentence in its place."""
         movies, reason = self.read()
         labels = [f"{movie.label} ({', '.join(movie.genres) or 'no genre'})" for movie in movies]
-        return gradio.Dataset(samples=[[label] for label in labels], sample_labels=labels, visible=bool(labels)), gradio.Markdown(
-            reason, visible=bool(reason)
-        )
+        offered = gradio.Dataset(samples=[[label] for label in labels], sample_labels=labels, visible=bool(labels))
+        return offered, gradio.Markdown(reason, visible=bool(reason))
 
     def values(self, number: int) -> list[Any]:
         """Return the values of the fields for a movie, and all modalities as switched on."""

@@ -27,6 +27,7 @@ from gmu_lightning.prediction.trained import TrainedRun
 from gmu_lightning.visible import visible
 
 OWN = Path(__file__).parent / "template"
+ALL_OFF = "Everything that is entered is switched off: switch an input on."
 FIRST = 6  # genres that are shown at once, also if fewer are predicted
 
 
@@ -98,8 +99,8 @@ class Playground:
         except UserError as error:
             return self._rendered("problem", sentence=_sentence(error))
         if not content:
-            every = content_of_all(self, values)
-            return self._rendered("problem", sentence=NOTHING_ON if every else self._nothing())
+            entered = content_of(self.fields, values, self.modalities, self.uploads)
+            return self._rendered("problem", sentence=ALL_OFF if entered else self._nothing())
         columns = [self._column(player, content, values, why) for player in self.players]
         return self._rendered("answer", columns=columns, why=why)
 
@@ -122,13 +123,8 @@ class Playground:
         problem = self._plain(_sentence(reasons.problem), values) if reasons.problem else None
         card = page.card(reasons, ONE, None) if why == "pieces" else None
         genres = genres_of(reasons, player.form)
-        return {
-            **about,
-            "problem": problem,
-            "genres": genres,
-            "predicted": [g["name"] for g in genres if g["predicted"]],
-            "card": card,
-        }
+        predicted = [genre["name"] for genre in genres if genre["predicted"]]
+        return {**about, "problem": problem, "genres": genres, "predicted": predicted, "card": card}
 
     def _plain(self, sentence: str, values: Sequence[Any]) -> str:
         """Return a sentence with the names of uploaded files in place of their paths on the server."""
@@ -140,14 +136,6 @@ class Playground:
 
     def _rendered(self, macro: str, **values: Any) -> str:
         return visible(str(getattr(_template().module, macro)(words=WORDS, grid=GRID, first=FIRST, **values)))
-
-
-NOTHING_ON = "Every modality that is entered is switched off: switch one on."
-
-
-def content_of_all(playground: Playground, values: Sequence[Any]) -> dict[str, Any]:
-    """Return what is entered, switched off or not."""
-    return content_of(playground.fields, values, playground.modalities, playground.uploads)
 
 
 def genres_of(reasons: Reasons, form: Form) -> list[dict[str, Any]]:
