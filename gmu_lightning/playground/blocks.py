@@ -44,10 +44,15 @@ def blocks(playground: Playground) -> Any:
                     explain = gradio.Button("Explain pieces", min_width=120, scale=2)
                     clear = gradio.Button("Clear", min_width=80, scale=1)
                 examples = gradio.Dataset(
-                    label="Movies of the test split", components=["textbox"], samples=[], type="index", visible=False
+                    label="Movies of the test split",
+                    components=["textbox"],
+                    samples=[],
+                    type="index",
+                    visible=False,
+                    elem_id="examples",
                 )
                 note = gradio.Markdown(visible=False)
-            with gradio.Column(scale=6, min_width=320):
+            with gradio.Column(scale=9 if len(playground.players) > 1 else 6, min_width=320):
                 runs = "runs" if len(playground.players) > 1 else "run"
                 names = [(WORDS[m].capitalize(), m) for m in playground.modalities]
                 used = gradio.CheckboxGroup(names, value=playground.modalities, label=f"Inputs that the {runs} may use")
@@ -122,7 +127,7 @@ class _Offered:
     def shown(self) -> tuple[Any, Any]:
         """Return the list of movies, and the sentence in its place."""
         movies, reason = self.read()
-        labels = [f"{movie.label} ({', '.join(movie.genres) or 'no genre'})" for movie in movies]
+        labels = [movie.label for movie in movies]
         offered = gradio.Dataset(samples=[[label] for label in labels], sample_labels=labels, visible=bool(labels))
         return offered, gradio.Markdown(reason, visible=bool(reason))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gmu_lightning.data.audit import Audit
@@ -11,11 +11,11 @@ from gmu_lightning.data.store import Store
 from gmu_lightning.movie import UserError
 from gmu_lightning.prediction.trained import TrainedRun
 
-EXCERPT = 52  # characters of a plot in a label
+LONGEST = 60  # characters of a label, which Gradio cuts off there
 
 
 class Example(NamedTuple):
-    """A movie of test: a short label, its true genres, and its raw contents."""
+    """A movie of test: a short label with its true genres, these genres, and its raw contents."""
 
     label: str
     genres: tuple[str, ...]
@@ -32,8 +32,10 @@ def test_movies(run: TrainedRun, number: int) -> list[Example]:
         number: of movies at most.
 
     Raises:
-        UserError: the run has no predictions of test, or its data are not there any more.
+        UserError: it is an exported model, has no predictions of test, or its data are not there any more.
     """
+    if run.exported is not None:
+        raise UserError("an exported model holds no movies")
     predictions = run.run.predictions("test")
     truth = dict(zip(predictions.ids, predictions.labels, strict=True))
     data_set = run.config.data.make().data_set
@@ -47,12 +49,15 @@ def test_movies(run: TrainedRun, number: int) -> list[Example]:
         for movie in layout.read("test", Audit()):
             if movie.id in truth and all(m in movie.content for m in run.modalities):
                 genres = tuple(g for g, yes in zip(predictions.genres, truth[movie.id], strict=True) if yes)
-                found.append(Example(_label(movie.id, movie.content), genres, movie.content))
+                found.append(Example(_label(movie.id, movie.content.get("text"), genres), genres, movie.content))
             if len(found) == number:
                 break
     return found
 
 
-def _label(id: str, content: Mapping[str, Any]) -> str:
-    text = " ".join(str(content["text"]).split()) if isinstance(content.get("text"), str) else id
-    return text if len(text) <= EXCERPT else f"{text[: EXCERPT - 2].rstrip()} …"
+def _label(id: str, text: Any, genres: Sequence[str]) -> str:
+    """Return the beginning of a plot, or the id, and the true genres."""
+    truth = f" ({', '.join(genres) or 'no genre'})"
+    words = " ".join(text.split()) if isinstance(text, str) else id
+    room = max(LONGEST // 3, LONGEST - len(truth))
+    return f"{words if len(words) <= room else f'{words[: room - 2].rstrip()} …'}{truth}"

@@ -18,6 +18,7 @@ import pytest
 
 import gmu_lightning
 from gmu_lightning.config.options import AppConfig
+from gmu_lightning.exporting.command import export
 from gmu_lightning.movie import UserError
 from gmu_lightning.playground import server
 from gmu_lightning.playground.movie import Field, content_of, fields_of, values_of
@@ -233,6 +234,14 @@ def test_examples_are_movies_of_the_test_split(run, classifier, raw, uploads, tm
     )
     (moved / "predictions" / "test.parquet").unlink()
     assert "There are no examples: " in Playground([gmu_lightning.load(moved)], "0.5", uploads, 3).examples()[1]
+
+
+def test_an_exported_model_is_played_with(run, classifier, movie, uploads, tmp_path):
+    export(run.folder, tmp_path / "model", None, False, None, True)
+    playground = Playground([gmu_lightning.load(tmp_path / "model")], "0.5", uploads, 3)
+    page = Page(playground.answer([movie["plot"], None], BOTH))
+    assert page.logits(classifier.genres) == pytest.approx(predicted(classifier, {"plot": movie["plot"]}), abs=1e-5)
+    assert playground.examples() == ([], "There are no examples: an exported model holds no movies")
 
 
 def test_wrong_options_are_one_sentence(run, tmp_path):
