@@ -69,10 +69,10 @@ class AppConfig(_Options):
     """The options of the page to play with.
 
     Attributes:
-        examples: number of test movies that are offered.
+        examples: number of test movies to offer.
         host: address to listen on.
-        port: to listen on; 0 takes a free one.
-        browser: whether the page is opened in the default browser.
+        port: to listen on. 0 takes a free one.
+        browser: whether to open the page in the default browser.
         upload_mb: largest upload, in megabytes.
         backend: runs frozen encoders; None leaves the choice to the run.
     """

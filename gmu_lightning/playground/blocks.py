@@ -31,7 +31,7 @@ def look() -> dict[str, Any]:
 
 
 def blocks(playground: Playground) -> Any:
-    """Return the page. Nothing is encoded and no data are read before the first request."""
+    """Return the page. Data are read, and contents are encoded, from the first request on."""
     events: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 1, "concurrency_id": "model"}
     offered = _Offered(playground)
     with gradio.Blocks(title="Movie genres", analytics_enabled=False, delete_cache=(EVERY, OLD), fill_width=True) as page:

@@ -25,7 +25,7 @@ class Example(NamedTuple):
 def test_movies(run: TrainedRun, number: int) -> list[Example]:
     """Return the first movies of a run's test split that have all of its modalities.
 
-    The data set is opened and read up to the last of them. Nothing is generated, unpacked or prepared.
+    The data set is opened and read up to the last of them. Data that have to be generated or unpacked first are an error.
 
     Args:
         run: whose predictions of test name the movies.

@@ -49,7 +49,7 @@ class Player:
 
 
 class Playground:
-    """Answer the page's requests. It knows nothing of the browser.
+    """Answer the page's requests, without a browser or a server.
 
     Args:
         classifiers: one for each run.

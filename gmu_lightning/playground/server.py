@@ -17,7 +17,7 @@ from typing import Any
 from gmu_lightning.movie import UserError
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-# Nothing that the page holds may load from, or send to, another host.
+# The browser refuses all traffic of the page with other hosts.
 HEADERS = {
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "

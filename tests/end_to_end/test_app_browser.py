@@ -1,4 +1,4 @@
-"""A real browser plays with the page, and neither the page nor its server reaches another host."""
+"""A real browser plays with the page. The page sends requests to its server alone, and the server sends none."""
 
 from __future__ import annotations
 
