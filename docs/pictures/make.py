@@ -64,7 +64,7 @@ def photograph_app(run: Path, picture: Path, width: int) -> None:
                 page.goto(address)
                 page.locator("#examples button.gallery-item").first.click()
                 page.locator("li[data-genre]").first.wait_for()
-                page.get_by_role("button", name="Explain pieces").click()
+                page.get_by_role("button", name="Explain").click()
                 page.locator(".pieces rect").first.wait_for()
                 page.mouse.move(0, 0)
                 page.wait_for_timeout(1000)  # until colours have faded in

@@ -40,9 +40,9 @@ def blocks(playground: Playground) -> Any:
             with gradio.Column(scale=5, min_width=320):
                 inputs = _inputs(playground.fields)
                 with gradio.Row():
-                    predict = gradio.Button("Predict", variant="primary", min_width=120, scale=3)
-                    explain = gradio.Button("Explain pieces", min_width=120, scale=2)
-                    clear = gradio.Button("Clear", min_width=80, scale=1)
+                    predict = gradio.Button("Predict", variant="primary", min_width=110, scale=3)
+                    explain = gradio.Button("Explain", min_width=100, scale=2)
+                    clear = gradio.Button("Clear", min_width=70, scale=1)
                 examples = gradio.Dataset(
                     label="Movies of the test split",
                     components=["textbox"],
@@ -59,11 +59,12 @@ def blocks(playground: Playground) -> Any:
                 results = gradio.HTML(playground.answer([None] * len(inputs), playground.modalities), apply_default_css=False)
         given = {"inputs": [used, *inputs], "outputs": results, "preprocess": False, **events}
         answer = partial(_answer, playground)
-        gradio.on([predict.click, used.input], partial(answer, "modalities"), **given)
-        explain.click(partial(answer, "pieces"), **given)
+        used.input(partial(answer, "modalities"), **given)
+        predict.click(partial(answer, "modalities"), scroll_to_output=True, **given)
+        explain.click(partial(answer, "pieces"), scroll_to_output=True, **given)
         clear.click(_cleared(playground), None, [*inputs, used, results], **events)
         chosen = examples.click(offered.values, examples, [*inputs, used], **events)
-        chosen.then(partial(answer, "modalities"), **given)
+        chosen.then(partial(answer, "modalities"), scroll_to_output=True, **given)
         page.load(offered.shown, None, [examples, note], api_visibility="private")
     return page
 

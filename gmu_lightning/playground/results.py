@@ -38,7 +38,7 @@ class Player:
     Attributes:
         classifier: of the run.
         form: of its predictions.
-        title: its fusion in words.
+        title: its fusion in words; different for each run.
         facts: its encoders, data, seed and score.
     """
 
@@ -66,7 +66,7 @@ class Playground:
     """
 
     def __init__(self, classifiers: Sequence[Classifier], threshold: str, uploads: Path, examples: int):
-        self.players = [_player(classifier, threshold) for classifier in classifiers]
+        self.players = _players(classifiers, threshold)
         self.fields: list[Field] = fields_of(classifiers)
         self.uploads, self.number = uploads, examples
         self.modalities = [m for m in MODALITIES if any(field.modality == m for field in self.fields)]
@@ -97,10 +97,10 @@ class Playground:
         try:
             content = content_of(self.fields, values, used, self.uploads)
         except UserError as error:
-            return self._rendered("problem", sentence=_sentence(error))
+            return self._rendered("problem", sentence=_sentence(error), kind="")
         if not content:
             entered = content_of(self.fields, values, self.modalities, self.uploads)
-            return self._rendered("problem", sentence=ALL_OFF if entered else self._nothing())
+            return self._rendered("problem", sentence=ALL_OFF if entered else self._nothing(), kind="hint")
         columns = [self._column(player, content, values, why) for player in self.players]
         return self._rendered("answer", columns=columns, why=why)
 
@@ -177,9 +177,15 @@ def rule_in_words(form: Form) -> str:
     return f"A genre is predicted from a probability of {form.threshold:.3g} on, which is marked on the bars."
 
 
-def _player(classifier: Classifier, threshold: str) -> Player:
-    run = classifier.runs[0]
-    return Player(classifier, classifier.form(threshold), *described(run))
+def _players(classifiers: Sequence[Classifier], threshold: str) -> list[Player]:
+    """Return the runs of the page. Equal titles get the seed, and the folder if the seeds are equal too."""
+    runs = [classifier.runs[0] for classifier in classifiers]
+    about = [described(run) for run in runs]
+    for more in ([f"seed {run.config.seed}" for run in runs], [run.run.folder.absolute().name for run in runs]):
+        titles = [title for title, _ in about]
+        about = [(f"{t}, {m}" if titles.count(t) > 1 else t, facts) for (t, facts), m in zip(about, more, strict=True)]
+    found = zip(classifiers, about, strict=True)
+    return [Player(classifier, classifier.form(threshold), title, facts) for classifier, (title, facts) in found]
 
 
 def described(run: TrainedRun) -> tuple[str, tuple[str, ...]]:

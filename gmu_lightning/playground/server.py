@@ -17,7 +17,7 @@ from typing import Any
 from gmu_lightning.movie import UserError
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-# The browser refuses all traffic of the page with other hosts.
+# The browser refuses all traffic of the page with other hosts. Gradio compiles its templates, which is an eval.
 HEADERS = {
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "
@@ -166,7 +166,7 @@ def run(blocks: Any, look: Any, host: str, bound: socket.socket, upload_mb: int)
         footer_links=[],
         run_history=False,
         show_error=False,
-        max_file_size=upload_mb * 1_000_000,
+        max_file_size=upload_mb << 20,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,

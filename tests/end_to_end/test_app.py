@@ -162,7 +162,16 @@ def test_runs_stand_side_by_side(classifier, train, raw, movie, uploads):
     assert len(Page(without).genres) == len(classifier.genres)
 
 
-def test_the_rule_of_decision_is_shown(classifier, movie, uploads, train):
+def test_equal_settings_have_different_titles(run, classifier, train, raw, uploads, tmp_path):
+    second = gmu_lightning.load(train(f"data.root={raw}", "seed=2").folder)
+    shutil.copytree(run.folder, tmp_path / "copy")
+    copy = gmu_lightning.load(tmp_path / "copy")
+    titles = [player.title for player in Playground([classifier, second, copy], "0.5", uploads, 0).players]
+    assert titles == ["gmu_original, seed 1, run", "gmu_original, seed 2", "gmu_original, seed 1, copy"]
+    assert [player.title for player in Playground([second], "0.5", uploads, 0).players] == ["gmu_original"]
+
+
+def test_the_rule_of_decision_is_shown(classifier, movie, uploads):
     def marks(threshold: str) -> tuple[str, set[str]]:
         html = Playground([classifier], threshold, uploads, 0).answer([movie["plot"], None], BOTH)
         return text_of(html), set(re.findall(r'class="mark" style="left: ([\d.]+)%"', html))

@@ -117,12 +117,16 @@ def test_a_browser_plays_with_the_page(served, run, raw, tmp_path):
         assert logits_on(page) == pytest.approx(less, abs=1e-6)
         page.get_by_role("checkbox", name="Poster").check()
         page.locator("li[data-modality=image]").first.wait_for()
-        page.get_by_role("button", name="Explain pieces").click()
+        odd = 'A ${document.title = "x"} boy `a` {{value}}. It ends.'
+        page.get_by_role("textbox", name="Plot").fill(odd)
+        page.get_by_role("button", name="Explain").click()
         page.locator(".pieces rect").first.wait_for()
         for width in (1280, 400):
             page.set_viewport_size({"width": width, "height": 900})
             assert page.screenshot(path=tmp_path / f"{width}.png", full_page=True)
             assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        shown = re.sub(r" [+-]\d\.\d\d", "", page.locator(".pieces .plot").first.inner_text())
+        assert (shown, page.title()) == (odd, "Movie genres")
 
         page.get_by_role("button", name="Clear").click()
         page.get_by_text("Nothing is entered yet").wait_for()
