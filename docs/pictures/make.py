@@ -42,10 +42,10 @@ def photograph(page: Path, picture: Path, width: int, height: int) -> None:
     reduce(picture)
 
 
-def reduce(picture: Path, colours: int = 128) -> None:
-    """Reduce a PNG to a number of colours."""
+def reduce(picture: Path) -> None:
+    """Reduce a PNG to 128 colours."""
     with Image.open(picture) as image:
-        small = image.convert("RGB").quantize(colours)
+        small = image.convert("RGB").quantize(128)
     small.save(picture, optimize=True)
 
 
@@ -72,7 +72,9 @@ def photograph_app(run: Path, picture: Path, width: int) -> None:
                 opened.close()
         finally:
             served.terminate()
-    reduce(picture, 256)
+    with Image.open(picture) as image:  # small areas need their own colours
+        small = image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE)
+    small.save(picture, optimize=True)
 
 
 def main() -> None:
