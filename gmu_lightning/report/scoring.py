@@ -21,6 +21,7 @@ from gmu_lightning.run_files import records
 from gmu_lightning.run_files.plain import Damaged
 from gmu_lightning.run_files.shapes import is_number
 
+STILL = 1e-6  # largest standard deviation of a gate that counts as rounding
 PLAIN = 0.5  # the threshold of metrics.json's plain keys
 AGREE = 1e-6
 MATTERS = ("label_policy", "limit", "seed", "plot", "absent", "layout")  # options of `data` that change the movies or labels
@@ -57,6 +58,12 @@ def metric_label(metric: str) -> str:
     return WORDS[kind] + tuned
 
 
+def complete(p: Predictions) -> np.ndarray:
+    """Return (N,) bool, the movies that have every modality; all movies if fewer than two have."""
+    whole = np.asarray(p.present.all(axis=1))
+    return whole if whole.sum() > 1 else np.ones_like(whole)
+
+
 @dataclass(frozen=True)
 class ScoredSetting:
     """A setting with the predictions of its finished runs."""
@@ -84,6 +91,12 @@ class ScoredSetting:
     def fusion(self) -> str:
         """Name of the fusion."""
         return str(self.setting.values["fusion"])
+
+    @cached_property
+    def gates_move(self) -> bool:
+        """Whether the gate of any seed differs between complete movies. A single complete movie counts as movement."""
+        gates = [p.gate[complete(p)] for p in self.test if p.gate is not None]
+        return any(len(gate) < 2 or bool((gate.std(axis=0) > STILL).any()) for gate in gates)
 
     @cached_property
     def _known(self) -> dict[tuple[str, str], SplitScores]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from gmu_lightning.files import write_json
@@ -12,6 +14,8 @@ from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.page.movies import ExampleMovies
 from gmu_lightning.report.page.write import page
 from gmu_lightning.report.sentences import control_command, control_sentence, markdown, write
+
+from .made_runs import replace_predictions
 
 BY = "whose gates see one modality each"
 NONE = "this shows no benefit of weighing modalities"
@@ -99,6 +103,16 @@ def test_fusions_without_weights_need_no_control(sweep, fusion):
     found = compare([*sweep.three_seeds(fusion, 1.0), *sweep.three_seeds("other", 1.0)])
     assert found.controls == []
     assert "Gated fusion against its control" not in markdown(found)
+
+
+def test_weights_that_are_the_same_for_every_movie_need_no_control(sweep):
+    runs = sweep.three_seeds("gmu_original", 1.0)
+    for run in runs:
+        test = run.predictions("test")
+        replace_predictions(
+            run, replace(test, gate=np.full_like(test.gate, 0.4), gate_by_genre=np.full_like(test.gate_by_genre, 0.4))
+        )
+    assert compare([*runs, *sweep.three_seeds("concat", 1.0)]).controls == []
 
 
 def test_too_few_seeds_give_no_verdict(sweep):

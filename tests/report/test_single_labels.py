@@ -153,7 +153,7 @@ def test_confusion_matrix_equals_scikit_learn_s(runs):
         assert [words for words, _ in cells] == shares
     wrong = np.where(np.eye(4, dtype=bool), 0, counts)
     i, j = np.unravel_index(wrong.argmax(), wrong.shape)
-    share = f"{counts[i, j] / counts[i].sum():.0%}"
+    share = f"{100 * counts[i, j] / counts[i].sum():.0f} %"
     assert f"it predicts {GENRES[j]} for {share} of the movies of {GENRES[i]}" in text
     assert "summed over 3 seeds" in text
 

@@ -21,11 +21,10 @@ from gmu_lightning.report.gates import (
     recovered,
 )
 from gmu_lightning.report.page import svg
-from gmu_lightning.report.scoring import ScoredSetting, metric_label, name_for
+from gmu_lightning.report.scoring import ScoredSetting, complete, metric_label, name_for
 from gmu_lightning.report.sentences import counted
-from gmu_lightning.run import Predictions, Run
+from gmu_lightning.run import Run
 
-STILL = 1e-6  # largest standard deviation that counts as rounding
 HARDLY = 0.05  # smaller standard deviations are reported as hardly any change
 NAMED = 3  # most settings in a part of the sentence on gates
 DRAWN = 20  # best settings with figures; each has four figures of every genre
@@ -54,7 +53,7 @@ def gate_sections(settings: Sequence[ScoredSetting], truth: Truth | None) -> dic
     of all moving gates, `gates_about` the sentence that compares settings, and `still_gates` a sentence on each gate that is the
     same for all movies. `ablation` has a row per evaluated setting, and the commands for all others.
     """
-    gated = [(one, _moves(one)) for one in settings if one.test[0].gate is not None]
+    gated = [(one, one.gates_move) for one in settings if one.test[0].gate is not None]
     moving, still = ([one for one, moves in gated if moves is wanted] for wanted in (True, False))
     several = [one for one in settings if len(one.test[0].modalities) > 1]
     losses = {one.name: found for one in several if (found := faithfulness(one.setting.finished)) is not None}
@@ -71,7 +70,7 @@ def gate_sections(settings: Sequence[ScoredSetting], truth: Truth | None) -> dic
 
 def gates_about(settings: Sequence[ScoredSetting]) -> str:
     """Return the sentence that says for which settings gates change between movies; "" if no setting has moving gates."""
-    moving = [one for one in settings if one.test[0].gate is not None and _moves(one)]
+    moving = [one for one in settings if one.gates_move]
     return movement_sentence({one.name: float(np.mean(_over_movies(one, np.std, ddof=1))) for one in moving})
 
 
@@ -112,23 +111,11 @@ def _gate_table(moving: Sequence[ScoredSetting], spreads: Mapping[str, np.ndarra
 
 def _still_sentence(one: ScoredSetting) -> str:
     """Say that a gate is the same for all movies: a fixed rule, or a gate that learned nothing."""
-    gates = np.stack([p.gate[_complete(p)].mean(axis=0) for p in one.test if p.gate is not None])
+    gates = np.stack([p.gate[complete(p)].mean(axis=0) for p in one.test if p.gate is not None])
     ranges = zip(one.test[0].modalities, gates.min(axis=0), gates.max(axis=0), strict=True)
     at = ", ".join(f"{m} {' to '.join(dict.fromkeys((f'{low:.2f}', f'{high:.2f}')))}" for m, low, high in ranges)
-    movie = "movie" if _complete(one.test[0]).all() else "movie that has all modalities"
+    movie = "movie" if complete(one.test[0]).all() else "movie that has all modalities"
     return f"The gate of {one.name} is the same for every {movie} ({at})."
-
-
-def _moves(one: ScoredSetting) -> bool:
-    """Whether the gate of any seed differs between complete movies. A single complete movie counts as movement."""
-    gates = [p.gate[_complete(p)] for p in one.test if p.gate is not None]
-    return any(len(gate) < 2 or bool((gate.std(axis=0) > STILL).any()) for gate in gates)
-
-
-def _complete(p: Predictions) -> np.ndarray:
-    """Return (N,) bool, the movies that have every modality; all movies if fewer than two have."""
-    whole = np.asarray(p.present.all(axis=1))
-    return whole if whole.sum() > 1 else np.ones_like(whole)
 
 
 def _gates_of(one: ScoredSetting, truth: Truth | None, faithful: Faithfulness | None) -> dict[str, Any]:
@@ -164,10 +151,10 @@ def _gates_of(one: ScoredSetting, truth: Truth | None, faithful: Faithfulness | 
 
 
 def _about(one: ScoredSetting, faithful: Faithfulness | None) -> str:
-    error, complete = decomposition_error(one.test), _complete(one.test[0])
+    error, whole = decomposition_error(one.test), complete(one.test[0])
     words = f"Means over {counted(len(one.test), 'seed')}."
-    if not complete.all():
-        words += f" Mean gate and sd are of the {complete.sum()} test movies that have all modalities."
+    if not whole.all():
+        words += f" Mean gate and sd are of the {whole.sum()} test movies that have all modalities."
     if error is not None:
         words += f" Bias and contributions sum to the logits {'exactly' if error == 0 else f'within {error:.0e}'}."
     if faithful is not None:
@@ -177,7 +164,7 @@ def _about(one: ScoredSetting, faithful: Faithfulness | None) -> str:
 
 def _over_movies(one: ScoredSetting, summary: Callable[..., np.ndarray], **options: Any) -> np.ndarray:
     """Return (M,) a summary of the gates over complete movies, as a mean over seeds."""
-    return np.mean([summary(p.gate[_complete(p)], axis=0, **options) for p in one.test if p.gate is not None], axis=0)
+    return np.mean([summary(p.gate[complete(p)], axis=0, **options) for p in one.test if p.gate is not None], axis=0)
 
 
 def _known(faithful: Faithfulness) -> bool:
