@@ -120,6 +120,17 @@ PAGES: Mapping[str, Page] = {
         ),
         shown=(("export.yaml", ""),),
     ),
+    "app": Page(
+        "Open a page in the browser to play with trained runs.",
+        (
+            ("Serve the page of one run", "run=RUN"),
+            ("Set several runs side by side", "run=RUN,RUN"),
+            ("Open the page in the browser, on another port", "run=RUN browser=true port=8000"),
+            ("Decide by one threshold that is tuned on val", "run=RUN threshold=val"),
+            ("Accept clips of up to a gigabyte", "run=RUN upload_mb=1000"),
+        ),
+        shown=(("app.yaml", ""),),
+    ),
     "prepare": Page(
         "Read a data set, list its problems, and store its prepared inputs.",
         (
@@ -192,7 +203,7 @@ PAGES: Mapping[str, Page] = {
     ),
 }
 OWN_CLASSES = {
-    **dict.fromkeys(("evaluate", "predict", "export", "compare"), "accept runs of your own classes, from their folder"),
+    **dict.fromkeys(("evaluate", "predict", "app", "export", "compare"), "accept runs of your own classes, from their folder"),
     "info": "list the choices of this folder too",
 }
 # Keys that prepare inherits from train and does without.

@@ -60,7 +60,7 @@ def prepare(config: DictConfig, session: Session) -> None:
 
 def evaluate(config: DictConfig, session: Session) -> None:
     """Score a run again."""
-    from gmu_lightning.config.schema import EvaluateConfig
+    from gmu_lightning.config.options import EvaluateConfig
     from gmu_lightning.data.store import Store
     from gmu_lightning.experiment.evaluate import evaluate as evaluate_run
 
@@ -75,7 +75,7 @@ def evaluate(config: DictConfig, session: Session) -> None:
 
 def predict(config: DictConfig, session: Session) -> None:
     """Predict the movie that was typed, or the rows of a file."""
-    from gmu_lightning.config.schema import PredictConfig
+    from gmu_lightning.config.options import PredictConfig
     from gmu_lightning.prediction.request import check_request
 
     chosen = PredictConfig.of({"strict": config.strict, "why": config.why, **config.encode})
@@ -98,9 +98,26 @@ def predict(config: DictConfig, session: Session) -> None:
         predict_file(classifier, str(source), output, columns, form, chosen.strict, why)
 
 
+def app(config: DictConfig, session: Session) -> None:
+    """Serve a page on which movies are entered, predicted and explained."""
+    from gmu_lightning.config.options import AppConfig
+    from gmu_lightning.playground.server import check_installed, ends_by_sigterm, listening
+
+    keys = ("examples", "host", "port", "browser", "upload_mb")
+    chosen = AppConfig.of({**{key: config[key] for key in keys}, **config.encode})
+    folders = _paths(str(config.run), "run")
+    check_installed()
+    with ends_by_sigterm(), listening(chosen.host, chosen.port) as socket:
+        from gmu_lightning.experiment.environment import prepare_process  # with torch, once the request is right
+        from gmu_lightning.playground.command import serve
+
+        prepare_process()
+        serve(folders, str(config.threshold), chosen, socket, session.config_dir)
+
+
 def export(config: DictConfig, session: Session) -> None:
     """Export a run as a folder that predicts anywhere, and upload it if `push` names a place on the hub."""
-    from gmu_lightning.config.schema import ExportConfig
+    from gmu_lightning.config.options import ExportConfig
 
     chosen = ExportConfig.of({key: config[key] for key in ("onnx", "push", "private")})
     from gmu_lightning.experiment.environment import prepare_process

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from annotated_types import Ge, Le
 from hydra.errors import InstantiationException
@@ -137,7 +137,7 @@ class DataConfig(PartConfig):
     def recorded(cls, config: Mapping[str, Any], where: Path, config_dir: str | None = None) -> DataConfig:
         """Return the data of a run's config.yaml; arguments and errors as in `RunConfig.recorded`, for this part alone."""
         found = checked_as_data({"config_dir": config.get("config_dir"), "data": config["data"]}, where, config_dir)
-        return _read(cls, found["data"], "data")
+        return read_part(cls, found["data"], "data")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -218,58 +218,6 @@ class EncodeConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
-class _Options:
-    @classmethod
-    def of(cls, node: Mapping[str, Any]) -> Self:
-        """Return the options of a command in a mapping. Raises UserError that names the first wrong one."""
-        return _read(cls, node, "")
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class EvaluateConfig(_Options):
-    """The options of an evaluation.
-
-    Attributes:
-        split: the split to score.
-        robustness: whether to score the split again without some of its modalities.
-        robustness_seed: seed of the draw of the movies that lose a modality.
-    """
-
-    split: Literal["train", "val", "test"]
-    robustness: bool
-    robustness_seed: Seed
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class PredictConfig(_Options):
-    """The options of a prediction.
-
-    Attributes:
-        strict: whether a row with a problem is an error.
-        why: the reasons that are computed beside the predictions.
-        backend: runs frozen encoders; None leaves the choice to the run.
-    """
-
-    strict: bool
-    why: Literal["none", "modalities", "pieces", "words"] = "none"
-    backend: Literal["auto", "torch", "openvino"] | None = None
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class ExportConfig(_Options):
-    """The options of an export.
-
-    Attributes:
-        onnx: whether to write the parts as ONNX too.
-        push: `USER/NAME` on the Hugging Face hub, or None.
-        private: whether a repository that is created there is private.
-    """
-
-    onnx: bool
-    push: str | None
-    private: bool
-
-
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class RunConfig:
     """The configuration of one run.
@@ -306,16 +254,16 @@ class RunConfig:
             valid = near(monitor, [f"val/{score}" for score in scores])
             raise UserError(f"monitor={monitor} is no score of the val split: give one like val/ap_micro; {valid}")
         modalities = modalities_of(str(resolved["modalities"]))
-        encoders = {m: _read(EncoderConfig, resolved["encoder"].get(m), f"encoder.{m}") for m in modalities}
+        encoders = {m: read_part(EncoderConfig, resolved["encoder"].get(m), f"encoder.{m}") for m in modalities}
         nodes, hints = {"encode": {}, "store": {}, **resolved}, get_type_hints(cls)
         read: dict[str, Any] = {
-            n: _read(part, nodes.get(n), n) for n, part in hints.items() if isinstance(part, type) and is_dataclass(part)
+            n: read_part(part, nodes.get(n), n) for n, part in hints.items() if isinstance(part, type) and is_dataclass(part)
         }
         for group in ("callbacks", "logger"):
             chosen = resolved.get(group) or {}
             if not isinstance(chosen, Mapping):
                 raise UserError(f"{group}={shown(chosen)} chooses nothing: {near(shown(chosen), choices_of(group))}")
-            read[group] = {name: _read(PartConfig, node, f"{group}.{name}") for name, node in chosen.items() if node}
+            read[group] = {name: read_part(PartConfig, node, f"{group}.{name}") for name, node in chosen.items() if node}
         rest = {"seed": resolved["seed"], "choices": resolved.get("choices") or {}, "mapping": dict(resolved)}
         try:
             return cls(**read, **rest, encoder=encoders, modalities=modalities, monitor=monitor)
@@ -374,7 +322,7 @@ class RunConfig:
         return RunConfig.of({**self.mapping, "trainer": {**self.trainer.node, "threads": threads}})
 
 
-def _read(part: type[Part], node: Any, place: str) -> Part:
+def read_part(part: type[Part], node: Any, place: str) -> Part:
     """Return one part of the configuration. Raises UserError."""
     if not isinstance(node, Mapping):
         raise UserError(f"{place}={shown(node)} is no group of settings: choose one, as in {place.replace('.', '/')}=CHOICE")

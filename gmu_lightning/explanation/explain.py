@@ -15,10 +15,12 @@ import numpy as np
 
 from gmu_lightning.config.checks import near
 from gmu_lightning.config.schema import EncodeConfig
+from gmu_lightning.data.files.inputs import InputRow
 from gmu_lightning.data.ragged import Ragged
 from gmu_lightning.data.store import PreparedColumn
 from gmu_lightning.explanation.files import ReasonFiles
 from gmu_lightning.explanation.page import card, page
+from gmu_lightning.explanation.picked import picked
 from gmu_lightning.explanation.pieces import Piece, pieces
 from gmu_lightning.explanation.reasons import Effect, Reasons, Words
 from gmu_lightning.explanation.words import (
@@ -37,7 +39,7 @@ from gmu_lightning.features.runner import replica
 from gmu_lightning.movie import Column, UserError
 from gmu_lightning.parallel import in_threads
 from gmu_lightning.prediction.inputs import Prepared
-from gmu_lightning.prediction.results import Results
+from gmu_lightning.prediction.results import Form, Results
 from gmu_lightning.prediction.trained import Source, TrainedRun, without_content
 
 if TYPE_CHECKING:
@@ -48,43 +50,6 @@ if TYPE_CHECKING:
 Level = Literal["modalities", "pieces", "words"]
 LEVELS: tuple[Level, ...] = ("modalities", "pieces", "words")
 TOGETHER = 64 << 20  # bytes of pieces that are encoded together
-
-
-class Picked(NamedTuple):
-    """Rows of a column, in any order and any number.
-
-    Attributes:
-        column: N rows.
-        rows: (V,) int, each a row of the column.
-    """
-
-    column: Column
-    rows: np.ndarray
-
-    @property
-    def preparation(self) -> Any:
-        return self.column.preparation
-
-    @property
-    def present(self) -> np.ndarray:
-        return self.column.present[self.rows]
-
-    @property
-    def lengths(self) -> np.ndarray | None:
-        lengths = self.column.lengths
-        return None if lengths is None else lengths[self.rows]
-
-    @property
-    def cached(self) -> Any:
-        return self.column.cached
-
-    @property
-    def resident(self) -> Any:
-        return None
-
-    def batch(self, rows: Sequence[int], training: bool = False) -> Any:
-        """Return the inputs or features of some of the picked rows."""
-        return self.column.batch(self.rows[list(rows)].tolist(), training)
 
 
 @dataclass(frozen=True)
@@ -161,8 +126,23 @@ def explained(
     rows, total = classifier.rows(movie, columns)
     if total != 1:
         raise UserError(f"explain reads one movie, and {total} are given: use predict for a table, or give one row of it")
+    return explained_row(classifier, next(iter(rows)), why, classifier.form(threshold))
+
+
+def explained_row(classifier: Classifier, row: InputRow, why: Level, form: Form) -> Explanation:
+    """Return the reasons for the prediction of one row.
+
+    Args:
+        classifier: of the runs.
+        row: to predict.
+        why: the level of detail.
+        form: of the prediction.
+
+    Raises:
+        UserError: the row cannot be predicted, or the runs have no reasons of this kind.
+    """
     explainer = Explainer(classifier, why, 1)
-    (results,) = classifier.results([list(rows)], 1, classifier.form(threshold), explainer)
+    (results,) = classifier.results([[row]], 1, form, explainer)
     (reasons,) = results.reasons
     if reasons is None:
         raise UserError(f"the movie cannot be explained: {results.problems[0]}")
@@ -245,7 +225,7 @@ class Explainer:
         if asked:
             rows = np.array([n for n, _ in asked])
             present = np.array([[m in some for m in modalities] for _, some in asked])
-            logits = self._logits([_picked(columns, rows) for columns in chunk.columns], present)
+            logits = self._logits([picked(columns, rows) for columns in chunk.columns], present)
             for (n, some), values in zip(asked, logits, strict=True):
                 found[n][some] = values
         return found
@@ -274,7 +254,7 @@ class Explainer:
             there = [columns.present for columns in variants]
             present[:, self.classifier.modalities.index(modality)] = np.all(there, axis=0)
             rows = np.full(len(read), n)
-            columns = [{**_picked(own, rows), modality: variant} for own, variant in zip(chunk.columns, variants, strict=True)]
+            columns = [{**picked(own, rows), modality: variant} for own, variant in zip(chunk.columns, variants, strict=True)]
             effects[read] = chunk.results.logits[n] - self._logits(columns, present)
         return effects
 
@@ -354,10 +334,6 @@ def _apart(run: TrainedRun, modality: str) -> Source:
     key = f"{source.key} {run.run.folder.absolute()}"
     encoding = EncodeConfig(backend="torch", precision="bfloat16" if mixed else "float32")
     return source._replace(network=network, tokens=keeps_tokens(network, fusion), encoding=encoding, key=key)
-
-
-def _picked(columns: Mapping[str, Column], rows: np.ndarray) -> dict[str, Column]:
-    return {m: Picked(column, rows) for m, column in columns.items()}
 
 
 def shapley(values: Mapping[frozenset, np.ndarray], players: Sequence[str]) -> dict[str, np.ndarray]:

@@ -154,7 +154,7 @@ def _stored(source: Source, content: Any) -> np.ndarray | BadContent | None:
     """Return the array of a content, None if it is absent, or the reason why there is none. Raises UserError."""
     if content is None:
         return None
-    if _reads_features(source.preparation) and not isinstance(content, np.ndarray | ArrayFile):
+    if reads_features(source.preparation) and not isinstance(content, np.ndarray | ArrayFile):
         given = file_of(content) or f"a {type(content).__name__}"
         raise UserError(
             f"the run was trained on extracted features of {source.modality}, so it cannot read {given}: give arrays, as in .npy "
@@ -163,7 +163,7 @@ def _stored(source: Source, content: Any) -> np.ndarray | BadContent | None:
     return stored(source.preparation, source.modality, content)
 
 
-def _reads_features(preparation: Any) -> bool:
+def reads_features(preparation: Any) -> bool:
     """Return whether a preparation reads arrays of features, and not raw contents."""
     known = preparation.learned if isinstance(preparation, TablePreparation) else preparation
     return isinstance(known, ArrayPreparation)

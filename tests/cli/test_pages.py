@@ -66,6 +66,7 @@ def test_every_example_composes(name, arguments):
         ("evaluate", ["run", "split", "threshold", "data.root"], ["fusion", "seed", "trainer.max_epochs"]),
         ("predict", ["run", "movie.text", "input", "output", "strict", "data.columns.text"], ["data.root", "store.dir", "seed"]),
         ("export", ["run", "output", "onnx", "push", "private"], ["data.root", "store.dir", "threshold"]),
+        ("app", ["run", "threshold", "port", "host", "browser", "upload_mb"], ["data.root", "input", "seed"]),
         ("prepare", ["modalities", "data.root", "data.strict", "store.workers"], ["seed", "check", "data.batch_size"]),
         ("compare", ["runs", "metric", "against", "output"], ["store.dir", "modalities"]),
         ("dashboard", ["runs", "mode", "entity", "project"], ["store.dir", "against"]),

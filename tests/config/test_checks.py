@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gmu_lightning.config.checks import check_arguments, expected
+from gmu_lightning.config.options import EvaluateConfig
 from gmu_lightning.config.ranges import Count, Positive, Probability
-from gmu_lightning.config.schema import EvaluateConfig
 from gmu_lightning.data.mmimdb import MMIMDb
 from gmu_lightning.data.moviescope import Moviescope
 from gmu_lightning.data.planted import Planted

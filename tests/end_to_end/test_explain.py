@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 import gmu_lightning
-from gmu_lightning.config.schema import PredictConfig
+from gmu_lightning.config.options import PredictConfig
 from gmu_lightning.explanation import files
 from gmu_lightning.explanation.explain import Why
 from gmu_lightning.explanation.words import read
