@@ -159,7 +159,7 @@ class Reasons:
     def sentences(self) -> list[str]:
         """Return the reasons in sentences, strongest first, for the predicted genres, or the most probable one if none is."""
         lines: list[str] = []
-        for genre in self.predicted or self.shown[:1]:
+        for genre in [one for one in self.shown if one in self.predicted] or self.shown[:1]:
             c = self.genres.index(genre)
             lines += ["", f"{genre}: logit {self.logits[c]:+.2f}, probability {self.probabilities[c]:.3f}"]
             for m, logit in self.without.items():
@@ -171,8 +171,10 @@ class Reasons:
 
     def _piece_lines(self, c: int, genre: str) -> list[str]:
         lines = []
-        strongest = sorted(self.pieces or (), key=lambda piece: -abs(piece.effects[c]))[:STRONGEST]
-        for piece in (piece for piece in strongest if abs(piece.effects[c]) >= 0.005):
+        ranked = sorted(self.pieces or (), key=lambda piece: -abs(piece.effects[c]))
+        best = {piece.modality: piece for piece in sorted(ranked, key=lambda piece: piece.effects[c])}  # the last one stays
+        shown = [piece for n, piece in enumerate(ranked) if n < STRONGEST or piece is best[piece.modality]]
+        for piece in (piece for piece in shown if abs(piece.effects[c]) >= 0.005):
             effect, place = piece.effects[c], self.place(piece)
             what = {
                 "text": "removing this sentence",

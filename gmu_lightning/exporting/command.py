@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from gmu_lightning.exporting.card import write_card
@@ -50,6 +51,9 @@ def export(
         if onnx:
             problem = _write_onnx(classifier, folder)
     print(output)
+    if onnx and problem is None:
+        check = json.loads((output / "onnx" / "check.json").read_text())
+        print(f"the ONNX files differ from torch by {check['largest_difference']:.1e} of a logit at the most")
     if problem is not None:
         raise UserError(f"{output} was written without ONNX files, for {problem}: use it with gmu_lightning")
     if to is not None:

@@ -112,7 +112,14 @@ def write_model(classifier: Classifier, folder: Path) -> None:
     write_json(folder / THRESHOLDS, thresholds(classifier))
     write_json(folder / PROBE, probe(classifier))
     write_json(folder / METRICS, run.run.metrics)
-    write_atomically(folder / WEIGHTS, lambda path: save_file(weights_of(run), path, {"format": "pt"}))
+
+    def save(path: Path) -> None:
+        path.touch()
+        mode = path.stat().st_mode  # of any other file; safetensors writes files that only their owner may read
+        save_file(weights_of(run), path, {"format": "pt"})
+        path.chmod(mode)
+
+    write_atomically(folder / WEIGHTS, save)
     refuse_code(folder)
 
 

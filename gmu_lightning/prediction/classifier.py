@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from gmu_lightning.explanation.explain import Explanation, Level
 
+logger = logging.getLogger(__name__)
 CHUNK, COSTLY_CHUNK = 512, 32  # rows that are read and predicted together; the latter if a content takes seconds
 PARALLEL = "TOKENIZERS_PARALLELISM"
 Item = TypeVar("Item")
@@ -84,7 +86,8 @@ class Classifier:
     ) -> DataFrame:
         """Return the predictions of movies, a row for each in their order.
 
-        The columns are those of `Results.columns`. Numbers of a row that cannot be predicted are NaN.
+        The columns are those of `Results.columns`. Numbers of a row that cannot be predicted are NaN. A warning is logged if rows
+        have problems.
 
         Args:
             movies: a DataFrame, a list of dictionaries, one dictionary, or the path of a file or folder. A row may lack any
@@ -101,7 +104,10 @@ class Classifier:
         rows, total = self.rows(movies, columns or {})
         form = self.form(threshold)
         found = [results.frame() for results in self.results(self.chunks(rows), total, form)]
-        return pd.concat(found, ignore_index=True)
+        predictions = pd.concat(found, ignore_index=True)
+        if faulty := int(predictions["problem"].notna().sum()):
+            logger.warning("%d rows have a problem, which the column `problem` describes", faulty)
+        return predictions
 
     def rows(self, movies: Any, columns: Mapping[str, Any]) -> tuple[Iterator[InputRow], int]:
         """Return the rows of movies, and their number. Arguments and errors are those of `predict`."""

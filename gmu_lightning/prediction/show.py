@@ -22,7 +22,10 @@ def shown(results: Results) -> str:
     if results.spread is not None:
         head.append("sd of runs")
         columns.append([f"{results.spread[0, c]:.3f}" for c in first])
-    lines = [", ".join(genres) if genres else "no genre reaches the threshold", ""]
+    lines = [
+        ", ".join(form.genres[c] for c in first if form.genres[c] in genres) if genres else "no genre reaches the threshold",
+        "",
+    ]
     if results.contributions is not None:
         used = [i for i, there in enumerate(results.present[0]) if there]
         head += [form.modalities[i] for i in used]

@@ -98,6 +98,11 @@ def test_the_predict_command_takes_the_folder(exported, tmp_path):
     assert row["present/text"] and not row["present/image"] and row["problem"] is None
 
 
+def test_others_may_read_an_export(exported):
+    modes = {path.stat().st_mode & 0o777 for path in exported.iterdir() if path.is_file()}
+    assert len(modes) == 1
+
+
 def test_the_folder_holds_the_files_of_the_contract(exported, with_networks):
     own = [*FILES, "thresholds.json"]
     assert list(files_of(exported)) == sorted(own)

@@ -227,7 +227,8 @@ def test_one_movie_is_shown_on_the_terminal(frozen, second, movies, capsys):
     predict_typed(classifier, {"text": movies[0]["plot"]}, None, classifier.form(), strict=False)
     lines = capsys.readouterr().out.splitlines()
     found = classifier.predict({"text": movies[0]["plot"]}).iloc[0]
-    assert lines[0] == (", ".join(found["genres"]) or "no genre reaches the threshold")
+    predicted_genres = sorted(found["genres"], key=lambda genre: -found[f"prob/{genre}"])
+    assert lines[0] == (", ".join(predicted_genres) or "no genre reaches the threshold")
     assert lines[2].split() == ["genre", "probability", "sd", "of", "runs", "text"]
     first = max(classifier.genres, key=lambda genre: found[f"prob/{genre}"])
     cells = [found[f"{name}/{first}"] for name in ("prob", "prob_sd", "contribution/text")]
@@ -255,6 +256,11 @@ def test_an_unreadable_poster_leaves_the_other_rows_alone(frozen, table, tmp_pat
     assert found["genres"][6] is None and np.isnan(numbers(found)[6]).all()
     assert np.isfinite(numbers(found)[[2, 4, 5, 7]]).all()
     assert numbers(found)[2] == pytest.approx(numbers(classifier.predict({"plot": pd.read_csv(table)["plot"][2]}))[0], abs=1e-5)
+
+
+def test_python_warns_of_rows_with_problems(frozen, caplog):
+    gmu_lightning.load(frozen.folder).predict([{"text": "A boy.", "image": "nowhere.jpg"}, {"text": "A dog."}])
+    assert "1 rows have a problem, which the column `problem` describes" in caplog.text
 
 
 def test_strict_and_hopeless_predictions_exit_with_1(frozen, table, tmp_path):
