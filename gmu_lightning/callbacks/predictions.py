@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmu_lightning.data.dataset import MovieTable
+from gmu_lightning.data.table import MovieTable
 from gmu_lightning.lightning import pl
 from gmu_lightning.movie import MovieBatch, Prediction
 from gmu_lightning.run import Predictions

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gmu_lightning.data.batching import Batches
-from gmu_lightning.data.dataset import DataSet, MovieTable
+from gmu_lightning.data.dataset import DataSet
+from gmu_lightning.data.table import MovieTable
 from gmu_lightning.lightning import pl
 from gmu_lightning.movie import Column, MovieBatch
 

@@ -16,8 +16,8 @@ import torch
 
 from gmu_lightning.config.schema import EncoderConfig, RunConfig
 from gmu_lightning.data.datamodule import MovieDataModule
-from gmu_lightning.data.dataset import MovieTable
 from gmu_lightning.data.store import NoneUsable, PreparedColumn, Store, prepared
+from gmu_lightning.data.table import MovieTable
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.metadata import TablePreparation
 from gmu_lightning.encoders.weights import remember_in

@@ -16,7 +16,7 @@ from gmu_lightning import callbacks
 from gmu_lightning.config.schema import RunConfig
 from gmu_lightning.data.audit import columns_summary
 from gmu_lightning.data.datamodule import MovieDataModule
-from gmu_lightning.data.dataset import MovieTable
+from gmu_lightning.data.table import MovieTable
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.experiment import build
 from gmu_lightning.experiment.choices import check_choices

@@ -10,8 +10,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from gmu_lightning.data.dataset import DataSet, MovieTable
+from gmu_lightning.data.dataset import DataSet
 from gmu_lightning.data.store import Store
+from gmu_lightning.data.table import MovieTable
 from gmu_lightning.movie import SPLITS, file_of
 
 

@@ -12,9 +12,10 @@ import torch
 
 from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.datamodule import MovieDataModule
-from gmu_lightning.data.dataset import DataSet, MovieTable
+from gmu_lightning.data.dataset import DataSet
 from gmu_lightning.data.readers.layouts import Layout
 from gmu_lightning.data.store import Store, prepared
+from gmu_lightning.data.table import MovieTable
 from gmu_lightning.encoders.text.bag_of_words import WordPreparation
 from gmu_lightning.movie import SPLITS, Movie, MovieBatch, UserError
 

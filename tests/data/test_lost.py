@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from gmu_lightning.data.audit import Problem
-from gmu_lightning.data.dataset import MovieTable
 from gmu_lightning.data.mmimdb import MMIMDb
 from gmu_lightning.data.moviescope import Moviescope
 from gmu_lightning.data.store import Store, prepared
+from gmu_lightning.data.table import MovieTable
 from gmu_lightning.encoders.temporal import SequencePreparation
 from gmu_lightning.movie import UserError
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gmu_lightning.data.dataset import MovieTable
 from gmu_lightning.data.mmimdb import MMIMDb
 from gmu_lightning.data.mmimdb.dataset import find_mmimdb
 from gmu_lightning.data.store import Store
+from gmu_lightning.data.table import MovieTable
 from gmu_lightning.movie import UserError
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gmu_lightning.data.dataset import MovieTable
 from gmu_lightning.data.moviescope import Moviescope
 from gmu_lightning.data.store import Store, prepared
+from gmu_lightning.data.table import MovieTable
 from gmu_lightning.encoders.metadata import TablePreparation
 from gmu_lightning.encoders.temporal import SequencePreparation
 from gmu_lightning.encoders.vector import VectorPreparation

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from gmu_lightning.data.audit import columns_summary
-from gmu_lightning.data.dataset import MovieTable
 from gmu_lightning.data.moviescope import Moviescope
 from gmu_lightning.data.store import Store
+from gmu_lightning.data.table import MovieTable
 from gmu_lightning.encoders.metadata import MetadataVector
 from gmu_lightning.experiment.build import prepare_column
 from gmu_lightning.movie import UserError

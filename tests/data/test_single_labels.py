@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from gmu_lightning.data.audit import Audit
-from gmu_lightning.data.dataset import DataSet, MovieTable
+from gmu_lightning.data.dataset import DataSet
 from gmu_lightning.data.readers.layouts import Layout
 from gmu_lightning.data.store import Store
+from gmu_lightning.data.table import MovieTable
 from gmu_lightning.movie import Movie, UserError
 
 LABELS = {"train": ["Drama", "War", "Drama", ""], "val": ["War", "Drama", ""], "test": ["Drama", "Western", "War"]}

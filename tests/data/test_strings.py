@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from gmu_lightning.data.dataset import MovieTable
 from gmu_lightning.data.mmimdb import MMIMDb
 from gmu_lightning.data.moviescope import Moviescope
 from gmu_lightning.data.readers.metadata_table import read_table
 from gmu_lightning.data.readers.strings import as_utf8, parsed, shows, spelling, spelt_alike, tidy
 from gmu_lightning.data.store import Store
+from gmu_lightning.data.table import MovieTable
 from gmu_lightning.files import digest, sound, write_json, write_rows
 from gmu_lightning.movie import UserError
 
