@@ -94,6 +94,7 @@ def _genre(reasons: Reasons, genre: str) -> dict[str, Any]:
         "most": most if pieces else scale,
         "cells": _cells(cells, most),
         "strongest": _strongest(cells),
+        "unread": sum(not p.effects.any() for p, _ in pieces if "row" in p.where),
         "text": None if text is None else _segments(text, spans, scale),
         "others": others,
         "words": words and {"baseline": words["baseline"], "delta": words["delta"], "strongest": words["strongest"]},

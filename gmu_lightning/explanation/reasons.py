@@ -12,6 +12,7 @@ import numpy as np
 DIGITS = 7  # behind the point of a logit in files
 FEWEST = 3  # genres that are shown, also if fewer are predicted
 EXCERPT = 90  # characters of a sentence in a sentence
+SMALLEST = 0.005  # logits; the effect of a piece in a sentence, which has two digits
 STRONGEST = 3  # pieces and words of a genre in sentences
 
 
@@ -170,11 +171,13 @@ class Reasons:
         return lines
 
     def _piece_lines(self, c: int, genre: str) -> list[str]:
+        """Return the strongest pieces, and of each modality the piece that speaks most for the genre, strongest first."""
         lines = []
         ranked = sorted(self.pieces or (), key=lambda piece: -abs(piece.effects[c]))
-        best = {piece.modality: piece for piece in sorted(ranked, key=lambda piece: piece.effects[c])}  # the last one stays
-        shown = [piece for n, piece in enumerate(ranked) if n < STRONGEST or piece is best[piece.modality]]
-        for piece in (piece for piece in shown if abs(piece.effects[c]) >= 0.005):
+        for n, piece in enumerate(ranked):
+            of_modality = [other.effects[c] for other in ranked if other.modality == piece.modality]
+            if abs(piece.effects[c]) < SMALLEST or (n >= STRONGEST and piece.effects[c] < max(of_modality)):
+                continue
             effect, place = piece.effects[c], self.place(piece)
             what = {
                 "text": "removing this sentence",

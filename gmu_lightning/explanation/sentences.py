@@ -6,49 +6,9 @@ import re
 
 # A sentence ends with one or more marks, closing quotes and brackets, and then white space. Marks of East Asia need no space.
 END = re.compile(r"""(?:[.!?…]+["'”’»)\]]*(?=\s)|[。！？｡]+["'”’»」』）)\]]*)\s*|\s*\n\s*\n\s*""")
-ABBREVIATIONS = frozenset(
-    (
-        *(
-            "mr",
-            "mrs",
-            "ms",
-            "dr",
-            "prof",
-            "st",
-            "jr",
-            "sr",
-            "lt",
-            "col",
-            "gen",
-            "capt",
-            "sgt",
-            "cmdr",
-            "maj",
-            "rev",
-            "hon",
-            "gov",
-        ),
-        *(
-            "sen",
-            "rep",
-            "pres",
-            "messrs",
-            "mme",
-            "mlle",
-            "vs",
-            "vol",
-            "pt",
-            "ca",
-            "approx",
-            "e.g",
-            "i.e",
-            "a.m",
-            "p.m",
-            "u.s",
-            "u.k",
-        ),
-        *("jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec"),
-    )
+ABBREVIATION = re.compile(
+    r"mr|mrs|ms|dr|prof|st|jr|sr|lt|col|gen|capt|sgt|cmdr|maj|rev|hon|gov|sen|rep|pres|messrs|mme|mlle|"
+    r"vs|vol|pt|ca|approx|e\.g|i\.e|a\.m|p\.m|u\.s|u\.k|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec"
 )
 BEFORE = re.compile(r"[\w.'’-]+$")  # the word that a full stop follows, with the stops inside it
 
@@ -81,4 +41,4 @@ def _ends(text: str, found: re.Match[str]) -> bool:
     word = BEFORE.search(text[: found.start()])
     last = word[0].lower() if word else ""
     initial = len(last) == 1 and last.isalpha() and word is not None and word[0].isupper() and word[0] != "I"
-    return not initial and last not in ABBREVIATIONS
+    return not initial and ABBREVIATION.fullmatch(last) is None

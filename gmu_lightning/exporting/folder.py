@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.exporting.made_movies import made_movies
 from gmu_lightning.exporting.plain import described_networks, plain_config, pretrained_names
-from gmu_lightning.exporting.probe import made_movies
 from gmu_lightning.files import write_atomically, write_json
 from gmu_lightning.metrics import TUNED
 from gmu_lightning.movie import UserError

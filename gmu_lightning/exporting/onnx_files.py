@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gmu_lightning.encoders.temporal import StepPreparation
+from gmu_lightning.exporting.made_movies import whole_movies
 from gmu_lightning.exporting.onnx_parts import (
     PRESENT,
     Part,
@@ -29,7 +30,6 @@ from gmu_lightning.exporting.onnx_parts import (
     read_by_fusion,
     tensors_of,
 )
-from gmu_lightning.exporting.probe import whole_movies
 from gmu_lightning.files import write_json
 from gmu_lightning.movie import Features, MovieBatch, UserError
 from gmu_lightning.parallel import nothing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -68,8 +69,6 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 
 def in_use(error: OSError) -> bool:
     """Return whether a refused address is one that another process listens on."""
-    import errno
-
     return error.errno == errno.EADDRINUSE
 
 

@@ -29,7 +29,7 @@ from gmu_lightning.parallel import cores, in_threads
 from gmu_lightning.prediction.exported import refuse_rule
 from gmu_lightning.prediction.hub import is_hub_name, snapshot
 from gmu_lightning.prediction.inputs import Inputs, Prepared
-from gmu_lightning.prediction.results import Form, Results
+from gmu_lightning.prediction.results import FAULTY, Form, Results
 from gmu_lightning.prediction.rows import check_column
 from gmu_lightning.prediction.trained import Source, TrainedRun, check_alike, logits_of, trained_run
 from gmu_lightning.run import Run
@@ -106,7 +106,7 @@ class Classifier:
         found = [results.frame() for results in self.results(self.chunks(rows), total, form)]
         predictions = pd.concat(found, ignore_index=True)
         if faulty := int(predictions["problem"].notna().sum()):
-            logger.warning("%d rows have a problem, which the column `problem` describes", faulty)
+            logger.warning(FAULTY, faulty, total)
         return predictions
 
     def rows(self, movies: Any, columns: Mapping[str, Any]) -> tuple[Iterator[InputRow], int]:

@@ -13,7 +13,7 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.parallel import track
 from gmu_lightning.prediction.classifier import Classifier, Explain
 from gmu_lightning.prediction.output import Companion, Count, Parts
-from gmu_lightning.prediction.results import Form, Results
+from gmu_lightning.prediction.results import FAULTY, Form, Results
 from gmu_lightning.prediction.rows import typed_row
 from gmu_lightning.prediction.show import shown
 
@@ -144,7 +144,7 @@ def _check(count: Count, strict: bool) -> None:
     """Raise UserError if no row was predicted or, with `strict`, if a row has a problem."""
     if count.first is None or (count.predicted and not strict):
         if count.faulty:
-            logger.warning("%d rows have a problem, which the column `problem` describes", count.faulty)
+            logger.warning(FAULTY, count.faulty, count.rows)
         return
     id, problem = count.first
     first = f"the first is {id}, and {problem}"

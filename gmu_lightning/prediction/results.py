@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 NOT_FINITE = "the model gives it no finite numbers"
+FAULTY = "%d of %d rows have a problem, which the column `problem` describes"  # rows with a problem, all rows
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ WEIGHTS, CONFIG, PREPARATION, GENRES, THRESHOLDS, PROBE, METRICS, CARD = (
 )
 READ = (WEIGHTS, CONFIG, PREPARATION, GENRES, THRESHOLDS, PROBE)  # files that a load needs
 FOLDERS = ("encoders", "preparations")  # each holds a folder for a modality, which describes a pretrained network
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".py")  # may hold code
+CAN_RUN_CODE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".py")  # suffixes
 MOST_FILES = 1000
 MOST_JSON = 256 * 10**6  # bytes
 HINT = "export the run again, or load a copy that is complete"
@@ -147,7 +147,7 @@ def refuse_code(folder: Path) -> None:
     for place, _, names in os.walk(folder):
         for name in sorted(names):
             count += 1
-            if Path(name).suffix.lower() in PICKLES:
+            if Path(name).suffix.lower() in CAN_RUN_CODE:
                 why = "a file of this kind can run code, and no export holds one"
                 raise Damaged(Path(place, name), why, "remove it, or export the run again")
         if count > MOST_FILES:

@@ -260,7 +260,7 @@ def test_an_unreadable_poster_leaves_the_other_rows_alone(frozen, table, tmp_pat
 
 def test_python_warns_of_rows_with_problems(frozen, caplog):
     gmu_lightning.load(frozen.folder).predict([{"text": "A boy.", "image": "nowhere.jpg"}, {"text": "A dog."}])
-    assert "1 rows have a problem, which the column `problem` describes" in caplog.text
+    assert "1 of 2 rows have a problem, which the column `problem` describes" in caplog.text
 
 
 def test_strict_and_hopeless_predictions_exit_with_1(frozen, table, tmp_path):

@@ -9,7 +9,7 @@ from gmu_lightning.config.groups import choices_of, node_of
 from gmu_lightning.encoders.trailers.decoder_pool import frames, release, sound
 from gmu_lightning.encoders.weights import named_in
 from gmu_lightning.exporting.licences import UNKNOWN, licence_of
-from gmu_lightning.exporting.probe import FRAMES, RATE, SECONDS, clip, poster
+from gmu_lightning.exporting.made_movies import FRAMES, RATE, SECONDS, clip, poster
 from gmu_lightning.files import is_place
 from gmu_lightning.prediction.hub import is_hub_name
 from gmu_lightning.prediction.probe import read, written

@@ -141,11 +141,9 @@ def _at(layout: str, place: Path) -> Path | None:
 
 def _instead(path: Path) -> str:
     if not path.is_dir():
-        return (
-            "an archive is read as raw"
-            if is_archive(path)
-            else "it is a file, and neither a .tar.gz, a .tar nor an .hdf5; data=files reads a table of your own"
-        )
+        if is_archive(path):
+            return "an archive is read as raw"
+        return "it is a file, and neither a .tar.gz, a .tar nor an .hdf5; data=files reads a table of your own"
     if any(_at(layout, path.parent) is not None for layout in EXPECTED):
         return f"the folder above it is: give data.root={path.parent}"
     return what_it_holds(path)
