@@ -60,6 +60,10 @@ def sentence(error: BaseException, config_dir: str | None = None) -> str:
             return lacking
         others = [known for known in known_keys() if known != key]
         return f"{key} is no key of the configuration: {_near(key, others, 'see --cfg job for all keys')}"
+    several = re.search(r"Ambiguous value for argument '([^=']+)=([^']*)'", text)
+    if several:
+        key, values = several.groups()
+        return f"{key}={values} holds several values: give one, type {key}=[{values}] for a list, or sweep by `train --multirun`"
     if isinstance(cause, OverrideParseException):
         place = r"^Error when parsing index: .*? out of \[.*?\]\. "  # Hydra 1.4 begins so
         reason = re.sub(place, "", text.split(" See https")[0])

@@ -241,7 +241,7 @@ def refused() -> Iterator[Callable[..., str]]:
         ("seed==3(", "an argument does not follow key=value: Error parsing override 'seed==3('", ""),
         ("seed", "an argument does not follow key=value: Error parsing override 'seed'", ""),
         ("+seed=3", "the configuration cannot be composed: Could not append to config. An item is already at 'seed'.", "seed=3"),
-        ("seed=1,2", "the configuration cannot be composed: Ambiguous value for argument 'seed=1,2'", "--multirun"),
+        ("seed=1,2", "seed=1,2 holds several values: give one, type seed=[1,2] for a list, or sweep by", "`train --multirun`"),
     ],
 )
 def test_composition_errors_name_the_nearest_choices(refused, override, beginning, near):
