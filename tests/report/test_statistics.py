@@ -31,6 +31,14 @@ def test_difference_equals_welch_s_test_of_seeds():
     assert scored(a).interval[1:] == pytest.approx(stats.t.interval(0.95, 3, np.mean(a), stats.sem(a)), rel=1e-9)
 
 
+def test_interval_over_movies_equals_that_of_a_mean():
+    x = np.random.default_rng(0).uniform(0.3, 0.9, 400)  # scores per movie
+    one = SplitScores(np.array([x.mean()]), (x - x.mean())[None])
+    expected = stats.t.interval(0.95, 399, x.mean(), stats.sem(x, ddof=0))
+    assert one.interval_of_movies[1:] == pytest.approx(expected, rel=1e-9)
+    assert one.interval[1:] == (None, None)  # over seeds too, of which there is one
+
+
 def test_difference_equals_the_paired_test_of_movies():
     rng = np.random.default_rng(0)
     x, y = rng.normal(0.5, 1, 400), rng.normal(0.6, 1, 400)  # scores per movie
