@@ -43,7 +43,8 @@ napoleon_use_ivar = True
 # The build needs no network, so the types of other packages, and of modules without a page, have no target.
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|numpy|np|collections|annotated_types|os|pandas|pathlib|pytorch_lightning)\..*"),
-    ("py:.*", r"Level|Explanation|Explain|Reasons|Tensor|Module|Axes|Dtype|DataFrame|Path|InputRow|Form|Audit|Layout|(tuple|dict|Mapping)\[.*"),
+    ("py:.*", r"Level|Explanation|Explain|Reasons|Tensor|Module|Axes|Dtype|DataFrame|Path|InputRow|Form|Audit|Layout"),
+    ("py:.*", r"(tuple|dict|Mapping)\[.*"),
     (
         "py:.*",
         r"gmu_lightning\.(data\.(store|audit|batching|readers|files)|fusion\.baselines\._|report|prediction|explanation)\w*.*",
