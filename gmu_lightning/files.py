@@ -6,19 +6,26 @@ A file is written under a temporary name and then renamed, so readers never see 
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from filelock import SoftFileLease
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
+LEASE = 30.0  # seconds without a sign of life after which the holder of a file on another machine counts as dead
 ESCAPED = "backslashreplace"  # writes lone surrogates, which UTF-8 cannot hold, as escapes; JSON has the same escapes
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any], lasting: bool = True) -> None:
+def write_atomically(path: Path, write: Callable[[Path], Any], lasting: bool = True, keep: Path | None = None) -> None:
     """Fill a temporary file beside `path` by `write`, then rename it to `path`. An error is raised and leaves `path` unchanged.
 
     Args:
@@ -26,6 +33,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any], lasting: bool = T
         write: writes the file at the given path.
         lasting: whether to wait for the disk, so that the file survives a power cut. False suits files that are rewritten soon
             or can be created again; they survive a killed process too.
+        keep: path to which an existing file is renamed just before; None replaces it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
@@ -34,12 +42,36 @@ def write_atomically(path: Path, write: Callable[[Path], Any], lasting: bool = T
         if lasting:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
         temporary.replace(path)
     except OSError as error:
         add_name(error, path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def lease(path: Path) -> SoftFileLease:
+    """Return a lock at `path` that also excludes processes of other machines, whose shared disks often have no POSIX locks.
+
+    A thread of the holder renews it. A holder that stands still longer than `LEASE` loses it to others, so whoever writes under
+    a lease has to check that nobody else did.
+    """
+    from filelock import SoftFileLease
+
+    return SoftFileLease(path, lease_duration=LEASE)
+
+
+def acquired(lock: SoftFileLease) -> bool:
+    """Acquire a lease, and return True; return False at once if somebody else has it. Release it afterwards."""
+    from filelock import Timeout
+
+    for _ in range(2):  # an attempt that finds a dead holder only removes its mark
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            return True
+    return False
 
 
 def add_name(error: OSError, path: Path) -> None:

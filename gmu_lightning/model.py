@@ -39,6 +39,7 @@ class MovieGenreClassifier(pl.LightningModule):
 
     Attributes:
         about: set from outside, and added to each checkpoint.
+        plateaus: schedules that a callback steps after each epoch by the monitored score.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class MovieGenreClassifier(pl.LightningModule):
         self.lr, self.weight_decay, self.total_steps, self.monitor = lr, weight_decay, total_steps, monitor
         self.train_loss = MeanMetric()
         self.about: dict[str, Any] = {}
+        self.plateaus: list[torch.optim.lr_scheduler.ReduceLROnPlateau] = []
 
     def forward(self, batch: MovieBatch) -> Prediction:
         """Return logits (B, C). In evaluation mode, an additive model adds exact contributions (B, M, C), and its gates if any.
@@ -130,7 +132,7 @@ class MovieGenreClassifier(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer, and its schedules with the interval of their steps, as Lightning expects them.
 
-        Return the optimizer alone if there is no scheduler, and None if there is no optimizer.
+        Return the optimizer alone if there is no scheduler, and None if there is no optimizer. Keep plateaus in `plateaus`.
         """
         if self.optimizer is None:
             return None
@@ -138,7 +140,9 @@ class MovieGenreClassifier(pl.LightningModule):
         if self.scheduler is None:
             return optimizer
         made = self.scheduler(optimizer=optimizer, total_steps=self.total_steps())
-        return [optimizer], [self._stepped(schedule) for schedule in (made if isinstance(made, list) else [made])]
+        schedules = made if isinstance(made, list) else [made]
+        self.plateaus = [s for s in schedules if isinstance(s, torch.optim.lr_scheduler.ReduceLROnPlateau)]
+        return [optimizer], [{"scheduler": s, "interval": "step"} for s in schedules if s not in self.plateaus]
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -163,11 +167,6 @@ class MovieGenreClassifier(pl.LightningModule):
         rates: list[tuple[nn.Module, float]] = [(e, e.lr or self.lr) for e in trained]
         rates += [(self.normalisers, self.lr), (self.fusion, self.lr * self.fusion.lr_scale), (self.head, self.lr)]
         return parameter_groups(rates, self.weight_decay)
-
-    def _stepped(self, schedule: Any) -> dict[str, Any]:
-        plateau = isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau)
-        when = {"interval": "epoch", "monitor": self.monitor} if plateau else {"interval": "step"}
-        return {"scheduler": schedule, **when}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add `about` to a checkpoint as `gmu_lightning`: genres, modalities and configuration, as plain containers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,11 +14,13 @@ import yaml
 
 from gmu_lightning.config.identity import identity, setting
 from gmu_lightning.decisions import Task, decided, probabilities_of
-from gmu_lightning.files import file_state, now, write_json, write_table, write_text
+from gmu_lightning.files import FULL, acquired, file_state, lease, now, write_json, write_table, write_text
 from gmu_lightning.movie import UserError
 from gmu_lightning.run_files import records
 from gmu_lightning.run_files.arrays import predictions_table
 from gmu_lightning.run_files.plain import Damaged
+
+ROOM = ".room"  # a file that is deleted if the disk is full, so that the end of the run can be written
 
 
 @dataclass
@@ -151,10 +154,15 @@ class Run:
 
     Args:
         folder: of the run; it may not exist yet.
+
+    Attributes:
+        token: a random text that `begin` writes into the status; None before. Whoever finds another one there has lost the run
+            to another process.
     """
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
+        self.token: str | None = None
         self._predictions: dict[str, tuple[tuple[int, ...], Predictions]] = {}  # {split: state of its file, content}
 
     def __truediv__(self, name: str) -> Path:
@@ -241,10 +249,13 @@ class Run:
             raise UserError(f"{self.folder} holds a finished run, which is never overwritten: choose another hydra.run.dir")
         self.folder.mkdir(parents=True, exist_ok=True)
         (self / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
+        (self / ROOM).write_bytes(secrets.token_bytes(16_384))
+        self.token = secrets.token_hex(8)
         write_text(self / "config.yaml", yaml.dump(dict(config), Dumper=_Plain, sort_keys=False, allow_unicode=True))
         write_text(self / "overrides.txt", "".join(f"{o}\n" for o in overrides))
         self._write_status(
-            state="running", why=None, warnings=[], started=now(), ended=None, identity=identity(config), setting=setting(config)
+            **{"state": "running", "why": None, "warnings": [], "started": now(), "ended": None},
+            **{"identity": identity(config), "setting": setting(config), "token": self.token},
         )
 
     def end(self, state: str, why: str | None = None) -> None:
@@ -255,6 +266,7 @@ class Run:
             why: the reason as one sentence; None for `finished`.
         """
         self._write_status(**{**self._begun(), "state": state, "why": why, "ended": now()})
+        (self / ROOM).unlink(missing_ok=True)
 
     def warn(self, sentence: str) -> None:
         """Add a warning to the status, unless it is there already. Raises UserError if the run has not begun.
@@ -266,35 +278,55 @@ class Run:
         if sentence not in status["warnings"]:
             self._write_status(**{**status, "warnings": [*status["warnings"], sentence]})
 
+    def refuse_other_owner(self) -> None:
+        """Raise TakenOver if another process has begun this run since this object did."""
+        self._begun()
+
     def _begun(self) -> dict[str, Any]:
-        """Return the status. Raises UserError if the run has not begun."""
+        """Return the status. Raises UserError if the run has not begun, or TakenOver if another process has begun it since."""
         if status := self.status:
+            if self.token is not None and status.get("token") != self.token:
+                raise TakenOver(f"{self.folder} was taken over by another process, which goes on: this one stops")
             return status
         raise UserError(f"{self.folder} holds no status.json, so no run has begun in it: begin one, or give another folder")
 
     def _write_status(self, **status: Any) -> None:
-        write_json(self / "status.json", status)
+        try:
+            write_json(self / "status.json", status)
+        except OSError as error:
+            if error.errno not in FULL or not (self / ROOM).exists():
+                raise
+            (self / ROOM).unlink()
+            write_json(self / "status.json", status)
 
     @contextmanager
     def held(self) -> Iterator[bool]:
-        """Lock the folder against other processes within the context, and yield True. The folder is created.
+        """Hold the folder against other processes, also those of other machines, within the context, and yield True.
 
-        Yield False at once if another process holds the lock.
+        The folder is created. Yield False at once if another process holds it. A process that died holds it no more: on the same
+        machine from then on, on others once `files.LEASE` seconds have passed.
         """
-        from filelock import FileLock, Timeout
-
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self / ".running")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        held = lease(self / ".running")
+        if not acquired(held):
             yield False
             return
         try:
             yield True
         finally:
-            (self / ".running").unlink(missing_ok=True)
-            lock.release()
+            held.release()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether another process holds the folder."""
+        if not (self / ".running").exists():
+            return False
+        with self.held() as mine:
+            return not mine
+
+
+class TakenOver(UserError):
+    """Another process has begun the same run."""
 
 
 class _Plain(yaml.SafeDumper):

@@ -257,10 +257,12 @@ def test_warmup_steps_per_update():
     assert schedule.get_last_lr()[0] == 0
 
 
-def test_plateau_steps_per_epoch_on_the_monitored_score():
-    model = made(optimizer=adamw, scheduler=plateau, monitor="val/f1_micro")
-    _, (configured,) = model.configure_optimizers()
-    assert (configured["interval"], configured["monitor"]) == ("epoch", "val/f1_micro")
+def test_a_plateau_is_kept_from_lightning():
+    model = made(optimizer=adamw, scheduler=partial(plateau, share=0.5), total_steps=lambda: 8)
+    (optimizer,), (rise,) = model.configure_optimizers()
+    assert rise["interval"] == "step"
+    (schedule,) = model.plateaus
+    assert schedule.optimizer is optimizer
 
 
 def test_standardise_must_be_fitted_first():

@@ -26,6 +26,10 @@ class Determinism(pl.Callback):
     def __init__(self, seed: int):
         self.seed = seed
 
+    def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        """Unfreeze encoders as in an epoch's start, which Lightning leaves out where a run continues within an epoch."""
+        self.on_train_epoch_start(trainer, model)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         """Unfreeze the encoders whose `unfreeze_at_epoch` has come. Epochs count from 0."""
         for encoder in model.encoders.values():  # type: ignore[operator]

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -40,6 +40,13 @@ class Epochs:
         self.run = run
         self.rows: list[dict[str, Any]] = []
         self.scores: list[dict[str, float]] = []
+
+    @classmethod
+    def of(cls, run: Run, checkpoint: Mapping[str, Any]) -> Self:
+        """Return the rows and scores that `History` added to a checkpoint."""
+        found = cls(run)
+        found.rows, found.scores = list(checkpoint["history"]["rows"]), list(checkpoint["history"]["scores"])
+        return found
 
     def add(self, epoch: int, step: int, seconds: float, lr: float, loss: float, found: dict[str, float]) -> None:
         """Add the row of an epoch that has ended.
@@ -143,15 +150,21 @@ class History(pl.Callback):
     """Score the validation split after each epoch, log the scores for the callbacks that monitor them, and record them.
 
     Must stand after `predictions` and before checkpoints and early stopping in the trainer's list.
+
+    Attributes:
+        epochs: the recorded epochs.
+        fitting: whether a fit is running.
+        latest: scores of the latest validation of the fit.
     """
 
     def __init__(self, run: Run, predictions: SplitPredictions):
         self.predictions = predictions
         self.epochs = Epochs(run)
         self.fitting = False
+        self.latest: dict[str, float] = {}
         self._started = 0.0
         self._rate = 0.0
-        self._scores: dict[str, float] = {}
+        self._loss: list[float] | None = None  # sum and weight of the train loss in a loaded checkpoint
 
     def on_fit_start(self, trainer: pl.Trainer, model: Any) -> None:
         """Start recording: only validation passes within the fit are epochs."""
@@ -162,6 +175,14 @@ class History(pl.Callback):
         self.fitting = False
         if trainer.is_global_zero:
             self.epochs.write()
+
+    def on_train_start(self, trainer: pl.Trainer, model: Any) -> None:
+        """Start the clock of an epoch that a loaded checkpoint left half done, and restore its mean loss."""
+        self._started = time.perf_counter()
+        if self._loss is not None:
+            here = trainer.is_global_zero  # the metric adds up over all processes
+            model.train_loss.mean_value.fill_(self._loss[0] if here else 0.0)
+            model.train_loss.weight.fill_(self._loss[1] if here else 0.0)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, model: Any) -> None:
         """Start the epoch's clock and reset its mean loss."""
@@ -176,10 +197,10 @@ class History(pl.Callback):
         """Compute and log the scores of the whole split."""
         if not self.fitting or self.predictions.latest is None:
             return
-        self._scores = val_scores(model, self.predictions.latest)
+        self.latest = val_scores(model, self.predictions.latest)
         on_bar = {"val/loss", model.monitor}
-        model.log_dict({name: value for name, value in self._scores.items() if name in on_bar}, prog_bar=True)
-        others = {name: value for name, value in self._scores.items() if name not in on_bar}
+        model.log_dict({name: value for name, value in self.latest.items() if name in on_bar}, prog_bar=True)
+        others = {name: value for name, value in self.latest.items() if name not in on_bar}
         if trainer.loggers:
             model.log_dict(others)
         else:  # enough for callbacks that monitor a score; `log_dict` would take longer than the steps of a small epoch
@@ -189,10 +210,21 @@ class History(pl.Callback):
         """Add the epoch's row and rewrite history.csv."""
         loss = float(model.train_loss.compute())
         seconds = time.perf_counter() - self._started
-        self.epochs.add(trainer.current_epoch, trainer.global_step, seconds, self._rate, loss, self._scores)
+        self.epochs.add(trainer.current_epoch, trainer.global_step, seconds, self._rate, loss, self.latest)
         model.log("train/loss", loss, prog_bar=True)
         if trainer.is_global_zero:
             self.epochs.write(lasting=False)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the entry `history`: the recorded epochs, and the sum and weight of the train loss of the current one."""
+        sums = torch.stack([model.train_loss.mean_value, model.train_loss.weight]).double()
+        if trainer.world_size > 1:
+            sums = trainer.strategy.reduce(sums, reduce_op="sum")
+        checkpoint["history"] = {"rows": self.epochs.rows, "scores": self.epochs.scores, "loss": sums.tolist()}
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
+        """Continue the records of a checkpoint."""
+        self.epochs, self._loss = Epochs.of(self.epochs.run, checkpoint), checkpoint["history"]["loss"]
 
 
 class EpochLines(pl.Callback):

@@ -6,13 +6,16 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 import hydra
@@ -21,13 +24,14 @@ from omegaconf import DictConfig
 
 from gmu_lightning import console
 from gmu_lightning.cli.completion import asks_for_completion, completion
-from gmu_lightning.cli.help import is_expected, refusal, sentence
+from gmu_lightning.cli.help import is_expected, sentence
 from gmu_lightning.cli.pages import asks_for_a_page, help_page, version
 from gmu_lightning.cli.search_path import FurtherChoices, at_home, use_folders
 from gmu_lightning.config.groups import choices_of, conf_folder, refuse_broken_packages
 from gmu_lightning.config.hydra_versions import base
 from gmu_lightning.files import sound
-from gmu_lightning.movie import UserError
+from gmu_lightning.machine import refused_file
+from gmu_lightning.movie import Terminated, UserError
 from gmu_lightning.sweep import dry_run
 from gmu_lightning.sweep.job import register_resolvers
 from gmu_lightning.sweep.session import Command, Session, Stopped
@@ -95,7 +99,7 @@ def _refuse_broken_packages(command: str) -> None:
 
 
 def run(command: Callable[[Session], Any], reads_movie: bool = False) -> None:
-    """Run a command on the arguments typed, and return if it succeeds.
+    """Run a command on the arguments typed, and return if it succeeds. In the main thread, SIGTERM ends it as Ctrl-C does.
 
     Control characters in messages are made visible, because names in files are a stranger's.
 
@@ -104,12 +108,29 @@ def run(command: Callable[[Session], Any], reads_movie: bool = False) -> None:
         reads_movie: whether `movie.KEY=TEXT` arguments are taken out, for `Session.movie`.
 
     Raises:
-        SystemExit: with 1 after an error or a failed job, and with 130 after Ctrl-C. An error's last line on stderr is its
-            reason.
+        SystemExit: with 1 after an error or a failed job, with 130 after Ctrl-C, and with 143 after SIGTERM. An error's last line
+            on stderr is its reason.
     """
     console.settle_in()
-    with guarded_streams():
+    with guarded_streams(), ends_by_sigterm():
         _run(command, reads_movie)
+
+
+@contextmanager
+def ends_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise Terminated within the context. Outside the main thread, which alone gets signals, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(command: Callable[[Session], Any], reads_movie: bool) -> None:
@@ -136,9 +157,9 @@ def _run(command: Callable[[Session], Any], reads_movie: bool) -> None:
         command(session)
         dry_run.show(session.checked, session.refused)
         failed = session.end_sweep(interrupted=False)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as signalled:
         _end_sweep(session, interrupted=True)
-        _exit(130, "interrupted")
+        _exit(143 if isinstance(signalled, Terminated) else 130, "interrupted")
     except (Exception, Stopped) as stopped:
         error = stopped.error if isinstance(stopped, Stopped) else stopped
         if session.folder is not None and session.planned and session.folder.exists():
@@ -159,7 +180,7 @@ def _end_sweep(session: Session, interrupted: bool) -> None:
     try:
         session.end_sweep(interrupted)
     except OSError as error:
-        logger.warning("%s", refusal(error))
+        logger.warning("%s", refused_file(error))
 
 
 def _exit(code: int, line: str) -> None:

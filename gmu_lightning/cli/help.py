@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import errno
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -18,15 +16,8 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from gmu_lightning.config.groups import choices_of, conf_folder, folders, read_yaml, yaml_problem
 from gmu_lightning.config.hydra_versions import base
+from gmu_lightning.machine import refusal
 from gmu_lightning.movie import UserError
-
-REFUSALS = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
-    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
-)
-TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
-NO_MEMORY = re.compile(r"memory|can't start new thread|DataLoader worker|failed to map segment", re.I)
-HOW = "give a folder that this user may write to, on a disk with room"
 
 
 def sentence(error: BaseException, config_dir: str | None = None) -> str:
@@ -35,14 +26,8 @@ def sentence(error: BaseException, config_dir: str | None = None) -> str:
     text = " ".join(str(cause).split())
     if isinstance(cause, UserError):
         return text
-    if isinstance(cause, OSError) and _refused(cause):
-        return refusal(cause)
-    if isinstance(cause, OSError) and cause.errno in TOO_MANY_FILES:
-        return f"this machine allows no more open files ({text[:200]}): type `ulimit -n 4096` first, or lower data.workers"
-    if _lacks_memory(error):
-        return (
-            f"this machine lacks memory or threads ({text[:200]}): lower data.batch_size, data.workers or the sizes of the model"
-        )
+    if refused := refusal(cause):
+        return refused
     if isinstance(cause, yaml.MarkedYAMLError) and cause.problem_mark is not None:
         return yaml_problem(cause, Path(cause.problem_mark.name))
     if isinstance(cause, MissingMandatoryValue):
@@ -104,29 +89,7 @@ def is_expected(error: BaseException) -> bool:
     cause = _cause(error)
     if isinstance(cause, (UserError, HydraException, OmegaConfBaseException, yaml.MarkedYAMLError)):
         return True
-    return _refused(error) or _lacks_memory(error) or (isinstance(cause, OSError) and cause.errno in TOO_MANY_FILES)
-
-
-def _lacks_memory(error: BaseException) -> bool:
-    """Return whether the machine refused memory, threads or processes."""
-    cause = _cause(error)
-    if isinstance(cause, OSError) and cause.errno in (errno.ENOMEM, errno.EAGAIN):
-        return True
-    said = isinstance(cause, (RuntimeError, ImportError)) and NO_MEMORY.search(str(cause)) is not None
-    return said or isinstance(cause, MemoryError)
-
-
-def _refused(error: BaseException) -> bool:
-    """Return whether the machine refused a file: missing rights, a full disk, a file in place of a folder."""
-    cause = _cause(error)
-    return isinstance(cause, OSError) and cause.errno in REFUSALS
-
-
-def refusal(error: OSError) -> str:
-    """Return a sentence on a file that the machine refuses to read or write."""
-    if isinstance(error.filename, str) and os.access(error.filename, os.F_OK) and not os.access(error.filename, os.R_OK):
-        return f"{error.filename} cannot be read ({error.strerror}): give this user the right to read it, or name another file"
-    return f"{error.filename or 'a file'} cannot be written or read ({error.strerror}): {HOW}"
+    return refusal(cause) is not None
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -101,13 +101,13 @@ def predict(config: DictConfig, session: Session) -> None:
 def app(config: DictConfig, session: Session) -> None:
     """Serve a page on which movies are entered, predicted and explained."""
     from gmu_lightning.config.options import AppConfig
-    from gmu_lightning.playground.server import check_installed, ends_by_sigterm, listening
+    from gmu_lightning.playground.server import check_installed, listening
 
     keys = ("examples", "host", "port", "browser", "upload_mb")
     chosen = AppConfig.of({**{key: config[key] for key in keys}, **config.encode})
     folders = _paths(str(config.run), "run")
     check_installed()
-    with ends_by_sigterm(), listening(chosen.host, chosen.port) as socket:
+    with listening(chosen.host, chosen.port) as socket:
         from gmu_lightning.experiment.environment import prepare_process  # with torch, once the request is right
         from gmu_lightning.playground.command import serve
 

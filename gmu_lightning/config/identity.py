@@ -19,15 +19,17 @@ NOT_IDENTITY = (
     "encode.backend",
     "callbacks.profiler",  # of runs before trainer.profiler
     "check",
+    "retry",
     "choices",
     "data.root",
     "data.workers",
     "trainer.threads",
     "trainer.profiler",
     "trainer.progress",
+    "trainer.save_every",
 )
 # Values under which a run computes the same as older runs, whose configurations lack the keys.
-AS_BEFORE = {"store.precision": "float32", "store.blocks": True, "encode.precision": "float32"}
+AS_BEFORE = {"store.precision": "float32", "store.blocks": True, "encode.precision": "float32", "trainer.val_check_interval": 1.0}
 
 
 def identity(config: Mapping[str, Any]) -> str:
@@ -41,6 +43,19 @@ def identity(config: Mapping[str, Any]) -> str:
 def setting(config: Mapping[str, Any]) -> str:
     """Return the identity without the seed. Runs of one setting differ in their seed alone."""
     return digest({key: value for key, value in _essence(config).items() if key != "seed"})[:12]
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return (dotted name, value in `a`, value in `b`) of each setting that enters the identity and differs. None if absent."""
+    one, other = _flat(_essence(a)), _flat(_essence(b))
+    return [(name, one.get(name), other.get(name)) for name in {**one, **other} if one.get(name) != other.get(name)]
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return flat
 
 
 def run_slug(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> str:

@@ -15,5 +15,6 @@ Few = Annotated[int, Ge(1), Le(1024)]  # layers, heads, processes, threads
 FromZero = Annotated[int, Ge(0), Le(10**9)]
 Seed = Annotated[int, Ge(0), Lt(2**64), "a whole number from 0 on and below 2^64, such as 1"]  # torch's limit
 Probability = Annotated[float, Ge(0), Lt(1)]
+Share = Annotated[float, Gt(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]

@@ -23,7 +23,7 @@ from gmu_lightning.config.classes import class_of
 from gmu_lightning.config.groups import checked_as_data, choices_of
 from gmu_lightning.config.hydra_versions import instantiate
 from gmu_lightning.config.identity import identity, setting
-from gmu_lightning.config.ranges import Count, Few, FromZero, NotNegative, Positive, Probability, Seed
+from gmu_lightning.config.ranges import Count, Few, FromZero, NotNegative, Positive, Probability, Seed, Share
 from gmu_lightning.config.resolve import fine_tuned, modalities_of
 from gmu_lightning.decisions import Task
 from gmu_lightning.movie import UserError
@@ -35,7 +35,7 @@ SCORES = ("f1_micro", "f1_macro", "f1_weighted", "f1_samples", "ap_micro", "ap_m
 OWN_OPTIONS = (
     *("callbacks", "logger", "plugins", "default_root_dir", "num_sanity_val_steps", "log_every_n_steps"),
     *("use_distributed_sampler", "reload_dataloaders_every_n_epochs", "enable_checkpointing", "enable_progress_bar"),
-    *("enable_model_summary", "check_val_every_n_epoch", "val_check_interval", "limit_val_batches", "limit_predict_batches"),
+    *("enable_model_summary", "check_val_every_n_epoch", "limit_val_batches", "limit_predict_batches"),
     "fast_dev_run",
 )
 REMOVED = ("store.max_gb", "store.blocks", "store.precision")  # settings of older runs that no longer exist
@@ -176,6 +176,8 @@ class TrainerConfig:
     strategy: str = "auto"
     accumulate_grad_batches: Count = 1
     gradient_clip_val: NotNegative | None = None
+    val_check_interval: Share = 1.0
+    save_every: NotNegative = 300.0
     compile: bool = False
     threads: Few | None = None
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
@@ -194,7 +196,9 @@ class TrainerConfig:
     @property
     def options(self) -> dict[str, Any]:
         """The options of Lightning's Trainer."""
-        return {key: value for key, value in self.node.items() if key not in ("threads", "compile", "profiler", "progress")}
+        own = ("threads", "compile", "profiler", "progress", "save_every")
+        rest = {key: value for key, value in self.node.items() if key not in own}
+        return {**rest, "val_check_interval": float(self.val_check_interval)}  # Lightning takes 1 for a number of batches
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

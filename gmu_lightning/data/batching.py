@@ -25,6 +25,10 @@ class Batches(Sampler[list[int]]):
         world: number of processes. Some batches are repeated so that each process has a batch and, in training, all have the
             same number of batches.
         mixed: whether batches mix lengths and `tokens` counts real tokens only, because padding is free.
+
+    Attributes:
+        epoch: to iterate over.
+        start: number of its first batches to leave out, where a run continues within an epoch. `len` counts them.
     """
 
     def __init__(
@@ -40,7 +44,7 @@ class Batches(Sampler[list[int]]):
     ):
         self.rows, self.size, self.lengths, self.tokens, self.seed = rows, size, lengths, tokens, seed
         self.rank, self.world, self.mixed = rank, world, mixed
-        self.epoch = 0
+        self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch to iterate over."""
@@ -83,7 +87,7 @@ class Batches(Sampler[list[int]]):
         return batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches(self.epoch))
+        return iter(self.batches(self.epoch)[self.start :])
 
     def __len__(self) -> int:
         return len(self.batches(self.epoch))

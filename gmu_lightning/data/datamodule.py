@@ -54,6 +54,7 @@ class MovieDataModule(pl.LightningDataModule):
         columns: {modality: column}, in the order of the axis M.
         present: (N, M) bool, whether a movie has a modality.
         targets: (N, C) float32, the labels.
+        resumes_at: (epoch, number of its batches that are done), where a run continues.
     """
 
     reads: ClassVar[type[DataSet]]
@@ -66,7 +67,7 @@ class MovieDataModule(pl.LightningDataModule):
         super().__init__()
         self.data_set = self.reads(**data_set)
         self.batch_size, self.token_budget, self.workers = int(batch_size), token_budget, workers
-        self.seed, self.mixed = 0, False
+        self.seed, self.mixed, self.resumes_at = 0, False, (0, 0)
 
     def over(self, table: MovieTable, columns: Mapping[str, Column], seed: int = 0, mixed: bool = False) -> Self:
         """Return a copy of the module that loads batches of a table.
@@ -83,24 +84,27 @@ class MovieDataModule(pl.LightningDataModule):
         module.targets = torch.from_numpy(table.labels).float()
         return module
 
-    def loader(self, split: str, training: bool = False, epoch: int = 0) -> DataLoader:
+    def loader(self, split: str, training: bool = False, epoch: int = 0, start: int = 0) -> DataLoader:
         """Return a loader of this process's batches of a split, in memory that is pinned if there is a GPU.
 
         Args:
             split: train, val or test.
             training: whether to shuffle the movies and allow augmentation; otherwise their order is fixed, as in `Batches`.
             epoch: determines the order in training.
+            start: number of the epoch's first batches to leave out.
         """
         names = [movie.id for movie in self.table.movies]
         batches = self.batches(split, training)
         batches.set_epoch(epoch)
+        batches.start = start
         movies = Movies(names, self.columns, self.present, self.targets, training)
         pin = torch.cuda.is_available()
         return DataLoader(movies, sampler=batches, batch_size=None, collate_fn=_as_is, num_workers=self.workers, pin_memory=pin)
 
     def train_dataloader(self) -> DataLoader:
-        """Return a loader of the training batches of the trainer's epoch, or of epoch 0 without a trainer."""
-        return self.loader("train", training=True, epoch=self.trainer.current_epoch if self.trainer else 0)
+        """Return a loader of the training batches of the trainer's epoch that are not done, or of epoch 0 without a trainer."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        return self.loader("train", training=True, epoch=epoch, start=self.resumes_at[1] if epoch == self.resumes_at[0] else 0)
 
     def val_dataloader(self) -> DataLoader:
         """Return a loader of the batches of val."""
@@ -111,6 +115,11 @@ class MovieDataModule(pl.LightningDataModule):
         batches = self.batches("train", training=True)
         per_epoch = [len(batches.batches(epoch)) for epoch in range(epochs)] if self.token_budget else [len(batches)] * epochs
         return sum(-(-n // accumulate) for n in per_epoch)
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """The rule by which movies are assigned to training batches."""
+        return {"data.batch_size": self.batch_size, "data.token_budget": self.token_budget, "mixed lengths": self.mixed}
 
     def batches(self, split: str, training: bool) -> Batches:
         """Return the sampler of a split's batches, at epoch 0; arguments are as in `loader`."""

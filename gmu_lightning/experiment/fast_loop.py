@@ -24,6 +24,7 @@ from gmu_lightning import callbacks
 from gmu_lightning.callbacks.determinism import seed_generators, seed_of
 from gmu_lightning.config.schema import RunConfig
 from gmu_lightning.experiment.environment import device_of
+from gmu_lightning.experiment.loggers import log_epochs
 from gmu_lightning.experiment.results import FitResult
 from gmu_lightning.experiment.train import PreparedRun, about, complete, warn_of_learning
 from gmu_lightning.lightning import pl
@@ -52,6 +53,7 @@ def incompatibility(prepared: PreparedRun) -> str | None:
         ),
         "trainer.precision is not 32-true": not trainer.in_float32,
         "trainer.accumulate_grad_batches is not 1": trainer.accumulate_grad_batches != 1,
+        "trainer.val_check_interval is not 1": trainer.val_check_interval != 1.0,
         "scheduler=plateau looks at its own scores": "plateau" in config.scheduler.node["_target_"],
         "it has callbacks of its own": any(not _is_patience(part.node, config.monitor) for part in config.callbacks.values()),
         "trainer.compile=true": trainer.compile,
@@ -382,8 +384,6 @@ def _adopt(trained: TrainedWeights, prepared: PreparedRun, loggers: Sequence[Any
     trained.epochs.write()
     model.load_state_dict(trained.best)
     warn_of_learning(run, trained.epochs, table, config.monitor)
-    for row, found in zip(rows, trained.epochs.scores, strict=True):
-        for logger in loggers:
-            logger.log_metrics({**found, "train/loss": row["train/loss"], "epoch": row["epoch"]}, step=row["step"])
+    log_epochs(loggers, trained.epochs)
     predictions = callbacks.SplitPredictions(table, config.modalities)
     return FitResult(None, predictions, device_of(config.trainer), trained.best_epoch, len(rows), trained.seconds)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gmu_lightning.callbacks import Epochs
 from gmu_lightning.config.hydra_versions import instantiate
 from gmu_lightning.config.schema import RunConfig
 from gmu_lightning.movie import UserError
@@ -79,6 +80,13 @@ def wandb_logger(
             f"W&B could not start ({first_line(error)}): run `wandb login`, or choose logger.wandb.mode=offline, or logger=csv"
         ) from error
     return logger
+
+
+def log_epochs(loggers: Iterable[Any], epochs: Epochs) -> None:
+    """Give loggers the losses and scores of epochs that ended before they could log."""
+    for row, found in zip(epochs.rows, epochs.scores, strict=True):
+        for logger in loggers:
+            logger.log_metrics({**found, "train/loss": row["train/loss"], "epoch": row["epoch"]}, step=row["step"])
 
 
 def wandb_library() -> Any:

@@ -18,7 +18,7 @@ from gmu_lightning.data.audit import columns_summary
 from gmu_lightning.data.datamodule import MovieDataModule
 from gmu_lightning.data.table import MovieTable
 from gmu_lightning.encoders.base import Encoder
-from gmu_lightning.experiment import build
+from gmu_lightning.experiment import build, resume
 from gmu_lightning.experiment.choices import check_choices
 from gmu_lightning.experiment.environment import (
     device_of,
@@ -28,7 +28,7 @@ from gmu_lightning.experiment.environment import (
     prepare_process,
     use_threads,
 )
-from gmu_lightning.experiment.loggers import close_loggers, open_loggers
+from gmu_lightning.experiment.loggers import close_loggers, log_epochs, open_loggers
 from gmu_lightning.experiment.results import FitResult, final_scores, write_gates
 from gmu_lightning.files import write_json
 from gmu_lightning.lightning import pl
@@ -45,6 +45,7 @@ class PreparedRun(NamedTuple):
 
     Attributes:
         config, run, data, model: its parts. The model's weights are freshly drawn, and its normalisers are fitted.
+        checkpoints: folder of the checkpoints, also of those from which the fit continues.
         seconds: {`prepare`: seconds, `encode`: seconds} of reading the data.
         started, ready: `time.perf_counter()` before and after the preparation.
     """
@@ -53,6 +54,7 @@ class PreparedRun(NamedTuple):
     run: Run
     data: MovieDataModule
     model: MovieGenreClassifier
+    checkpoints: Path
     seconds: dict[str, float]
     started: float
     ready: float
@@ -61,14 +63,23 @@ class PreparedRun(NamedTuple):
 Fit = Callable[[PreparedRun, list[Any]], FitResult]
 
 
-def train(config: RunConfig, run: Run, group: str | None = None, cache: build.DatasetCache | None = None) -> dict[str, Any]:
+def train(
+    config: RunConfig,
+    run: Run,
+    group: str | None = None,
+    cache: build.DatasetCache | None = None,
+    continues: Path | None = None,
+) -> dict[str, Any]:
     """Fit a model, choose the best epoch on val, score val and test, and write the run's files.
+
+    A run whose folder holds checkpoints of an interrupted fit continues from the last one.
 
     Args:
         config: of the run.
         run: a run that has begun; the caller ends its status.
         group: name of the sweep, for loggers that group runs.
         cache: data that is shared with other runs of this process.
+        continues: folder of the run whose checkpoints are read; None for its own.
 
     Returns:
         The content of metrics.json.
@@ -76,7 +87,7 @@ def train(config: RunConfig, run: Run, group: str | None = None, cache: build.Da
     Raises:
         UserError: the data, a part of the configuration or a logger is wrong.
     """
-    prepared = open_run(config, run, cache or build.DatasetCache())
+    prepared = open_run(config, run, cache or build.DatasetCache(), continues)
     for line in build.summary(prepared.model, prepared.data.columns):
         logger.info("%s", line)
     return complete(prepared, group, fit)
@@ -97,6 +108,7 @@ def complete(prepared: PreparedRun, group: str | None, fit: Fit) -> dict[str, An
         metrics, figures = close_run(prepared, fit(prepared, loggers))
     finally:
         close_loggers(loggers, metrics, figures)
+    (prepared.run / "checkpoints" / callbacks.PREVIOUS).unlink(missing_ok=True)
     return metrics
 
 
@@ -143,13 +155,14 @@ def keep_audit(folder: Path) -> Iterator[None]:
         raise
 
 
-def open_run(config: RunConfig, run: Run, cache: build.DatasetCache) -> PreparedRun:
+def open_run(config: RunConfig, run: Run, cache: build.DatasetCache, continues: Path | None = None) -> PreparedRun:
     """Read the data, write its audit, and build the model: everything before the first step.
 
     Args:
         config: of the run.
         run: receives audit.json and warnings.
         cache: data that is shared with other runs of this process.
+        continues: folder of the run whose checkpoints are read; None for its own.
 
     Raises:
         UserError: the data or a part of the configuration is wrong.
@@ -169,7 +182,8 @@ def open_run(config: RunConfig, run: Run, cache: build.DatasetCache) -> Prepared
     log_audit(table)
     model, data = build.build_model(config, table, columns, encoders)
     build.fit_normalisers(model, data, device)
-    return PreparedRun(config, run, data, model, seconds, started, time.perf_counter())
+    checkpoints = (continues or run.folder) / "checkpoints"
+    return PreparedRun(config, run, data, model, checkpoints, seconds, started, time.perf_counter())
 
 
 def close_run(prepared: PreparedRun, fitted: FitResult) -> tuple[dict[str, Any], list[Path]]:
@@ -203,45 +217,61 @@ def close_run(prepared: PreparedRun, fitted: FitResult) -> tuple[dict[str, Any],
 
 
 def fit(prepared: PreparedRun, loggers: list[Any]) -> FitResult:
-    """Train with Lightning's Trainer, and load the weights of the best epoch into the model.
+    """Train with Lightning's Trainer, from the last checkpoint if there is one, and load the weights of the best epoch.
 
     Args:
         prepared: its model is trained in place, and its run receives history.csv and checkpoints.
         loggers: Lightning loggers.
 
     Raises:
-        UserError: the monitored score was never recorded, or the Trainer cannot be built.
+        UserError: the monitored score was never recorded, the Trainer cannot be built, or the checkpoint is of another run.
         KeyboardInterrupt: the user stopped the fit.
     """
     config, run, data, model, table = prepared.config, prepared.run, prepared.data, prepared.model, prepared.data.table
     predictions = callbacks.SplitPredictions(table, config.modalities)
     history = callbacks.History(run, predictions)
+    plateau = callbacks.Plateau(history, config.monitor)
     model.about = about(config, table, model)
-    best, last = callbacks.best_and_last(run / "checkpoints", config.monitor)
-    own = [callbacks.Determinism(config.seed), predictions, history, best, last]
+    interruption, batches = callbacks.Interruption(), dict(data.rule)
+    rules = (config.monitor, history, interruption, batches, config.trainer.save_every)
+    saver = callbacks.Checkpoints(run, prepared.checkpoints, *rules)
+    own = [callbacks.Determinism(config.seed), predictions, history, plateau, saver]
     trainer = make_trainer(config, loggers, own, run)
+    batches |= {"devices": trainer.world_size, "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches}
+    found = resume.latest(prepared.checkpoints, config.mapping, table.fingerprint, batches)
+    if found is not None:
+        logger.warning("%s %s", run.folder.name, found)
+        data.resumes_at = found.at
+        log_epochs((one for one in loggers if type(one).__name__ == "WandbLogger"), callbacks.Epochs.of(run, found.content))
     if config.trainer.compile:
         model.compile()
     start = time.perf_counter()
+    _run_trainer(trainer, interruption, model=model, datamodule=data, ckpt_path=found and found.path, weights_only=True)
+    seconds = saver.seconds + time.perf_counter() - start
+    if trainer.is_global_zero and config.trainer.profiler:
+        print("profile of the fit:", *sorted(map(str, run.folder.glob("fit-profile*"))), file=sys.stderr)
+    trainer.profiler = pl.profilers.PassThroughProfiler()  # type: ignore[attr-defined]  # predictions are no part of the fit
+    if saver.best_epoch is None:
+        raise UserError(f"monitor={config.monitor} was never recorded: choose a score of history.csv, such as val/ap_micro")
+    best = torch.load(prepared.checkpoints / callbacks.BEST, weights_only=True, map_location="cpu")
+    model.load_state_dict(best["state_dict"])
+    warn_of_learning(run, history.epochs, table, config.monitor)
+    return FitResult(trainer, predictions, trainer.strategy.root_device, saver.best_epoch, len(history.epochs.rows), seconds)
+
+
+def _run_trainer(trainer: pl.Trainer, interruption: callbacks.Interruption, **arguments: Any) -> None:
+    """Fit, and obey a signal that came meanwhile once the state is saved. Raises KeyboardInterrupt, or what the signal raises."""
     try:
-        trainer.fit(model, datamodule=data)
+        with interruption:
+            trainer.fit(**arguments)
+    except callbacks.SafelyStopped:
+        interruption.deliver()
     except SystemExit:
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    seconds = time.perf_counter() - start
-    if trainer.is_global_zero and config.trainer.profiler:
-        print("profile of the fit:", *sorted(map(str, run.folder.glob("fit-profile*"))), file=sys.stderr)
-    trainer.profiler = pl.profilers.PassThroughProfiler()  # type: ignore[attr-defined]  # predictions are no part of the fit
-    if not best.best_model_path:
-        raise UserError(f"monitor={config.monitor} was never recorded: choose a score of history.csv, such as val/ap_micro")
-    checkpoint = torch.load(best.best_model_path, weights_only=True, map_location="cpu")
-    model.load_state_dict(checkpoint["state_dict"])
-    warn_of_learning(run, history.epochs, table, config.monitor)
-    epochs = len(history.epochs.rows)
-    return FitResult(trainer, predictions, trainer.strategy.root_device, int(checkpoint["epoch"]), epochs, seconds)
+    if interruption.pending is not None or trainer.interrupted:
+        interruption.deliver()
 
 
 def warn_of_learning(run: Run, epochs: callbacks.Epochs, table: MovieTable, monitor: str) -> None:

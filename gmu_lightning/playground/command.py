@@ -25,8 +25,7 @@ def serve(folders: Sequence[Path], threshold: str, options: AppConfig, bound: so
 
     Raises:
         UserError: a run cannot be loaded, or the page has nothing to enter.
-        KeyboardInterrupt: Ctrl-C.
-        SystemExit: SIGTERM.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
     classifiers = [load(folder, config_dir, options.backend) for folder in folders]
     with server.uploads() as uploads:

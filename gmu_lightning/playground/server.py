@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import signal
 import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from gmu_lightning.movie import UserError
@@ -70,20 +68,6 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 def in_use(error: OSError) -> bool:
     """Return whether a refused address is one that another process listens on."""
     return error.errno == errno.EADDRINUSE
-
-
-@contextmanager
-def ends_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise SystemExit with 143 within the context, so that uploaded files are deleted. Needs the main thread."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -149,8 +133,7 @@ def run(blocks: Any, look: Any, host: str, bound: socket.socket, upload_mb: int)
         upload_mb: largest upload, in megabytes.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C.
-        SystemExit: SIGTERM.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
     import gradio
     import uvicorn

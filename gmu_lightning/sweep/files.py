@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmu_lightning.files import now, write_json, write_text
+from gmu_lightning.files import lease, now, write_json, write_text
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.caveats import unfair
 from gmu_lightning.report.discovery import readable
@@ -35,10 +35,12 @@ def write_sweep(
     waiting: Sequence[Sequence[str]] = (),
     config_dir: str | None = None,
     skipped: Sequence[tuple[Sequence[str], str]] = (),
+    asked: Collection[str] = (),
 ) -> int:
     """Write the files of a sweep and print its table.
 
-    A run that is still `running` becomes `interrupted` if the sweep was interrupted, and `failed` otherwise.
+    A run that is still `running`, and that no other process holds, becomes `interrupted` if the sweep was interrupted, and
+    `failed` otherwise. Of several processes that share the sweep, one at a time writes, so that the last one writes all.
 
     Args:
         folder: of the sweep.
@@ -47,14 +49,29 @@ def write_sweep(
         waiting: overrides of the jobs that never began.
         config_dir: folder of the user's own data sets, for the report; None if there is none.
         skipped: (overrides, reason) of the jobs whose choices do not go together. Those of earlier commands are kept.
+        asked: folders of the jobs that the command asked for.
 
     Returns:
-        The number of failed jobs that began since `started`, plus the number of runs whose files cannot be read.
+        The number of failed jobs that were asked for or began since `started`, plus the number of runs whose files cannot be
+        read.
     """
+    with lease(folder / ".writing"):
+        return _write_sweep(folder, started, interrupted, waiting, config_dir, skipped, asked)
+
+
+def _write_sweep(
+    folder: Path,
+    started: str,
+    interrupted: bool,
+    waiting: Sequence[Sequence[str]],
+    config_dir: str | None,
+    skipped: Sequence[tuple[Sequence[str], str]],
+    asked: Collection[str],
+) -> int:
     found, damaged = readable(runs_under(folder), check_record)
     runs = sorted(found, key=lambda run: run.status["started"])
     for run in runs:
-        if run.status["state"] == "running":
+        if run.status["state"] == "running" and not run.is_held:
             run.end(*((INTERRUPTED, INTERRUPTED) if interrupted else ("failed", "its process ended without a word")))
     counts = Counter(run.status["state"] for run in runs)
     counts["failed"] += len(damaged)
@@ -62,10 +79,11 @@ def write_sweep(
     counts["skipped"] += len(left_out)
     for _, why in damaged:
         logger.warning(f"left out: {why}")
+    state = INTERRUPTED if interrupted else next((word for word in ("failed", "running") if counts[word]), "finished")
     write_json(
         folder / "status.json",
         {
-            "state": INTERRUPTED if interrupted else "failed" if counts["failed"] else "finished",
+            "state": state,
             "why": INTERRUPTED if interrupted else f"{counted(counts['failed'], 'job')} failed" if counts["failed"] else None,
             "started": started,
             "ended": now(),
@@ -74,6 +92,9 @@ def write_sweep(
             **{state: counts[state] for state in ("finished", "failed", INTERRUPTED, "skipped")},
         },
     )
+    failed = [run for run in runs if run.status["state"] == "failed"]
+    if failed and not interrupted:
+        logger.warning(f"{counted(len(failed), 'job')} failed: the same command with retry=failed does what failed again")
     board, unequal = write_board(runs, folder)
     print("\n".join(filter(None, [table(board), unequal])))
     if interrupted and counts["finished"]:
@@ -86,7 +107,8 @@ def write_sweep(
         again = f"the same command with {_word('hydra.sweep.dir', folder)} does what is missing"
         missing = "the search is not done" if (folder / FOLDER).exists() else f"{counted(len(waiting), 'job')} not begun"
         logger.warning(f"{missing}: {again}")
-    return len(damaged) + sum(run.status["state"] == "failed" and run.status["started"] >= started for run in runs)
+    mine = [run for run in failed if run.status["started"] >= started or str(run.folder.absolute()) in asked]
+    return len(damaged) + len(mine)
 
 
 def write_board(runs: Sequence[Run], folder: Path) -> tuple[list[Row], str | None]:

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -25,10 +25,11 @@ from gmu_lightning.config.identity import run_slug
 from gmu_lightning.config.resolve import resolve
 from gmu_lightning.console import quiet
 from gmu_lightning.files import digest, write_text
+from gmu_lightning.machine import refusal
 from gmu_lightning.metrics import main_scores
 from gmu_lightning.movie import IncompatibleChoices, UserError
 from gmu_lightning.report.search import is_trial
-from gmu_lightning.run import Run
+from gmu_lightning.run import Run, TakenOver
 from gmu_lightning.run_files.plain import Damaged
 
 if TYPE_CHECKING:
@@ -51,21 +52,25 @@ class Job:
         overrides: as the user typed them.
         folder: of the run, absolute.
         sweep: name of the sweep's folder; None for a single run.
+        retry: whether a sweep does the job again if it failed before.
+        continues: folder of the run whose checkpoints are read; None for its own.
     """
 
     config: RunConfig
     overrides: Sequence[str]
     folder: str
     sweep: str | None
+    retry: bool = False
+    continues: str | None = None
 
-    @property
+    @cached_property
     def run(self) -> Run:
         """Return the run in the job's folder."""
         return Run(self.folder)
 
 
 def perform(job: Job) -> None:
-    """Train one job outside a sweep. An error is written to status.json and raised again.
+    """Train one job outside a sweep, from its last checkpoint if it has one. An error is written to status.json and raised again.
 
     For a run on several devices Lightning starts this command once more for each further device. These helpers train in a
     temporary folder, which is removed.
@@ -76,7 +81,7 @@ def perform(job: Job) -> None:
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:
         with tempfile.TemporaryDirectory() as scratch:
             quiet()
-            helper = replace(job, folder=scratch)
+            helper = replace(job, folder=scratch, continues=job.folder)
             helper.run.begin(job.config.mapping, job.overrides)
             _train(helper)
         return
@@ -87,7 +92,7 @@ def perform(job: Job) -> None:
         try:
             metrics = _train(job)
         except BaseException as error:
-            with suppress(UserError):  # the folder is gone, or its status is damaged: the error itself matters
+            with suppress(UserError, OSError):  # the folder is gone, or its status is damaged: the error itself matters
                 job.run.end(state_of(error), sentence_of(error))
             raise
         job.run.end("finished")
@@ -95,7 +100,7 @@ def perform(job: Job) -> None:
 
 
 def perform_in_sweep(job: Job) -> str | None:
-    """Train one job of a sweep, unless an equal job has finished or is running.
+    """Train one job of a sweep, unless an equal job has ended or is running.
 
     Any error is written to status.json and printed in one line.
 
@@ -187,7 +192,7 @@ def _train_together(prepared: Sequence[tuple[Job, PreparedRun]]) -> None:
 
 @contextmanager
 def begun(job: Job) -> Iterator[bool]:
-    """Lock a job's folder and begin its run. Yield False if an equal job has finished or is running."""
+    """Hold a job's folder and begin its run. Yield False if an equal job is running, or has ended and is not to be done again."""
     run = job.run
     with run.held() as mine:
         try:
@@ -205,9 +210,14 @@ def begun(job: Job) -> Iterator[bool]:
 def ended(job: Job, work: Callable[[], dict[str, Any]]) -> None:
     """Run `work()`, which returns the metrics, as the last step of a job. Write the end to status.json and print one line."""
     run = job.run
-    metrics = attempted(job, work)
+
+    def ending() -> dict[str, Any]:
+        metrics = work()
+        run.end("finished")  # raises if another process has taken the run over
+        return metrics
+
+    metrics = attempted(job, ending)
     if metrics is not None:
-        run.end("finished")
         warned = " ".join(f"[{w.split(':')[0]}]" for w in run.status["warnings"])
         split = "val" if is_trial(run) else "test"
         scores = _scores(metrics, split, "  ")
@@ -234,7 +244,7 @@ def recorded(*jobs: Job) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         for job in jobs:
-            with suppress(UserError):
+            with suppress(UserError, OSError):
                 job.run.end(INTERRUPTED, INTERRUPTED)
         raise
     except (Exception, SystemExit) as error:
@@ -243,35 +253,50 @@ def recorded(*jobs: Job) -> Iterator[None]:
 
 
 def done_before(job: Job) -> bool:
-    """Return whether the folder holds this run, finished. Raises UserError if that run was made from another data.root."""
+    """Return whether the folder holds this run, finished, or failed and not to be done again.
+
+    Raises UserError if a finished run was made from another data.root.
+    """
     status = job.run.status
     if status.get("state") != "finished":
-        return False
+        return failed_before(job)
     before, now = (job.run.config.get("data") or {}).get("root"), job.config.data.root
     if before != now:
         raise UserError(f"{job.folder} was made from {before}, not from {now}: give the sweep another hydra.sweep.dir")
     return status["identity"] == job.config.identity
 
 
+def failed_before(job: Job) -> bool:
+    """Return whether the job failed in an earlier sweep and is not to be done again."""
+    return not job.retry and job.run.status.get("state") == "failed"
+
+
 def end_unfinished(run: Run, error: BaseException) -> None:
-    """Record a job of a sweep as skipped if its parts do not go together, and as failed otherwise."""
+    """Record a job of a sweep as skipped if its parts do not go together, and as failed otherwise.
+
+    If another process has taken the run over, only log the error.
+    """
     state = state_of(error)
+    if isinstance(error, TakenOver):
+        logger.warning("%s", error)
+        return
     sentence = sentence_of(error)
-    if not isinstance(error, UserError):
+    if not isinstance(error, UserError) and refusal(error) is None:
         write_text(run / "error.txt", "".join(traceback.format_exception(error)))
-    with suppress(UserError):
+    with suppress(UserError, OSError):
         run.end(state, sentence)
     if state == "failed":  # skipped jobs are listed at the end of the sweep
         logger.warning("%s  FAILED: %s", run.folder.name, sentence)
 
 
 def end_lost(job: Job, why: str) -> None:
-    """Record a job whose process was lost as failed, for the reason `why`, unless it has ended."""
-    if job.run.status.get("state") not in (None, "running"):
-        return
-    if not job.run.status:
-        job.run.begin(job.config.mapping, job.overrides)
-    end_unfinished(job.run, UserError(why))
+    """Record a job whose process was lost as failed, for the reason `why`, unless it has ended or another process does it."""
+    with job.run.held() as mine:
+        if not mine or job.run.status.get("state") not in (None, "running"):
+            return
+        if not job.run.status:
+            job.run.begin(job.config.mapping, job.overrides)
+        end_unfinished(job.run, UserError(why))
 
 
 def how_ended(code: int | None) -> str:
@@ -289,11 +314,13 @@ def state_of(error: BaseException) -> str:
 
 
 def sentence_of(error: BaseException) -> str:
-    """Return one sentence on an error: a UserError's own text, and for any other error its class and text."""
+    """Return one sentence on an error: that of a UserError or of the machine, and for any other error its class and text."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
+    if refused := refusal(error):
+        return refused
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -302,7 +329,7 @@ def _train(job: Job) -> dict[str, Any]:
     import gmu_lightning.lightning  # noqa: F401  # first, because it imports torch in less time
     from gmu_lightning.experiment.train import train
 
-    return train(job.config, job.run, job.sweep)
+    return train(job.config, job.run, job.sweep, continues=Path(job.continues) if job.continues else None)
 
 
 def resolved(config: DictConfig, hydra: DictConfig) -> RunConfig:

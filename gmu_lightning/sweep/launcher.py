@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from multiprocessing import forkserver
@@ -26,9 +28,20 @@ from gmu_lightning.config.checks import check_arguments
 from gmu_lightning.config.hydra_versions import name_overrides
 from gmu_lightning.config.ranges import Few
 from gmu_lightning.console import loud, quiet
+from gmu_lightning.files import LEASE, acquired, lease
 from gmu_lightning.movie import IncompatibleChoices, UserError
 from gmu_lightning.parallel import cores
-from gmu_lightning.sweep.job import Job, done_before, end_lost, how_ended, perform_in_sweep, perform_stacked, sentence_of
+from gmu_lightning.sweep.job import (
+    INTERRUPTED,
+    Job,
+    done_before,
+    end_lost,
+    failed_before,
+    how_ended,
+    perform_in_sweep,
+    perform_stacked,
+    sentence_of,
+)
 from gmu_lightning.sweep.session import Session
 from gmu_lightning.sweep.workers import Task, Worker, share_out, shares_of
 
@@ -124,16 +137,21 @@ class Parallel(Launcher):
             self.session.checked += jobs
         else:
             once = list({job.folder: job for job in jobs}.values())
-            for job in once:
-                done_before(job)  # a finished run of other data stops the sweep before anything starts
-            self.session.plan((job.folder, job.overrides) for job in once)
-            try:
-                self.run(context, once)
-            except (EOFError, ConnectionError) as lost:  # the server of processes is gone, and with it every worker
-                why = str(lost) or type(lost).__name__
-                for job in once:
-                    end_lost(job, f"no process could be started for it ({why}): see stderr, and check the installation")
+            left = [job for job in once if not done_before(job)]  # a finished run of other data stops the sweep at once
+            self.session.failed_before += [job.folder for job in once if failed_before(job)]
+            self.session.plan((job.folder, job.overrides) for job in left)
+            while left:
+                self._run(context, left)
+                left = free_jobs(left)
         return [_returned(config) for config in configs]
+
+    def _run(self, context: Any, jobs: Sequence[Job]) -> None:
+        try:
+            self.run(context, jobs)
+        except (EOFError, ConnectionError) as lost:  # the server of processes is gone, and with it every worker
+            why = str(lost) or type(lost).__name__
+            for job in jobs:
+                end_lost(job, f"no process could be started for it ({why}): see stderr, and check the installation")
 
     def run(self, context: Any, jobs: Sequence[Job]) -> None:
         """Do the jobs in worker processes of the `multiprocessing` context."""
@@ -259,6 +277,39 @@ class Stacked(Parallel):
             worker.share = shares[n % len(shares)]
         groups = [tuple(jobs)] if stacks else [(job,) for job in jobs]
         share_out(workers, [Task(perform_stacked, (group,), group) for group in groups], self.note)
+
+
+def free_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Return the unfinished jobs that another process held and holds no more.
+
+    If another process holds jobs, wait until it has left one of them unfinished, or has shown for a while that it lives.
+    """
+    held = [job for job in jobs if _is_unfinished(job)]
+    leases = [lease(job.run / ".running") for job in held]  # a lease that is asked again and again notices a dead holder
+    end = time.monotonic() + 1.2 * LEASE
+    free: list[Job] = []
+    while held:
+        still = []
+        for job, asked in zip(held, leases, strict=True):
+            if acquired(asked):
+                free += [job] if _is_unfinished(job) else []
+                asked.release()
+            else:
+                still.append((job, asked))
+        held, leases = [job for job, _ in still], [asked for _, asked in still]
+        if free or not held or time.monotonic() > end:
+            break
+        time.sleep(1.0)
+    if held and not free:
+        which = "1 job is" if len(held) == 1 else f"{len(held)} jobs are"
+        logger.warning("%s being done by another process, which writes the leaderboard anew when it ends", which)
+    return free
+
+
+def _is_unfinished(job: Job) -> bool:
+    with suppress(UserError):  # the end of the sweep names a damaged status
+        return job.run.status.get("state") in ("running", INTERRUPTED)
+    return False
 
 
 def _plan(jobs: int, workers: int, threads: int, stacks: bool) -> str:

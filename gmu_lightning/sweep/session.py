@@ -45,6 +45,7 @@ class Session:
         planned: (folder, overrides) of its jobs; the folder is None until the job's turn where it is not known before.
         skipped: {folder: (overrides, reason)} of its jobs whose choices do not go together. They leave no folder.
         done: number of planned jobs that have ended.
+        failed_before: folders of jobs that were asked for, failed in an earlier command, and are not done again.
     """
 
     typed: Mapping[str, str] = field(default_factory=dict)
@@ -57,6 +58,7 @@ class Session:
     planned: list[tuple[str | None, Sequence[str]]] = field(default_factory=list)
     skipped: dict[str, tuple[Sequence[str], str]] = field(default_factory=dict)
     done: int = 0
+    failed_before: list[str] = field(default_factory=list)
     _begun: float = 0.0  # when the first planned job began; this and the next are seconds of the monotonic clock
     _shown: float = 0.0  # when progress was shown last
 
@@ -141,7 +143,8 @@ class Session:
 
         folder, self.folder = self.folder, None
         skipped = [job for path, job in self.skipped.items() if Path(path).parent == folder]  # trials of a search lie deeper
-        return write_sweep(folder, self.started, interrupted, self.waiting(), self.config_dir, skipped) > 0
+        asked = [path for path, _ in self.planned if path is not None] + self.failed_before
+        return write_sweep(folder, self.started, interrupted, self.waiting(), self.config_dir, skipped, asked) > 0
 
     def job_of(self, config: DictConfig, hydra: DictConfig, folder: Path, sweep: str | None) -> Job:
         """Return the job of a configuration that Hydra composed.
@@ -153,7 +156,8 @@ class Session:
         Raises:
             UserError: it is invalid, or a job of a sweep asks for several devices.
         """
-        job = Job(resolved(config, hydra), self.as_typed(hydra.overrides.task), str(folder.absolute()), sweep)
+        overrides = self.as_typed(hydra.overrides.task)
+        job = Job(resolved(config, hydra), overrides, str(folder.absolute()), sweep, asks_to_retry(config.retry))
         trainer = job.config.trainer
         if sweep is not None and not trainer.on_one_device:  # Lightning would start the whole sweep again for each further device
             raise UserError(
@@ -176,8 +180,15 @@ class Session:
         end_unfinished(run, error)
 
     def as_typed(self, overrides: Iterable[str]) -> list[str]:
-        """Return overrides as the user typed them, in the same order; others stay as they are."""
-        return [self.typed.get(override, override) for override in overrides]
+        """Return overrides as the user typed them, in the same order, without `retry`; others stay as they are."""
+        return [self.typed.get(override, override) for override in overrides if not override.startswith("retry=")]
+
+
+def asks_to_retry(value: Any) -> bool:
+    """Return whether failed jobs are done again, by the setting `retry`. Raises UserError for another value."""
+    if value not in (None, "failed"):
+        raise UserError(f"retry={value} is none of failed and null: retry=failed runs the failed jobs of a sweep again")
+    return value is not None
 
 
 def _setting_and_seed(overrides: Iterable[str]) -> tuple[tuple[str, ...], str]:

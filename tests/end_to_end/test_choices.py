@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -164,7 +165,7 @@ def test_a_finished_run_is_never_overwritten(job):
     assert contents(made.run.folder) == before
 
 
-def test_failed_jobs_are_repeated_and_finished_ones_kept(job, monkeypatch, capsys):
+def test_failed_jobs_are_repeated_if_asked_and_finished_ones_kept(job, monkeypatch, capsys):
     done = job("trainer.max_epochs=1", sweep="again")
     perform_in_sweep(done)
     before = contents(done.run.folder)
@@ -172,6 +173,8 @@ def test_failed_jobs_are_repeated_and_finished_ones_kept(job, monkeypatch, capsy
     assert contents(done.run.folder) == before
     done.run.end("failed", "for the sake of the test")
     perform_in_sweep(done)
+    assert done.run.status["state"] == "failed"
+    perform_in_sweep(dataclasses.replace(done, retry=True))
     assert done.run.status["state"] == "finished"
 
 
