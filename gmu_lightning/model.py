@@ -117,13 +117,13 @@ class MovieGenreClassifier(pl.LightningModule):
             return batch
         inputs = {m: moved(x, device) for m, x in batch.inputs.items()}
         labels = None if batch.labels is None else moved(batch.labels, device)
-        return MovieBatch(batch.ids, inputs, moved(batch.present, device), labels)
+        return MovieBatch(batch.ids, inputs, moved(batch.present, device), labels, batch.weight)
 
     def training_step(self, batch: MovieBatch, _index: int) -> Tensor:
-        """Return the mean loss of the batch, and add it to `train_loss`."""
+        """Return the mean loss of the batch times its weight, and add the mean loss to `train_loss`."""
         loss = self.loss(self(batch).logits, batch.labels)
-        self.train_loss.update(loss.detach(), weight=len(batch.ids))
-        return loss
+        self.train_loss.update(loss.detach(), weight=len(batch.ids) if batch.weight else 0)
+        return loss if batch.weight == 1.0 else loss * batch.weight
 
     def validation_step(self, batch: MovieBatch, _index: int) -> Prediction:  # type: ignore[override]
         """Return the prediction. A callback computes scores over the whole split."""

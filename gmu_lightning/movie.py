@@ -139,6 +139,7 @@ class MovieBatch(NamedTuple):
     inputs: dict[str, Any]  # {modality: Inputs | Features}
     present: Tensor  # (B, M) bool, in the order of `modalities=`
     labels: Tensor | None  # (B, C) float32
+    weight: float = 1.0  # of the mean loss, where several processes have batches of different sizes
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,8 @@ class History(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, model: Any) -> None:
         """Start the clock of an epoch that a loaded checkpoint left half done, and restore its mean loss."""
         self._started = time.perf_counter()
+        if model.device.type != "mps":  # which has no float64
+            model.train_loss.set_dtype(torch.float64)
         if self._loss is not None:
             here = trainer.is_global_zero  # the metric adds up over all processes
             model.train_loss.mean_value.fill_(self._loss[0] if here else 0.0)

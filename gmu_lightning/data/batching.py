@@ -11,8 +11,8 @@ from torch.utils.data import Sampler
 BUCKET, FEWEST_BUCKETS = 50, 4
 
 
-class Batches(Sampler[list[int]]):
-    """Sampler of batches, each a list of row numbers.
+class Batches(Sampler[tuple[list[int], float]]):
+    """Sampler of batches, each a list of row numbers and the weight of its mean loss.
 
     Args:
         rows: (n,) int, rows of the split, in its order.
@@ -22,8 +22,8 @@ class Batches(Sampler[list[int]]):
             without `lengths`.
         seed: of the random order; None for the fixed order of evaluation, which is the shortest first if there are `lengths`.
         rank: number of this process, from 0.
-        world: number of processes. Some batches are repeated so that each process has a batch and, in training, all have the
-            same number of batches.
+        world: number of processes. In training, all have the same number of batches, and the weighted mean over the processes is
+            the mean over the movies of one update. In evaluation, some batches are repeated so that each process has one.
         mixed: whether batches mix lengths and `tokens` counts real tokens only, because padding is free.
 
     Attributes:
@@ -52,42 +52,55 @@ class Batches(Sampler[list[int]]):
 
     def batches(self, epoch: int) -> list[list[int]]:
         """Return the batches of an epoch for this process."""
+        return [rows for rows, _ in self.parts(epoch)]
+
+    def parts(self, epoch: int) -> list[tuple[list[int], float]]:
+        """Return the batches of an epoch for this process, each with its weight.
+
+        In training, the processes divide the movies of each update. A process that gets none repeats one with weight 0.
+        """
         if self.seed is None:
             rows = self.rows if self.lengths is None else self.rows[np.argsort(self.lengths[self.rows], kind="stable")]
             batches = self._cut(rows)
-            return (batches + self._repeated(batches, self.world - len(batches)))[self.rank :: self.world]
-        random = np.random.default_rng((self.seed, epoch))
+            repeated = [batches[i % len(batches)] for i in range(self.world - len(batches))]
+            return [(batch, 1.0) for batch in (batches + repeated)[self.rank :: self.world]]
+        found = []
+        for update in self._updates(np.random.default_rng((self.seed, epoch))):
+            mine = update[self.rank :: self.world]
+            found.append((mine or update[:1], len(mine) * self.world / len(update)))
+        return found
+
+    def _updates(self, random: np.random.Generator) -> list[list[int]]:
+        """Return the training batches of an epoch, each the movies of all processes."""
+        size = self.size * self.world
         order = self.rows[random.permutation(len(self.rows))]
         if self.lengths is None or self.mixed:
-            batches = self._cut(order)
-        else:
-            wide = self.size * max(1, min(BUCKET, len(order) // (FEWEST_BUCKETS * self.size)))
-            chunks = [order[i : i + wide] for i in range(0, len(order), wide)]
-            batches = [b for chunk in chunks for b in self._cut(chunk[np.argsort(self.lengths[chunk], kind="stable")])]
-            batches = [batches[i] for i in random.permutation(len(batches))]
-        return (batches + self._repeated(batches, -len(batches) % self.world))[self.rank :: self.world]
+            return self._cut(order, self.world)
+        wide = size * max(1, min(BUCKET, len(order) // (FEWEST_BUCKETS * size)))
+        chunks = [order[i : i + wide] for i in range(0, len(order), wide)]
+        batches = [b for chunk in chunks for b in self._cut(chunk[np.argsort(self.lengths[chunk], kind="stable")], self.world)]
+        return [batches[i] for i in random.permutation(len(batches))]
 
-    @staticmethod
-    def _repeated(batches: list[list[int]], count: int) -> list[list[int]]:
-        return [batches[i % len(batches)] for i in range(count)]
-
-    def _cut(self, rows: Sequence[int] | np.ndarray) -> list[list[int]]:
+    def _cut(self, rows: Sequence[int] | np.ndarray, world: int = 1) -> list[list[int]]:
+        """Cut rows into batches that `world` processes share."""
         if self.tokens is None or self.lengths is None:
-            return [[int(r) for r in rows[i : i + self.size]] for i in range(0, len(rows), self.size)]
+            size = self.size * world
+            return [[int(r) for r in rows[i : i + size]] for i in range(0, len(rows), size)]
         batches: list[list[int]] = []
         held = 0
         for row in rows:
             length = int(self.lengths[row])
             # With padding, each row is the longest so far of its batch, because the shortest come first.
-            held = held + length if self.mixed else (len(batches[-1]) + 1 if batches else 1) * length
-            if not batches or held > self.tokens:
+            count = len(batches[-1]) + 1 if batches else 1
+            held = held + length if self.mixed else -(-count // world) * length
+            if not batches or held > (self.tokens * world if self.mixed else self.tokens):
                 batches.append([])
                 held = length
             batches[-1].append(int(row))
         return batches
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches(self.epoch)[self.start :])
+    def __iter__(self) -> Iterator[tuple[list[int], float]]:
+        return iter(self.parts(self.epoch)[self.start :])
 
     def __len__(self) -> int:
         return len(self.batches(self.epoch))

@@ -19,7 +19,7 @@ from gmu_lightning.movie import Column, MovieBatch
 
 
 class Movies(Dataset[MovieBatch]):
-    """Map a list of row numbers to the batch of these movies.
+    """Map the row numbers and the weight of a batch to the batch of these movies.
 
     Args:
         names: ids of all N movies.
@@ -32,10 +32,11 @@ class Movies(Dataset[MovieBatch]):
     def __init__(self, names: Sequence[str], columns: Mapping[str, Column], present: Tensor, targets: Tensor, training: bool):
         self.names, self.columns, self.present, self.targets, self.training = names, columns, present, targets, training
 
-    def __getitem__(self, rows: list[int]) -> MovieBatch:
+    def __getitem__(self, part: tuple[list[int], float]) -> MovieBatch:
+        rows, weight = part
         chosen = torch.tensor(rows)
         inputs = {m: column.batch(rows, self.training) for m, column in self.columns.items()}
-        return MovieBatch(tuple([self.names[n] for n in rows]), inputs, self.present[chosen], self.targets[chosen])
+        return MovieBatch(tuple([self.names[n] for n in rows]), inputs, self.present[chosen], self.targets[chosen], weight)
 
 
 class MovieDataModule(pl.LightningDataModule):

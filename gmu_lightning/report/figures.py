@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,15 +117,14 @@ def save(figure: Figure, path: Path) -> list[Path]:
     if engine is not None:  # lay out once for both files
         engine.execute(figure)
         figure.set_layout_engine("none")
-    files = []
+    files: list[Path] = []
     for kind, own in metadata.items():
         files.append(path.with_name(f"{path.name}.{kind}"))
 
-        def write(temporary: Path, kind: str = kind, own: dict[str, Any] = own) -> None:
-            figure.savefig(temporary, format=kind, dpi=150, metadata=own)
-
+        drawn = io.BytesIO()  # Pillow does not notice a full disk
         with matplotlib.rc_context({"svg.hashsalt": "gmu_lightning", "svg.fonttype": "none"}):
-            write_atomically(files[-1], write, lasting=False)
+            figure.savefig(drawn, format=kind, dpi=150, metadata=own)
+        write_atomically(files[-1], partial(Path.write_bytes, data=drawn.getvalue()), lasting=False)
     return files
 
 

@@ -83,14 +83,14 @@ def perform(job: Job) -> None:
             quiet()
             helper = replace(job, folder=scratch, continues=job.folder)
             helper.run.begin(job.config.mapping, job.overrides)
-            _train(helper)
+            train_job(helper)
         return
     with job.run.held() as mine:
         if not mine:
             raise UserError(f"{job.folder} is being written by another process: choose another hydra.run.dir")
         job.run.begin(job.config.mapping, job.overrides)
         try:
-            metrics = _train(job)
+            metrics = train_job(job)
         except BaseException as error:
             with suppress(UserError, OSError):  # the folder is gone, or its status is damaged: the error itself matters
                 job.run.end(state_of(error), sentence_of(error))
@@ -107,12 +107,14 @@ def perform_in_sweep(job: Job) -> str | None:
     Returns:
         The reason why the job is skipped, which then leaves no file; None for any other job.
     """
+    if not job.config.trainer.on_one_device:
+        return _in_group(job)
     quiet()
     reason = why_skipped(job)
     if reason is None:
         with begun(job) as mine:
             if mine:
-                ended(job, lambda: _train(job))
+                ended(job, lambda: train_job(job))
     return reason
 
 
@@ -129,14 +131,21 @@ def perform_stacked(jobs: Sequence[Job], cache: DatasetCache) -> dict[str, str]:
     skipped: dict[str, str] = {}
     alike: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
-        reason = why_skipped(job)
-        if reason is None:
-            alike[job.config.setting].append(job)
-        else:
+        alone = job.config.trainer.on_one_device
+        reason = why_skipped(job) if alone else _in_group(job)
+        if reason is not None:
             skipped[job.folder] = reason
+        elif alone:
+            alike[job.config.setting].append(job)
     for group in alike.values():
         _perform_alike(group, cache)
     return skipped
+
+
+def _in_group(job: Job) -> str | None:
+    from gmu_lightning.sweep.group import perform_in_group
+
+    return perform_in_group(job)
 
 
 def why_skipped(job: Job) -> str | None:
@@ -325,7 +334,8 @@ def sentence_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _train(job: Job) -> dict[str, Any]:
+def train_job(job: Job) -> dict[str, Any]:
+    """Train a job whose run has begun, and return the content of metrics.json."""
     import gmu_lightning.lightning  # noqa: F401  # first, because it imports torch in less time
     from gmu_lightning.experiment.train import train
 

@@ -146,16 +146,27 @@ class Parallel(Launcher):
         return [_returned(config) for config in configs]
 
     def _run(self, context: Any, jobs: Sequence[Job]) -> None:
+        alone = [job for job in jobs if job.config.trainer.on_one_device]
         try:
-            self.run(context, jobs)
+            if alone:
+                self.run(context, alone)
+            self._run_groups(context, [job for job in jobs if not job.config.trainer.on_one_device])
         except (EOFError, ConnectionError) as lost:  # the server of processes is gone, and with it every worker
             why = str(lost) or type(lost).__name__
             for job in jobs:
                 end_lost(job, f"no process could be started for it ({why}): see stderr, and check the installation")
 
     def run(self, context: Any, jobs: Sequence[Job]) -> None:
-        """Do the jobs in worker processes of the `multiprocessing` context."""
+        """Do the jobs, each on one device, in worker processes of the `multiprocessing` context."""
         raise NotImplementedError
+
+    def _run_groups(self, context: Any, jobs: Sequence[Job]) -> None:
+        """Do the jobs of several devices, one after the other."""
+        worker = Worker(context)
+        try:
+            share_out([worker], [Task(perform_stacked, ((job,),), (job,)) for job in jobs], self.note)
+        finally:
+            worker.end()
 
     def note(self, task: Task, skipped: Mapping[str, str] | None) -> None:
         """Note the end of a task.
@@ -171,7 +182,7 @@ class Parallel(Launcher):
     def _composed(self, overrides: list[str], number: int) -> DictConfig:
         config = self.composer.compose(overrides, number)
         with open_dict(config):
-            if config.trainer.threads is None:
+            if config.trainer.threads is None and config.trainer.devices == 1:  # processes of a group share the cores
                 config.trainer.threads = self.threads
         return config
 

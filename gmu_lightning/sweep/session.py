@@ -154,17 +154,10 @@ class Session:
             sweep: the name of the sweep's folder; None for a run alone.
 
         Raises:
-            UserError: it is invalid, or a job of a sweep asks for several devices.
+            UserError: it is invalid.
         """
         overrides = self.as_typed(hydra.overrides.task)
-        job = Job(resolved(config, hydra), overrides, str(folder.absolute()), sweep, asks_to_retry(config.retry))
-        trainer = job.config.trainer
-        if sweep is not None and not trainer.on_one_device:  # Lightning would start the whole sweep again for each further device
-            raise UserError(
-                f"trainer.devices={trainer.devices} in a sweep: a job of a sweep takes one device; leave it at 1 and choose "
-                "hydra/launcher=processes, whose jobs take the devices in turn"
-            )
-        return job
+        return Job(resolved(config, hydra), overrides, str(folder.absolute()), sweep, asks_to_retry(config.retry))
 
     def refuse(self, config: DictConfig, hydra: DictConfig, folder: Path, error: UserError) -> None:
         """Record a job of a sweep whose configuration is invalid; with `check`, only note it."""

@@ -1,39 +1,157 @@
-"""A run on two devices scores every movie once, and leaves one folder."""
+"""Runs on several devices: the same losses as on one, each movie scored once, in sweeps and after a kill."""
 
 from __future__ import annotations
 
 import json
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from gmu_lightning.experiment.build import DatasetCache
+from gmu_lightning.experiment.train import train as train_run
 from gmu_lightning.run import Run
 
-from .shell import last_line, typed
+from .shell import typed
 
-TWO = (
-    *("experiment=smoke", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"),
-    *("trainer.threads=1", "data.batch_size=8"),
-)
+ON_CPUS = ("trainer.accelerator=cpu", "trainer.strategy=ddp", "trainer.threads=1")
+TWO = ("experiment=smoke", *ON_CPUS, "trainer.devices=2", "data.batch_size=8")
+SIZE = 4  # movies in a batch of one process
+KILLED = """
+import os, signal
+from pathlib import Path
+import pytorch_lightning as pl
+
+class Kill(pl.Callback):
+    def on_train_batch_start(self, trainer, model, batch, index):
+        if trainer.global_step == 4 and trainer.is_global_zero and not Path("killed").exists():
+            Path("killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def in_group(world: int, work: Callable[[int], None]) -> None:
+    """Call `work(rank)` in forks of this process that form a group of processes, and check that none fails."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(world):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "GROUP_RANK": 0}
+                os.environ.update({name: str(value) for name, value in ranks.items()})
+                os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_RUN_ID="test")
+                work(rank)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * world
+
+
+def trained(settled, folder: Path, main: Path, movies: int, *words: str) -> None:
+    """Train on so many movies in float64, in a folder; `main` is that of the first process."""
+    limit = f"data.limit={movies}/{movies % 7 + 3}/{movies % 5 + 3}"
+    config = settled("experiment=smoke", "trainer.precision=64-true", "trainer.max_epochs=4", *ON_CPUS, limit, *words)
+    run = Run(folder)
+    run.begin(config.mapping, [])
+    train_run(config, run, cache=DatasetCache(), continues=main)
 
 
 @pytest.mark.heavy
-def test_two_devices_score_every_test_movie_once(tmp_path, store):
-    done = typed("train", *TWO, "hydra.run.dir=run", folder=tmp_path, store=store)
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_give_the_losses_of_one(settled, tmp_path, world, monkeypatch):
+    """Over every remainder of the number of movies by the number of an update."""
+    monkeypatch.setattr("gmu_lightning.experiment.train.write_gates", lambda run: [])
+    sizes = range(SIZE * world * 2, SIZE * world * 3)
+
+    def take_part(rank: int) -> None:
+        for movies in sizes:
+            main = tmp_path / f"{movies}"
+            folder = main if rank == 0 else tmp_path / f"{movies}-{rank}"
+            trained(settled, folder, main, movies, f"trainer.devices={world}", f"data.batch_size={SIZE}")
+
+    in_group(world, take_part)
+    for movies in sizes:
+        alone = tmp_path / f"{movies}-alone"
+        trained(settled, alone, alone, movies, "trainer.devices=1", "trainer.strategy=auto", f"data.batch_size={SIZE * world}")
+        one, many = Run(alone), Run(tmp_path / f"{movies}")
+        assert [row["step"] for row in many.history] == [row["step"] for row in one.history]
+        losses = [[float(row[name]) for row in run.history for name in ("train/loss", "val/loss")] for run in (one, many)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-9), movies
+        weights = [torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (one, many)]
+        assert all(torch.allclose(weights[1][name], value, rtol=1e-7, atol=1e-9) for name, value in weights[0].items()), movies
+        for split in ("val", "test"):
+            assert many.predictions(split).ids == one.predictions(split).ids
+            assert len(set(many.predictions(split).ids)) == many.metrics[f"{split}/movies"]
+            assert np.allclose(many.predictions(split).logits, one.predictions(split).logits, atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory, store) -> Run:
+    """A run on two devices."""
+    folder = tmp_path_factory.mktemp("pair")
+    done = typed("train", *TWO, "hydra.run.dir=run", folder=folder, store=store)
     assert done.returncode == 0, done.stderr
+    assert [path.name for path in folder.iterdir()] == ["run"]
+    return Run(folder / "run")
+
+
+@pytest.mark.heavy
+def test_two_devices_score_every_test_movie_once(pair):
+    assert pair.status["state"] == "finished"
+    test = pair.predictions("test")
+    assert len(set(test.ids)) == len(test.ids) == pair.metrics["test/movies"] == 10
+    assert [row["step"] for row in pair.history] == ["3", "6"]  # 40 movies, 16 in an update
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("launcher", ["basic", "stacked"])
+def test_a_job_on_two_devices_is_a_group_of_processes(pair, tmp_path, store, launcher):
+    words = (*TWO, "seed=1,2", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep")
+    done = typed("train", "-m", *words, folder=tmp_path, store=store)
+    assert done.returncode == 0, done.stderr
+    status = json.loads((tmp_path / "sweep/status.json").read_text())
+    assert (status["state"], status["finished"]) == ("finished", 2)
+    (first,) = (tmp_path / "sweep").glob("*seed1-*")
+    assert Run(first).status["identity"] == pair.status["identity"]
+    for split in ("val", "test"):
+        assert np.array_equal(Run(first).predictions(split).logits, pair.predictions(split).logits)
+    again = typed("train", "-m", *words, folder=tmp_path, store=store)
+    assert (again.returncode, "test micro F1" in again.stdout.split("finished")[0].split("Verdict")[0]) == (0, False)
+
+
+@pytest.mark.heavy
+def test_a_job_that_fails_on_two_devices_costs_no_other(tmp_path, store):
+    words = (*TWO, "optimizer.lr=1e30,0.01", "hydra/launcher=stacked", "hydra.sweep.dir=sweep")
+    done = typed("train", "-m", *words, folder=tmp_path, store=store)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    status = json.loads((tmp_path / "sweep/status.json").read_text())
+    assert (status["finished"], status["failed"]) == (1, 1)
+    assert any("loss became" in str(job["why"]) for job in status["jobs"])
+
+
+@pytest.mark.heavy
+def test_a_killed_run_on_two_devices_ends_with_the_same_bits(pair, tmp_path, store):
+    (tmp_path / "killed.py").write_text(KILLED)
+    words = (*TWO, "trainer.save_every=0", "+callbacks.kill._target_=killed.Kill", "hydra.run.dir=run")
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    assert typed("train", *words, folder=tmp_path, store=store, PYTHONPATH=path).returncode == -9
+    done = typed("train", *words, folder=tmp_path, store=store, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    assert "run continues after 1 batches of epoch 1" in done.stderr
     run = Run(tmp_path / "run")
-    assert run.status["state"] == "finished"
-    test = run.predictions("test")
-    assert len(set(test.ids)) == len(test.ids) == run.metrics["test/movies"] == 10
-    _, *epochs = (run / "history.csv").read_text().splitlines()
-    # 40 train movies in batches of 8 are 5, shared by two: 3 updates an epoch, one batch being seen twice
-    assert [epoch.split(",")[1] for epoch in epochs] == ["3", "6"]
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_a_sweep_refuses_several_devices_a_job_in_a_sentence(tmp_path, store):
-    done = typed("train", "-m", *TWO, "hydra.sweep.dir=sweep", "seed=1", folder=tmp_path, store=store)
-    assert done.returncode == 1
-    (job,) = json.loads((tmp_path / "sweep/status.json").read_text())["jobs"]
-    assert job["state"] == "failed"
-    assert "a job of a sweep takes one device" in job["why"]
-    assert job["why"] in last_line(done.stderr)
+    for split in ("val", "test"):
+        assert np.array_equal(run.predictions(split).logits, pair.predictions(split).logits)
+    columns = [[row["train/loss"] for row in one.history] for one in (run, pair)]
+    assert columns[0] == columns[1]
