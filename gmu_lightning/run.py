@@ -249,6 +249,8 @@ class Run:
             raise UserError(f"{self.folder} holds a finished run, which is never overwritten: choose another hydra.run.dir")
         self.folder.mkdir(parents=True, exist_ok=True)
         (self / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
+        for left in self.folder.rglob(".*.tmp"):  # by a process that was killed as it wrote
+            left.unlink()
         (self / ROOM).write_bytes(secrets.token_bytes(16_384))
         self.token = secrets.token_hex(8)
         write_text(self / "config.yaml", yaml.dump(dict(config), Dumper=_Plain, sort_keys=False, allow_unicode=True))
