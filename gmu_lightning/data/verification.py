@@ -33,7 +33,7 @@ class Verified:
 
     def __str__(self) -> str:
         unknown = f", {self.unknown} of an older version without checksums" if self.unknown else ""
-        return f"{self.root}: {self.sound} entries are sound, {len(self.damaged)} damaged{unknown}"
+        return f"{self.root}: sound {self.sound}, damaged {len(self.damaged)}{unknown}"
 
 
 def verify(root: Path) -> Verified:
