@@ -140,6 +140,7 @@ class RaggedWriter:
 
 
 def write_array(file: IO[bytes], array: np.ndarray) -> None:
-    """Write an array as `numpy.save` does. On a full disk the error has the system's number, which numpy leaves out."""
+    """Write an array as `numpy.save` does. On a full disk, the error has the system's number, which numpy leaves out."""
+    array = np.ascontiguousarray(array)
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-    file.write(np.ascontiguousarray(array).data)
+    file.write(array.data)

@@ -6,8 +6,10 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from gmu_lightning.data.ragged import write_array
 from gmu_lightning.data.store import Store
 from gmu_lightning.data.verification import verify
 from gmu_lightning.movie import UserError
@@ -53,3 +55,16 @@ def test_a_disk_that_is_full_at_any_moment(disk, places, kind):  # noqa: F811
             break
     assert pages > 1
     assert verify(root).damaged == []
+
+
+def test_an_array_that_does_not_fit_names_the_full_disk(disk):
+    with pytest.raises(OSError, match="No space left"), (disk(5 * PAGE) / "vectors.npy").open("wb") as file:
+        write_array(file, np.zeros(100_000))
+
+
+def test_written_arrays_are_read_by_numpy(tmp_path):
+    for array in (np.zeros((0, 3), np.float32), np.arange(6).reshape(2, 3).T, np.float16(2) * np.ones((2, 1, 2), np.float16)):
+        with (tmp_path / "array.npy").open("wb") as file:
+            write_array(file, array)
+        found = np.load(tmp_path / "array.npy")
+        assert found.dtype == array.dtype and np.array_equal(found, array)
