@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import threading
+import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
 LEASE = 30.0  # seconds without a sign of life after which the holder of a file on another machine counts as dead
 ESCAPED = "backslashreplace"  # writes lone surrogates, which UTF-8 cannot hold, as escapes; JSON has the same escapes
+SEAL = "seal"  # the key of a mapping's own checksum
+BLOCK = 1 << 20  # bytes that are read at once
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any], lasting: bool = True, keep: Path | None = None) -> None:
@@ -150,6 +153,45 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits. Raises OSError if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_checksum(path: Path) -> str:
+    """Return the CRC-32 of a file's bytes as eight hexadecimal digits. Raises OSError if it cannot be read."""
+    value, block = 0, memoryview(bytearray(BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(block):
+            value = zlib.crc32(block[:size], value)
+    return f"{value:08x}"
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping as plain JSON, with its own checksum under the key `SEAL`, so that `unsealed` finds changes."""
+    plain = json.loads(json.dumps(content))
+    return {**plain, SEAL: digest(plain)}
+
+
+def unsealed(content: Any) -> dict[str, Any]:
+    """Return the content of a sealed mapping. Raises ValueError if it is no mapping, has no seal or was changed."""
+    rest = {key: value for key, value in content.items() if key != SEAL} if isinstance(content, dict) else {}
+    if not isinstance(content, dict) or content.get(SEAL) != digest(rest):
+        raise ValueError("it has other content than was written")
+    return rest
+
+
+def read_sealed(path: Path, key: str) -> Any:
+    """Return what a JSON file, written as `sealed({key: ...})`, holds under the key; None if an older version wrote it unsealed.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it has other content than was written.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if isinstance(content, dict) and not {SEAL, key} & content.keys():
+        return None
+    return unsealed(content)[key]
 
 
 def file_state(path: Path) -> tuple[int, int, int, int]:

@@ -8,7 +8,7 @@ import torch
 
 from gmu_lightning.config.schema import EncodeConfig
 from gmu_lightning.data.inventory import remove
-from gmu_lightning.data.store import Store, content_digest, prepared
+from gmu_lightning.data.store import PreparedColumn, Store, content_digest, prepared
 from gmu_lightning.encoders.base import Encoder, Unlearned
 from gmu_lightning.features import columns
 from gmu_lightning.features.columns import FeatureCache, FeatureColumn, feature_key
@@ -129,7 +129,9 @@ def test_another_precision_gives_another_column(tmp_path, column, capsys):
 
 
 def test_encoder_without_parameters_is_not_cached(tmp_path, column):
-    assert encoded(tmp_path, Frames(torch.nn.Identity()), column, TOKENS) is column
+    found = encoded(tmp_path, Frames(torch.nn.Identity()), column, TOKENS)
+    assert isinstance(found, PreparedColumn) and found.key == column.key
+    assert not (tmp_path / "features").exists() or not list((tmp_path / "features").glob("[!.]*"))
 
 
 def test_features_removed_during_a_read_are_recomputed(tmp_path, column, monkeypatch):

@@ -169,11 +169,11 @@ PAGES: Mapping[str, Page] = {
         shown=(("dashboard.yaml", ""),),
     ),
     "store": Page(
-        "List what the store holds, and remove some of it.",
+        "List what the store holds, remove some of it, or look for damage.",
         (
             ("List the entries with size and last use", ""),
             ("List the entries of another store", "store.dir=PATH"),
-            ("Remove one entry of the list", "remove=columns/image-1a2b3c"),
+            ("Compare every entry with its checksums", "verify=true"),
             ("Remove two entries", "remove=columns/image-1a2b3c,features/text-4d5e6f"),
             ("Remove every entry without use for 30 days", "older_than=30"),
         ),

@@ -217,19 +217,30 @@ def _saved(dashboard: Dashboard, path: Path) -> Sequence[str]:
 
 
 def store(config: DictConfig, session: Session) -> None:
-    """List the entries of the store, or remove some and print the result for each.
+    """List the entries of the store, remove some, or check all of them, and print the result for each.
 
     Raises:
-        UserError: the store does not exist, or an entry cannot be removed.
+        UserError: the store does not exist, an entry cannot be removed, or one is damaged.
     """
+    from gmu_lightning.config.options import StoreCommandConfig
     from gmu_lightning.data.inventory import listing, remove
+    from gmu_lightning.data.verification import verify
 
+    checks = StoreCommandConfig.of({"verify": config.verify}).verify
     root = Path(str(config.store.dir)).expanduser()
     if not root.is_dir():
         raise UserError(f"store.dir={root} does not exist: give the folder in which commands keep what they prepared")
     names = [name.strip() for name in str(config.remove or "").split(",") if name.strip()]
-    if names or config.older_than is not None:
+    removes = bool(names) or config.older_than is not None
+    if checks and removes:
+        raise UserError("verify=true removes no entry: leave out remove and older_than, or type a command of their own")
+    if removes:
         print("\n".join(remove(root, names, config.older_than) or ["nothing to remove"]))
+    elif checks:
+        found = verify(root)
+        print("\n".join([*found.damaged, str(found)]))
+        if found.damaged:
+            raise UserError(f"store.dir={root} holds damage: the next command that needs a damaged entry builds it again")
     else:
         print("\n".join(listing(root)))
 

@@ -83,3 +83,14 @@ class AppConfig(_Options):
     browser: bool = False
     upload_mb: Annotated[int, Ge(1), Le(10_000)] = 100
     backend: Literal["auto", "torch", "openvino"] | None = None
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class StoreCommandConfig(_Options):
+    """The options of the command that looks after the store.
+
+    Attributes:
+        verify: whether every entry is read and compared with its checksum.
+    """
+
+    verify: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,23 @@ import numpy as np
 
 from gmu_lightning.data.readers.media import unreadable
 from gmu_lightning.files import digest, file_digest, looks_like
-from gmu_lightning.movie import ArrayFile, BadContent, Preparation, file_of
+from gmu_lightning.movie import ArrayFile, BadContent, Preparation, Unusable, UserError, file_of
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MACHINE = (*FULL, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # errors that are no file's fault
+
+
+class NoneUsable(UserError):
+    """No content of train can be used.
+
+    Args:
+        modality: of the contents.
+        bad: contents of train, at least one.
+    """
+
+    def __init__(self, modality: str, bad: Sequence[Unusable]):
+        super().__init__(f"no {modality} of train can be used ({bad[0].detail}): restore the files, or choose other modalities")
+        self.bad = bad
 
 
 def content_digest(content: Any) -> str:
@@ -69,3 +83,19 @@ def described(problem: BadContent, file: Path | None) -> BadContent:
         if known:
             return BadContent(problem.kind, known, problem.lasting)
     return problem
+
+
+def usable(modality: str, contents: Sequence[Any], rows: Sequence[int]) -> Iterator[Any]:
+    """Yield the readable contents of these rows, from which a preparation may learn. Raises NoneUsable."""
+    bad: list[Unusable] = []
+    there = [n for n in rows if contents[n] is not None]
+    for n in there:
+        try:
+            content = opened(contents[n])
+        except BadContent as problem:
+            problem = described(problem, file_of(contents[n]))
+            bad.append(Unusable(n, problem.kind, problem.detail))
+        else:
+            yield content
+    if bad and len(bad) == len(there):
+        raise NoneUsable(modality, bad)

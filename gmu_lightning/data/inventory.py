@@ -21,8 +21,9 @@ try:
 except ImportError:  # without POSIX locks, entries cannot be removed
     fcntl = None  # type: ignore[assignment]
 
-KINDS = ("columns", "features", "parts", "unpacked")  # only these can be removed; a job makes them again when it needs them
+KINDS = ("columns", "features", "parts", "planted", "unpacked")  # only these can be removed; a job makes needed ones again
 GONE, UNFINISHED = ".removed", ".unfinished"
+DAMAGED = ".damaged"  # ends the name of an entry that was set aside
 DAY = 86_400.0  # seconds
 
 
@@ -49,8 +50,8 @@ class Entry:
 
     @property
     def modality(self) -> str:
-        """Modality of its contents; empty for an unpacked archive."""
-        return "" if self.kind == "unpacked" else self.folder.name.rpartition("-")[0]
+        """Modality of its contents; empty for raw files, which may have several."""
+        return "" if self.kind in ("planted", "unpacked") else self.folder.name.rpartition("-")[0]
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.folder.name} ({self.size / 1e6:.1f} MB)"

@@ -6,11 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
+
+VALUES = "values.bin"
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,27 @@ class Ragged:
     present: np.ndarray
 
     @classmethod
-    def read(cls, folder: Path, dtype: str) -> Ragged:
-        """Return the arrays that a `RaggedWriter` left in a folder; `dtype` is their dtype's name."""
+    def read(cls, folder: Path, dtype: str, movies: int) -> Ragged:
+        """Return the arrays that a `RaggedWriter` left in a folder.
+
+        Args:
+            folder: holds values.bin and index.npz.
+            dtype: name of the arrays' dtype.
+            movies: N.
+
+        Raises:
+            ValueError: the files do not fit each other, or not `movies`.
+        """
         with np.load(folder / "index.npz") as index:
             offsets, shapes, present = (index[name] for name in ("offsets", "shapes", "present"))
-        empty = not (folder / "values.bin").stat().st_size
-        values = np.zeros(0, dtype) if empty else np.memmap(folder / "values.bin", dtype, mode="r")
-        starts = offsets[: len(shapes)]
-        return cls(values, np.stack([starts, starts + shapes.prod(axis=1)], axis=1), shapes, present)
+        empty = not (folder / VALUES).stat().st_size
+        values = np.zeros(0, dtype) if empty else np.memmap(folder / VALUES, dtype, mode="r")
+        sizes, starts = shapes.prod(axis=1), offsets[: len(shapes)]
+        if not len(starts) == len(shapes) == len(present) == movies or sizes.sum() != len(values):
+            raise ValueError(
+                f"index.npz describes {sizes.sum()} numbers of {len(present)} movies, and not {len(values)} of {movies}"
+            )
+        return cls(values, np.stack([starts, starts + sizes], axis=1), shapes, present)
 
     @classmethod
     def of(cls, arrays: Sequence[np.ndarray | None]) -> Ragged:
@@ -101,7 +116,7 @@ class RaggedWriter:
         self._written = 0
 
     def __enter__(self) -> Self:
-        self._file = (self.folder / "values.bin").open("wb")
+        self._file = (self.folder / VALUES).open("wb")
         return self
 
     def write(self, n: int, array: np.ndarray) -> None:
@@ -122,3 +137,10 @@ class RaggedWriter:
         present = np.array([shape != () for shape in self._shapes], dtype=bool)
         np.savez(self.folder / "index.npz", offsets=self._offsets, shapes=shapes, present=present)
         self.dtype = self.dtype or "float32"
+
+
+def write_array(file: IO[bytes], array: np.ndarray) -> None:
+    """Write an array as `numpy.save` does. On a full disk, the error has the system's number, which numpy leaves out."""
+    array = np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(array.data)

@@ -6,39 +6,34 @@ and renames it when it is complete, so a crash leaves no half-filled folder, and
 
 from __future__ import annotations
 
-import json
+import errno
+import logging
+import os
 import shutil
-import zipfile
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from gmu_lightning.data import inventory
-from gmu_lightning.data.contents import FULL, content_digest, described, is_about, opened, stored
-from gmu_lightning.data.ragged import Ragged, RaggedWriter
-from gmu_lightning.files import add_name, digest, file_state, write_atomically, write_json
+from gmu_lightning.data import integrity, inventory
+from gmu_lightning.data.contents import FULL, content_digest, is_about, stored, usable
+from gmu_lightning.data.integrity import BrokenEntry
+from gmu_lightning.data.parts import Parts
+from gmu_lightning.data.ragged import VALUES, Ragged, RaggedWriter
+from gmu_lightning.files import add_name, digest, file_state, read_sealed, sealed, write_json
 from gmu_lightning.movie import BadContent, Preparation, Unusable, UserError, file_of
 from gmu_lightning.parallel import cores, in_threads, nothing, track
+from gmu_lightning.visible import first_line
 
 if TYPE_CHECKING:
     from gmu_lightning.config.schema import StoreConfig
 
-
-class NoneUsable(UserError):
-    """No content of train can be used.
-
-    Args:
-        modality: of the contents.
-        bad: contents of train, at least one.
-    """
-
-    def __init__(self, modality: str, bad: Sequence[Unusable]):
-        super().__init__(f"no {modality} of train can be used ({bad[0].detail}): restore the files, or choose other modalities")
-        self.bad = bad
+logger = logging.getLogger(__name__)
+Content = TypeVar("Content")
 
 
 class Store:
@@ -64,16 +59,21 @@ class Store:
         return cls(config.dir, read_only, config.workers)
 
     def has(self, kind: str, key: str) -> bool:
-        """Return whether an entry is finished.
+        """Return whether an entry is finished, and every file of it is there with its size.
 
         Args:
             kind: a name in `inventory.KINDS`.
             key: name of the entry's folder.
         """
-        return (self.root / kind / key / "meta.json").exists()
+        folder = self.root / kind / key
+        try:
+            integrity.check_sizes(folder, integrity.read_meta(folder))
+        except (FileNotFoundError, BrokenEntry):
+            return False
+        return True
 
     def holds(self, kind: str, key: str) -> bool:
-        """Return whether an entry is finished, and keep it from being removed for as long as this Store lives."""
+        """Return `has(kind, key)`, and keep the entry from being removed for as long as this Store lives."""
         self.use(self.root / kind / key)
         return self.has(kind, key)
 
@@ -84,40 +84,108 @@ class Store:
             self._used[folder] = inventory.in_use(folder)
 
     def folder(self, kind: str, key: str, build: Callable[[Path], dict[str, Any]]) -> Path:
-        """Return the finished folder of a key, after filling it if the store has none.
+        """Return the finished folder of a key; arguments and errors are those of `entry`."""
+        return self.entry(kind, key, build, lambda folder, _: folder)
+
+    def entry(
+        self,
+        kind: str,
+        key: str,
+        build: Callable[[Path], dict[str, Any]],
+        read: Callable[[Path, dict[str, Any]], Content],
+        later: tuple[str, ...] = (),
+    ) -> Content:
+        """Return the content of an entry, after filling it if the store has none.
+
+        A damaged entry is named in a warning, set aside under another name, and filled again.
 
         Args:
             kind: a name in `inventory.KINDS`.
-            key: name of the folder.
+            key: name of the entry's folder.
             build: fills the folder at the given path, and returns the content of its meta.json. Its errors are passed on.
+            read: returns the content of the folder at the given path; its other argument is the content of meta.json.
+            later: names of files whose checksums are not compared, because their bytes are not read yet.
 
         Raises:
-            UserError: the disk is full.
+            UserError: the disk is full, or the entry is damaged and the store cannot be written to.
             OSError: another error of the disk; it names a file or the folder.
         """
         from filelock import FileLock
 
         final = self.root / kind / key
-        if self.holds(kind, key):
-            return final
-        with FileLock(final.with_name(f".{final.name}.lock")):
-            if self.has(kind, key):
-                return final
-            unfinished = final.with_name(f".{final.name}{inventory.UNFINISHED}")
-            shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process
-            unfinished.mkdir()
+        with self._writing(final):
+            self.use(final)
+            damage: str | None = None  # only the text, because an error's traceback would keep this Store alive
             try:
-                write_json(unfinished / "meta.json", build(unfinished))
-                shutil.rmtree(final, ignore_errors=True)
-                unfinished.rename(final)
-            except OSError as error:
-                if error.errno in FULL:
-                    raise UserError(f"the disk of store.dir={self.root} is full: make room, or choose another") from error
-                add_name(error, unfinished)
+                return self._read(final, read, later)
+            except FileNotFoundError:
+                pass
+            except BrokenEntry as reason:
+                damage = str(reason)
+        with self._writing(final, damage):
+            if self.read_only and damage:
+                raise PermissionError
+            with FileLock(final.with_name(f".{final.name}.lock")):
+                try:  # another process may have filled it meanwhile
+                    return self._read(final, read, later)
+                except BrokenEntry as reason:
+                    damaged, kept = self._named(final, reason), _aside(final).name
+                    logger.warning("%s, so it is built again, and the damaged one is kept as %s", damaged, kept)
+                except FileNotFoundError:
+                    pass
+                self._fill(final, build)
+        return read(final, integrity.read_meta(final))
+
+    def _read(self, folder: Path, read: Callable[[Path, dict[str, Any]], Content], later: tuple[str, ...]) -> Content:
+        """Return the content of an entry. Raises BrokenEntry if it is damaged, and FileNotFoundError if there is none."""
+        meta = integrity.read_meta(folder)
+        integrity.check(folder, meta, later, remember=not self.read_only)
+        try:
+            return read(folder, meta)
+        except FileNotFoundError as error:  # another process has set the entry aside since
+            raise BrokenEntry("a file is missing") from error
+        except Exception as error:  # of an older version, whose files have no checksums: damage may raise anything
+            if integrity.is_described(meta) or isinstance(error, OSError):
                 raise
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
-        return final
+            raise BrokenEntry(f"it cannot be read: {first_line(error)}") from error
+
+    def _fill(self, final: Path, build: Callable[[Path], dict[str, Any]]) -> None:
+        """Fill an entry, and set aside the damaged one that it replaces. The caller has its lock."""
+        unfinished = final.with_name(f".{final.name}{inventory.UNFINISHED}")
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process
+        unfinished.mkdir()
+        try:
+            meta = integrity.described(unfinished, build(unfinished))
+            write_json(unfinished / integrity.META, meta)
+            if os.path.lexists(final):
+                shutil.rmtree(_aside(final), ignore_errors=True)
+                final.rename(_aside(final))
+            unfinished.rename(final)
+        except OSError as error:
+            add_name(error, unfinished)
+            raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        integrity.note_written(final, meta)
+
+    def _named(self, folder: Path, damage: BaseException | str) -> str:
+        return f"{folder.parent.name}/{folder.name} of store.dir={self.root} is damaged ({damage})"
+
+    @contextmanager
+    def _writing(self, folder: Path, damage: str | None = None) -> Iterator[None]:
+        """Turn errors of the disk into sentences; `damage` is the reason why an entry is written again."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in FULL:
+                raise UserError(f"the disk of store.dir={self.root} is full: make room, or choose another") from error
+            refused = isinstance(error, PermissionError) or error.errno == errno.EROFS
+            if refused and damage and Path(error.filename or self.root).is_relative_to(self.root):
+                raise UserError(
+                    f"{self._named(folder, damage)}, and this store cannot be written to: let somebody who may write to it run "
+                    "this command, or choose another store.dir"
+                ) from error
+            raise
 
     def digests(self, contents: Sequence[Any], files_of: str) -> list[str | OSError | None]:
         """Return the SHA-256 of each raw content, in hexadecimal digits.
@@ -136,7 +204,8 @@ class Store:
             OSError: the machine is at fault, such as with too many open files.
         """
         path = self.root / "digests" / f"{digest(files_of)[:16]}.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
+        files = [n for n, content in enumerate(contents) if file_of(content) is not None]
+        known = self._listed(path) if files else {}
         fresh: dict[str, list] = {}
 
         def of(content: Any) -> str | OSError | None:
@@ -154,12 +223,26 @@ class Store:
             return fresh[str(file)][-1]
 
         digests = [of(content) if file_of(content) is None else None for content in contents]
-        files = [n for n, content in enumerate(contents) if file_of(content) is not None]
         for n, found in zip(files, in_threads(self.workers, of, zip([contents[n] for n in files])), strict=True):
             digests[n] = found
         if not self.read_only and any(known.get(name) != entry for name, entry in fresh.items()):
-            write_json(path, {**known, **fresh})
+            with self._writing(path):
+                write_json(path, sealed({"files": {**known, **fresh}}))
         return digests
+
+    def _listed(self, path: Path) -> dict[str, list]:
+        """Return the known files of a list of digests; none if it is missing, damaged or of an older version."""
+        with suppress(FileNotFoundError):
+            try:
+                return read_sealed(path, "files") or {}
+            except ValueError as damage:
+                logger.warning("%s, so all files of these data are read and hashed again", self._named(path, damage))
+        return {}
+
+
+def _aside(folder: Path) -> Path:
+    """Return the place of a damaged entry that is used no more."""
+    return folder.with_name(f"{folder.name}{inventory.DAMAGED}")
 
 
 @dataclass(frozen=True)
@@ -171,12 +254,14 @@ class PreparedColumn:
         preparation: the fitted preparation that stored the rows.
         ragged: the stored rows.
         bad: contents that could not be used.
+        again: opens the column again with all checks; None if the rows are checked already.
     """
 
     key: str
     preparation: Preparation
     ragged: Ragged
     bad: tuple[Unusable, ...]
+    again: Callable[[], PreparedColumn] | None = None
     cached = resident = None
 
     @property
@@ -188,6 +273,10 @@ class PreparedColumn:
     def lengths(self) -> np.ndarray:
         """(N,) int, the size of each row's first axis; 0 where absent."""
         return self.ragged.lengths
+
+    def checked(self) -> PreparedColumn:
+        """Return the column for readers of its rows. Rows with another checksum than was written are prepared again first."""
+        return self.again() if self.again else self
 
     def row(self, n: int) -> np.ndarray | None:
         """Return the stored array of movie n, or None where it is absent."""
@@ -229,7 +318,7 @@ def prepared(
     fitted: bool = False,
     source: str = "",
 ) -> PreparedColumn:
-    """Return the column of one modality, after building it if the store has none.
+    """Return the column of one modality, after building it if the store has none. Call its `checked` before you read rows.
 
     Args:
         store: holds the column.
@@ -250,7 +339,7 @@ def prepared(
     def build(folder: Path) -> dict[str, Any]:
         ready = preparation
         if not fitted:
-            ready = preparation.fit(_usable(modality, contents, np.flatnonzero(in_train).tolist()))
+            ready = preparation.fit(usable(modality, contents, np.flatnonzero(in_train).tolist()))
         bad: list[Unusable] = []
         with closing(_rows(store, ready, contents, digests, modality)) as rows, RaggedWriter(folder, len(contents)) as file:
             for n, row in enumerate(rows):
@@ -260,10 +349,12 @@ def prepared(
                     file.write(n, row)
         return {"dtype": file.dtype, "bad": bad, "state": ready.state(), "data": source}
 
-    folder = store.folder("columns", key, build)
-    meta = json.loads((folder / "meta.json").read_text())
-    bad = tuple(Unusable(*one) for one in meta["bad"])
-    return PreparedColumn(key, preparation.restored(meta["state"]), Ragged.read(folder, meta["dtype"]), bad)
+    def read(folder: Path, meta: dict[str, Any]) -> PreparedColumn:
+        bad = tuple(Unusable(*one) for one in meta["bad"])
+        return PreparedColumn(key, preparation.restored(meta["state"]), Ragged.read(folder, meta["dtype"], len(contents)), bad)
+
+    again = partial(store.entry, "columns", key, build, read)
+    return replace(again((VALUES,)), again=again)
 
 
 def _rows(
@@ -287,69 +378,6 @@ def _rows(
         for row in rows:
             advance(1)
             yield row
-
-
-def _usable(modality: str, contents: Sequence[Any], rows: Sequence[int]) -> Iterator[Any]:
-    """Yield the readable contents of these rows, from which a preparation may learn. Raises NoneUsable."""
-    bad: list[Unusable] = []
-    there = [n for n in rows if contents[n] is not None]
-    for n in there:
-        try:
-            content = opened(contents[n])
-        except BadContent as problem:
-            problem = described(problem, file_of(contents[n]))
-            bad.append(Unusable(n, problem.kind, problem.detail))
-        else:
-            yield content
-    if bad and len(bad) == len(there):
-        raise NoneUsable(modality, bad)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Rows of a costly preparation, with one file per content, named by the content's SHA-256.
-
-    A killed run loses only the rows in progress, and additional movies cost only themselves.
-
-    Attributes:
-        folder: holds the files.
-    """
-
-    folder: Path
-
-    @classmethod
-    def of(cls, root: Path, modality: str, preparation: Preparation) -> Parts | None:
-        """Return the parts of a costly preparation in the store at `root`, or None if the preparation is cheap."""
-        if not getattr(preparation, "costly", False):
-            return None
-        folder = root / "parts" / f"{modality}-{digest([preparation.fingerprint, preparation.state()])[:20]}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder)
-
-    def get(self, sha: str, make: Callable[[], np.ndarray | BadContent]) -> np.ndarray | BadContent:
-        """Return the row of a content. If it is not stored, make it and store it.
-
-        Args:
-            sha: SHA-256 of the content.
-            make: returns the row, or the reason why there is none. A reason is stored only if it is lasting.
-        """
-        path = self.folder / f"{sha}.npz"
-        try:
-            with np.load(path, allow_pickle=False) as kept:
-                if "bad" in kept:
-                    kind, detail = kept["bad"].tolist()
-                    return BadContent(kind, detail)
-                return kept["row"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent or damaged: make it again
-            pass
-        made = make()
-        if isinstance(made, BadContent) and not made.lasting:
-            return made
-        content = {"bad": np.array([made.kind, made.detail])} if isinstance(made, BadContent) else {"row": made}
-
-        def write(temporary: Path) -> None:
-            with temporary.open("wb") as file:
-                np.savez(file, **content)  # type: ignore[arg-type]
-
-        write_atomically(path, write)
-        return made
+    if parts is not None and parts.damaged:
+        where = f"{parts} of store.dir={store.root} is damaged in {len(parts.damaged)} of its rows"
+        logger.warning("%s, which were prepared again", where)

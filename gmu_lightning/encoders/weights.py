@@ -7,7 +7,7 @@ weights are an error: no encoder falls back to random ones.
 from __future__ import annotations
 
 import importlib.util
-import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -17,11 +17,12 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gmu_lightning.files import digest, file_digest, file_state, write_json
+from gmu_lightning.files import digest, file_digest, file_state, read_sealed, sealed, write_json
 from gmu_lightning.movie import UserError
 from gmu_lightning.run_files.exported import FOLDERS, WEIGHTS, read_weights
 from gmu_lightning.visible import first_line, plain_streams
 
+logger = logging.getLogger(__name__)
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 HUB_FILES = ["*.json", "*.txt", "*.model"]
 PROBE_SECONDS = 3.0
@@ -311,7 +312,8 @@ def remember_in(folder: Path | None, read_only: bool = False) -> None:
 def remembered(question: list[Any], find_out: Callable[[], Any]) -> Any:
     """Return `find_out()`, or its result from an earlier call with the same question.
 
-    Each answer is a JSON file named by its question. Without `remember_in`, `find_out` is called every time.
+    Each answer is a sealed JSON file named by its question. A damaged file is named in a warning and replaced. Without
+    `remember_in`, `find_out` is called every time.
 
     Args:
         question: plain values: a word for the question, and everything that determines its answer.
@@ -321,12 +323,15 @@ def remembered(question: list[Any], find_out: Callable[[], Any]) -> Any:
         return find_out()
     folder, read_only = _memory[0]
     file = folder / f"{digest(question)[:20]}.json"
-    with suppress(OSError, ValueError):  # a new question, or a damaged file
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["what"] == question:
-            return kept["answer"]
+    with suppress(OSError):  # a new question
+        try:
+            kept = read_sealed(file, "note")
+            if kept is not None and kept["what"] == question:
+                return kept["answer"]
+        except ValueError:
+            logger.warning("%s is damaged, so this note about weights is made again", file)
     answer = find_out()
     if not read_only:
         with suppress(OSError):  # losing an answer costs only time
-            write_json(file, {"what": question, "answer": answer})
+            write_json(file, sealed({"note": {"what": question, "answer": answer}}))
     return answer

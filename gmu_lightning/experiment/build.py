@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from gmu_lightning.config.schema import EncoderConfig, RunConfig
+from gmu_lightning.data.contents import NoneUsable
 from gmu_lightning.data.datamodule import MovieDataModule
-from gmu_lightning.data.store import NoneUsable, PreparedColumn, Store, prepared
+from gmu_lightning.data.store import PreparedColumn, Store, prepared
 from gmu_lightning.data.table import MovieTable
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.metadata import TablePreparation

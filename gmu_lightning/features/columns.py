@@ -6,7 +6,6 @@ Normalisation and dropout are applied later, by the model, so every epoch, job a
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import os
 from collections.abc import Generator, Sequence
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from gmu_lightning.config.schema import EncodeConfig
 from gmu_lightning.data.batching import Batches
-from gmu_lightning.data.ragged import Ragged, RaggedWriter
+from gmu_lightning.data.ragged import Ragged, RaggedWriter, write_array
 from gmu_lightning.data.store import PreparedColumn, Store
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.features.runner import Runner, Sample, runner
@@ -149,21 +148,30 @@ class FeatureCache:
             FloatingPointError: features that were computed are not finite.
         """
         if not is_cacheable(encoder, fusion):
-            return raw
+            return raw.checked()
         sequences = keeps_tokens(encoder, fusion)
         key = feature_key(raw.key, encoder, sequences, self.encoding.precision)
-        stored = self.store.holds("features", key)
-        if not stored:  # `holds` has marked stored features as in use, so no other job removes them
+        network = None
+        if not self.store.holds("features", key):  # `holds` has marked stored features as in use, so no other job removes them
             network = network_of(encoder)  # freed after the encoding
             if passes_through(network, sequences):
-                return raw
-        folder = self.store.folder("features", key, lambda folder: self._fill(folder, network, raw, sequences))
-        vectors = torch.from_numpy(np.load(folder / "vectors.npy"))
-        meta = json.loads((folder / "meta.json").read_text())
-        backend = meta.get("backend", "torch")
-        cached = Cached(meta["parameters"], backend, self.encoding.precision, stored, vectors.nbytes)
-        tokens = Ragged.read(folder, "float32") if sequences else None
-        return FeatureColumn(key, raw.preparation, vectors, raw.present, cached, tokens)
+                return raw.checked()
+        filled: list[Path] = []
+
+        def fill(folder: Path) -> dict[str, Any]:
+            filled.append(folder)
+            return self._fill(folder, network_of(encoder) if network is None else network, raw.checked(), sequences)
+
+        def read(folder: Path, meta: dict[str, Any]) -> FeatureColumn:
+            vectors = np.load(folder / "vectors.npy")
+            if vectors.shape != (len(raw.present), meta["dim"]):
+                raise ValueError(f"vectors.npy holds {vectors.shape}, and not {len(raw.present)} movies x {meta['dim']}")
+            how = meta.get("backend", "torch"), self.encoding.precision
+            tokens = Ragged.read(folder, "float32", len(vectors)) if sequences else None
+            cached = Cached(meta["parameters"], *how, network is None and not filled, vectors.nbytes)
+            return FeatureColumn(key, raw.preparation, torch.from_numpy(vectors), raw.present, cached, tokens)
+
+        return self.store.entry("features", key, fill, read)
 
     def _fill(self, folder: Path, network: Encoder, column: PreparedColumn, sequences: bool) -> dict[str, Any]:
         """Encode every movie into a folder of the store, and return its meta.json."""
@@ -181,7 +189,7 @@ class FeatureCache:
         if broken:
             raise FloatingPointError(f"the {network.modality} encoder gave {broken} movies features that are not finite")
         with (folder / "vectors.npy").open("wb") as kept:
-            np.save(kept, vectors)
+            write_array(kept, vectors)
             kept.flush()
             os.fsync(kept.fileno())
         parameters = sum(p.numel() for p in network.parameters())

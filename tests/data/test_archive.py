@@ -51,8 +51,8 @@ def test_an_archive_is_unpacked_again_only_if_changed(raw, tmp_path, store):
     assert not is_unpacked(archive, store)
     first = unpacked(archive, store)
     assert is_unpacked(archive, store)
-    (first / "split.json").write_text("mine")
-    assert (unpacked(archive, store) / "split.json").read_text() == "mine"
+    before = (first / "split.json").stat()
+    assert (unpacked(archive, store) / "split.json").stat() == before
     os.utime(archive, ns=(1, 1))
     assert unpacked(archive, store) != first
 

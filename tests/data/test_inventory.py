@@ -18,7 +18,8 @@ from filelock import FileLock
 
 from gmu_lightning.data import inventory
 from gmu_lightning.data.inventory import DAY, entries, listing, remove
-from gmu_lightning.data.store import Parts, Store, content_digest, prepared
+from gmu_lightning.data.parts import Parts
+from gmu_lightning.data.store import Store, content_digest, prepared
 from gmu_lightning.movie import UserError
 
 SIZE = 1000  # bytes of an entry
@@ -76,20 +77,20 @@ def test_entries_are_removed_by_name_with_or_without_kind(tmp_path):
 
 
 def test_only_old_entries_of_known_kinds_are_removed_by_age(tmp_path):
-    for kind in ("columns", "features", "unpacked"):
+    for kind in ("columns", "features", "planted", "unpacked"):
         old(filled(Store(tmp_path), "x", kind), 31)
     parts = tmp_path / "parts/video-1"
     parts.mkdir(parents=True)
     (parts / "sha.npz").write_bytes(b"x" * SIZE)
     old(parts, 31)
-    for other in ("digests", "planted"):
+    for other in ("digests", "weights"):
         (tmp_path / other).mkdir()
         (tmp_path / other / "file").write_bytes(b"x" * SIZE)
         old(tmp_path / other, 31)
     old(filled(Store(tmp_path), "new"), 29)
-    assert len(remove(tmp_path, older_than=30)) == 4
+    assert len(remove(tmp_path, older_than=30)) == 5
     assert names(tmp_path) == {"new"}
-    assert (tmp_path / "digests/file").exists() and (tmp_path / "planted/file").exists()
+    assert (tmp_path / "digests/file").exists() and (tmp_path / "weights/file").exists()
 
 
 def test_a_use_makes_an_entry_young(tmp_path):
@@ -198,11 +199,15 @@ def test_without_locks_no_entry_is_removed(tmp_path, monkeypatch):
 def test_a_store_without_write_permission_is_read(tmp_path, monkeypatch):
     folder = filled(Store(tmp_path), "a")
 
-    def refused(*_: Any, **__: Any) -> None:
+    whole = Path.open
+
+    def refused(path: Any, mode: str = "r", *options: Any, **names: Any) -> Any:
+        if mode in ("r", "rb"):
+            return whole(path, mode, *options, **names)
         raise PermissionError
 
     monkeypatch.setattr(Path, "open", refused)
-    monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr(os, "utime", lambda *_: refused("", "w"))
     assert filled(Store(tmp_path), "a") == folder
 
 

@@ -205,7 +205,7 @@ def unpacked(archive: Path, store: Store, limits: Limits = LIMITS) -> Path:
             room = f"at least {needed >> 20} MiB and {folder.parent} has {free >> 20}"
             raise UserError(f"Unpacking {archive} needs {room}: set store.dir to a disk with more room.")
         try:
-            files = _unpack(archive, folder, limits)
+            _unpack(archive, folder, limits)
         except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as damage:
             with archive.open("rb") as packed:
                 start = packed.read(1024)
@@ -213,16 +213,15 @@ def unpacked(archive: Path, store: Store, limits: Limits = LIMITS) -> Path:
             raise UserError(
                 f"{archive} is truncated or damaged ({why}): download it again, or give data.root the unpacked folder."
             ) from damage
-        return {"archive": str(archive.absolute()), "files": files}
+        return {"archive": str(archive.absolute())}
 
     return store.folder("unpacked", _archive_key(archive), build)
 
 
-def _unpack(archive: Path, folder: Path, limits: Limits) -> int:
-    """Write the wanted files of the archive into the folder, and return their number."""
+def _unpack(archive: Path, folder: Path, limits: Limits) -> None:
+    """Write the wanted files of the archive into the folder."""
     (folder / "dataset").mkdir()
     tops: set[str] = set()
-    files = 0
     with _stream(archive, limits) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         for n, member in enumerate(tar):
             wanted = _wanted(member, archive)
@@ -231,7 +230,6 @@ def _unpack(archive: Path, folder: Path, limits: Limits) -> int:
             if wanted:
                 tar.extract(member.replace(name=wanted["name"]), folder, set_attrs=False, filter="data")
                 tops.add(wanted["top"])
-                files += 1
         _check_end(tar, stream)
     if len(tops) > 1:
         raise UserError(
@@ -239,7 +237,6 @@ def _unpack(archive: Path, folder: Path, limits: Limits) -> int:
         )
     if not (folder / "split.json").exists():
         raise UserError(f"{archive} is no MM-IMDb: it lacks split.json, expected beside dataset/<id>.json and dataset/<id>.jpeg.")
-    return files
 
 
 def _wanted(member: tarfile.TarInfo, archive: Path) -> re.Match[str] | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,13 +12,13 @@ from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Le
-from filelock import FileLock
 
 from gmu_lightning.data.audit import Audit, kind_of_missing
 from gmu_lightning.data.datamodule import MovieDataModule
 from gmu_lightning.data.dataset import DataSet
 from gmu_lightning.data.mmimdb.layouts import RawLayout
 from gmu_lightning.data.planted.content import SENTENCES, Plan, draw, frames, plot, poster, row, sound, split_sizes, title
+from gmu_lightning.data.ragged import write_array
 from gmu_lightning.data.readers.arrays import numbers
 from gmu_lightning.data.readers.layouts import Layout, usable
 from gmu_lightning.data.readers.media import Folder, Ids
@@ -31,6 +31,7 @@ FEWEST_MOVIES = 6
 DEFAULT = "text+image"
 ARRAYS = {"video": frames, "audio": sound}
 TABLE = "metadata.jsonl"
+KIND = "planted"  # of the store's entries
 
 
 def generate(folder: Path, movies: int, seed: int, levels: int = 4, modalities: Sequence[str] = ("text", "image")) -> Path:
@@ -58,23 +59,25 @@ def generate(folder: Path, movies: int, seed: int, levels: int = 4, modalities: 
             folder is not empty.
     """
     folder = Path(folder).expanduser()
-    if movies < FEWEST_MOVIES:
-        raise UserError(f"data.movies={movies} is too few for three splits: ask for at least {FEWEST_MOVIES}.")
-    if seed < 0:
-        raise UserError(f"data.seed={seed} is no seed: give 0 or more.")
-    if not 2 <= levels <= SENTENCES + 1:
-        raise UserError(f"levels={levels} cannot be shown in {SENTENCES} sentences: choose 2 to {SENTENCES + 1}.")
+    _check_ranges(movies, seed, levels)
     planted = _planted("+".join(modalities))
     if _occupied(folder):
         raise UserError(f"data.root={folder} already holds something, and nothing is overwritten: choose a new folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         whole = Path(scratch) / "planted"
-        for name in ("dataset", *(m for m in ARRAYS if m in planted)):
-            (whole / name).mkdir(parents=True)
         _write(whole, split_sizes(movies), levels, planted, np.random.default_rng(seed))
         whole.replace(folder)
     return folder
+
+
+def _check_ranges(movies: int, seed: int, levels: int) -> None:
+    if movies < FEWEST_MOVIES:
+        raise UserError(f"data.movies={movies} is too few for three splits: ask for at least {FEWEST_MOVIES}.")
+    if seed < 0:
+        raise UserError(f"data.seed={seed} is no seed: give 0 or more.")
+    if not 2 <= levels <= SENTENCES + 1:
+        raise UserError(f"levels={levels} cannot be shown in {SENTENCES} sentences: choose 2 to {SENTENCES + 1}.")
 
 
 def _occupied(folder: Path) -> bool:
@@ -83,6 +86,8 @@ def _occupied(folder: Path) -> bool:
 
 
 def _write(folder: Path, sizes: dict[str, int], levels: int, modalities: tuple[str, ...], rng: np.random.Generator) -> None:
+    for name in ("dataset", *(m for m in ARRAYS if m in modalities)):
+        (folder / name).mkdir(parents=True)
     plan = _draw_until_complete(sizes, levels, modalities, rng)
     labels, confidence = plan.labels, plan.confidence
     splits = np.repeat(list(sizes), list(sizes.values()))
@@ -99,9 +104,12 @@ def _write(folder: Path, sizes: dict[str, int], levels: int, modalities: tuple[s
         _write_json(folder / "dataset" / f"{movie}.json", record)
         if "image" in claims:
             picture = poster(claims["image"], sure["image"] / (levels - 1), rng)
-            picture.save(folder / "dataset" / f"{movie}.jpeg", quality=90)
+            file = io.BytesIO()  # Pillow overlooks a full disk and leaves half of a picture
+            picture.save(file, "JPEG", quality=90)
+            (folder / "dataset" / f"{movie}.jpeg").write_bytes(file.getvalue())
         for m in (m for m in ARRAYS if m in claims):
-            np.save(folder / m / f"{movie}.npy", ARRAYS[m](claims[m], sure[m] / (levels - 1), rng))
+            with (folder / m / f"{movie}.npy").open("wb") as out:
+                write_array(out, ARRAYS[m](claims[m], sure[m] / (levels - 1), rng))
         if "metadata" in claims:
             table.append({"id": movie, "year": record["year"], **row(claims["metadata"], sure["metadata"], rng)})
         switch, level = modalities[plan.switch[n]], int(plan.level[n])
@@ -167,8 +175,9 @@ class Planted(DataSet):
 
     def pending(self, store: Store) -> str | None:
         """Describe the movies that `open` has to generate first; None if the folder holds files."""
-        folder = self._folder(store)
-        return None if _occupied(folder) else f"{self.wanted} movies to be generated in {folder}"
+        there = store.has(KIND, self._key) if self.root is None else _occupied(Path(self.root).expanduser())
+        folder = store.root / KIND / self._key if self.root is None else Path(self.root).expanduser()
+        return None if there else f"{self.wanted} movies to be generated in {folder}"
 
     def open(self, modalities: Sequence[str], store: Store) -> Layout:
         """Return the layout, after generating the movies if the folder is empty or does not exist.
@@ -176,12 +185,10 @@ class Planted(DataSet):
         Raises:
             UserError: an argument is out of range, or the folder holds other files or other modalities.
         """
-        folder = self._folder(store)
-        lock: AbstractContextManager = nullcontext()
-        if self.root is None:  # jobs share the folder
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-        with lock:
+        if self.root is None:
+            folder = store.folder(KIND, self._key, self._fill)
+        else:
+            folder = Path(self.root).expanduser()
             if not (folder / "split.json").exists():
                 generate(folder, self.wanted, self.seed, self.levels, self.planted)
         held = _held(folder)
@@ -192,9 +199,16 @@ class Planted(DataSet):
             )
         return PlantedLayout(folder, self.planted)
 
-    def _folder(self, store: Store) -> Path:
-        name = digest(["planted", self.planted, self.wanted, self.seed, self.levels])[:16]
-        return store.root / "planted" / name if self.root is None else Path(self.root).expanduser()
+    @property
+    def _key(self) -> str:
+        """Name of the folder in the store, a hash of everything that determines its bytes."""
+        return digest(["generated", self.planted, self.wanted, self.seed, self.levels])[:16]
+
+    def _fill(self, folder: Path) -> dict[str, Any]:
+        """Generate the movies in an empty folder of the store, and return the content of its meta.json."""
+        _check_ranges(self.wanted, self.seed, self.levels)
+        _write(folder, split_sizes(self.wanted), self.levels, self.planted, np.random.default_rng(self.seed))
+        return {"data": f"{self.wanted} generated movies", "seed": self.seed}
 
 
 class PlantedLayout(RawLayout):
