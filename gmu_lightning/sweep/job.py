@@ -30,6 +30,7 @@ from gmu_lightning.movie import IncompatibleChoices, UserError
 from gmu_lightning.report.search import is_trial
 from gmu_lightning.run import Run
 from gmu_lightning.run_files.plain import Damaged
+from gmu_lightning.sweep.rerun import KEY, again
 
 if TYPE_CHECKING:
     from gmu_lightning.config.schema import RunConfig
@@ -310,7 +311,10 @@ def resolved(config: DictConfig, hydra: DictConfig) -> RunConfig:
     from gmu_lightning.config.schema import RunConfig  # now: a look at the configuration does without pydantic
 
     config_dir = config_dir_in(hydra)
-    found = resolve({**plain(config), **({"config_dir": config_dir} if config_dir else {})}, choices_in(hydra))
+    composed, choices = plain(config), choices_in(hydra)
+    if composed.get(KEY):
+        composed, choices = again(composed, choices, hydra.overrides.task, folder=Path(hydra.runtime.cwd), config_dir=config_dir)
+    found = resolve({**composed, **({"config_dir": config_dir} if config_dir else {})}, choices)
     data, store, folder = dict(found["data"]), dict(found["store"]), Path(hydra.runtime.cwd)
     for node, key in ((data, "root"), (store, "dir")):
         if node.get(key) is not None:
