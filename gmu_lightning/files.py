@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gmu_lightning.confidential import without_secrets
+
 ESCAPED = "backslashreplace"  # writes lone surrogates, which UTF-8 cannot hold, as escapes; JSON has the same escapes
 
 
@@ -49,8 +51,12 @@ def add_name(error: OSError, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, atomically. A lone surrogate, as in some file names, is written as its escape sequence."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors=ESCAPED))
+    """Write text as UTF-8, atomically, without secrets of the environment.
+
+    A lone surrogate, as in some file names, is written as its escape sequence.
+    """
+    shown = without_secrets(text)
+    write_atomically(path, lambda temporary: temporary.write_text(shown, encoding="utf-8", errors=ESCAPED))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -24,6 +24,7 @@ from gmu_lightning.cli.completion import asks_for_completion, completion
 from gmu_lightning.cli.help import is_expected, refusal, sentence
 from gmu_lightning.cli.pages import asks_for_a_page, help_page, version
 from gmu_lightning.cli.search_path import FurtherChoices, at_home, use_folders
+from gmu_lightning.confidential import holds_secret, is_secret_name, secret_sentence, without_any
 from gmu_lightning.config.groups import choices_of, conf_folder, refuse_broken_packages, trusting
 from gmu_lightning.config.hydra_versions import base
 from gmu_lightning.files import sound
@@ -126,6 +127,7 @@ def _run(command: Callable[[Session], Any], reads_movie: bool, reruns: bool) -> 
         refuse_other_bytes([*typed, f"GMU_STORE={os.environ.get('GMU_STORE', '')}", f"the current folder {current_folder()}"])
         if reads_movie:
             session.movie, typed = movie_in(typed)
+        refuse_secrets(typed)
         arguments = [escaped(argument) for argument in typed]
         session.typed = dict(zip(arguments, typed, strict=True))
         refuse_dot_for_slash(arguments)
@@ -216,6 +218,16 @@ def refuse_other_bytes(strings: Sequence[str]) -> None:
     for string in strings:
         if sound(string) != string:
             raise UserError(f"{sound(string)} holds bytes that are not UTF-8: rename that file or folder, or give another")
+
+
+def refuse_secrets(arguments: Sequence[str]) -> None:
+    """Refuse arguments that hold a password or a token, because runs record them. Raises UserError, which does not show it."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if value and (is_secret_name(key) or holds_secret(value)):
+            raise UserError(secret_sentence(without_any(key)))
+        if not value and holds_secret(argument):
+            raise UserError(secret_sentence("an argument"))
 
 
 def refuse_dot_for_slash(arguments: Sequence[str]) -> None:

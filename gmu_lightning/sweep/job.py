@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from gmu_lightning.confidential import secret_in, secret_sentence, without_any
 from gmu_lightning.config.hydra_versions import register_resolver
 from gmu_lightning.config.identity import run_slug
 from gmu_lightning.config.resolve import resolve
@@ -259,7 +260,7 @@ def end_unfinished(run: Run, error: BaseException) -> None:
     state = state_of(error)
     sentence = sentence_of(error)
     if not isinstance(error, UserError):
-        write_text(run / "error.txt", "".join(traceback.format_exception(error)))
+        write_text(run / "error.txt", without_any("".join(traceback.format_exception(error))))
     with suppress(UserError):
         run.end(state, sentence)
     if state == "failed":  # skipped jobs are listed at the end of the sweep
@@ -319,6 +320,8 @@ def resolved(config: DictConfig, hydra: DictConfig) -> RunConfig:
     for node, key in ((data, "root"), (store, "dir")):
         if node.get(key) is not None:
             node[key] = str((folder / Path(str(node[key])).expanduser()).absolute())
+    if secret := secret_in(found):
+        raise UserError(secret_sentence(secret))
     return RunConfig.of({**found, "data": data, "store": store})
 
 
