@@ -9,6 +9,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from typing import Any
 
 from gmu_lightning.confidential import without_secrets
 
+FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # beginnings of a text that a spreadsheet may execute
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 ESCAPED = "backslashreplace"  # writes lone surrogates, which UTF-8 cannot hold, as escapes; JSON has the same escapes
 
 
@@ -77,17 +80,30 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], lasting: bool = True) -> None:
     """Write rows as CSV, atomically. Each key becomes a column, in order of first appearance.
 
-    None, or a key that a row lacks, becomes an empty cell.
+    None, or a key that a row lacks, becomes an empty cell. Texts are written as by `csv_cell`.
     """
     columns = list(dict.fromkeys(key for row in rows for key in row))
 
     def write(temporary: Path) -> None:
         with temporary.open("w", newline="", encoding="utf-8", errors=ESCAPED) as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
+            writer = csv.writer(file)
+            writer.writerow(map(csv_cell, columns))
+            writer.writerows([csv_cell(row.get(column)) for column in columns] for row in rows)
 
     write_atomically(path, write, lasting)
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value as a cell of a CSV file: a text that a spreadsheet could take for a formula gets a `'` in front.
+
+    Numbers stay as they are, also in texts. A text that begins with `'` and such a sign gets one more, so `of_csv_cell` is exact.
+    """
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value) else value
+
+
+def of_csv_cell(cell: str) -> str:
+    """Return the text of which `csv_cell` made a cell."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) and not NUMBER.fullmatch(cell[1:]) else cell
 
 
 def sound(text: str) -> str:

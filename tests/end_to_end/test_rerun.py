@@ -12,6 +12,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+import gmu_lightning
 from gmu_lightning.cli.command_line import escaped, options_first
 from gmu_lightning.config.groups import conf_folder
 from gmu_lightning.files import file_digest
@@ -168,7 +169,7 @@ def test_a_sweep_over_a_rerun_names_each_job(smoke, store, tmp_path):
             assert f"{fusion}-text+image-seed{seed}-" in done.stdout + done.stderr
 
 
-def test_only_the_command_line_trusts_a_class(smoke, store, tmp_path):
+def test_only_the_user_trusts_a_class(smoke, store, tmp_path, monkeypatch):
     (tmp_path / "theirs.py").write_text(TRUSTED)
     node = {"_target_": "theirs.Mine", "_partial_": True}
     run = changed(smoke, tmp_path / "run", fusion=node, trust="theirs.Mine", config_dir=str(tmp_path))
@@ -182,5 +183,13 @@ def test_only_the_command_line_trusts_a_class(smoke, store, tmp_path):
     function = changed(smoke, tmp_path / "function", fusion={"_target_": "theirs.mine"})
     done = typed("train", f"rerun={function}", "trust=theirs.mine", folder=tmp_path, store=store)
     assert done.returncode == 1 and "names a function and no class" in last_line(done.stderr)
+    with pytest.raises(UserError, match=r"names the class theirs\.Mine"):
+        gmu_lightning.load(run)
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        with pytest.raises(UserError, match=r"its fusion\._target_ is not the one"):
+            gmu_lightning.load(run, trust=["theirs.Mine"])
+    with pytest.raises(UserError, match=r"names the class theirs\.Mine"):
+        gmu_lightning.load(run)
     assert not list(tmp_path.rglob("touched"))
     assert "trust" not in json.dumps(smoke.config)
