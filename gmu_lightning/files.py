@@ -6,10 +6,12 @@ A file is written under a temporary name and then renamed, so readers never see 
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -136,6 +138,23 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def bytes_of(path: Path, most: int) -> bytes:
+    """Return the bytes of a regular file. Raises OSError, also for a pipe, a device, or more than `most` bytes."""
+    with open(path, "rb", opener=_without_waiting) as file:  # a Path has no opener
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        data = file.read(min(found.st_size, most) + 1)
+    if len(data) > most:
+        raise OSError(errno.EOVERFLOW, f"it has more than {most:,} bytes", str(path))
+    return data
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file, without waiting for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits. Raises OSError if it cannot be read."""
     with path.open("rb") as file:
@@ -144,8 +163,8 @@ def file_digest(path: Path) -> str:
 
 def file_state(path: Path) -> tuple[int, int, int, int]:
     """Return size, inode, and times of modification and change. One of them differs after every change of the file's bytes."""
-    stat = path.stat()
-    return stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns
+    found = path.stat()
+    return found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
 def write_table(path: Path, columns: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:

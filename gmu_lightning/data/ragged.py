@@ -32,7 +32,7 @@ class Ragged:
     @classmethod
     def read(cls, folder: Path, dtype: str) -> Ragged:
         """Return the arrays that a `RaggedWriter` left in a folder; `dtype` is their dtype's name."""
-        with np.load(folder / "index.npz") as index:
+        with np.load(folder / "index.npz", allow_pickle=False) as index:
             offsets, shapes, present = (index[name] for name in ("offsets", "shapes", "present"))
         empty = not (folder / "values.bin").stat().st_size
         values = np.zeros(0, dtype) if empty else np.memmap(folder / "values.bin", dtype, mode="r")

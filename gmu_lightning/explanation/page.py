@@ -38,10 +38,10 @@ def _poster(content: Any) -> dict[str, Any] | None:
     """Return a small picture of a poster as `data`, with its `width` and `height`; None for another content."""
     if not isinstance(content, Path | bytes):
         return None
-    data = thumbnail(content if isinstance(content, Path) else io.BytesIO(content), POSTER_WIDTH)
+    data = thumbnail(content, POSTER_WIDTH)
     if data is None:
         return None
-    with Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))) as picture:
+    with Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2])), formats=["JPEG"]) as picture:
         return {"data": data, "width": picture.width, "height": picture.height}
 
 

@@ -158,7 +158,7 @@ class FeatureCache:
             if passes_through(network, sequences):
                 return raw
         folder = self.store.folder("features", key, lambda folder: self._fill(folder, network, raw, sequences))
-        vectors = torch.from_numpy(np.load(folder / "vectors.npy"))
+        vectors = torch.from_numpy(np.load(folder / "vectors.npy", allow_pickle=False))
         meta = json.loads((folder / "meta.json").read_text())
         backend = meta.get("backend", "torch")
         cached = Cached(meta["parameters"], backend, self.encoding.precision, stored, vectors.nbytes)
