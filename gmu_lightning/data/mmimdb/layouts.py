@@ -290,7 +290,7 @@ def _check_parts(file: Any, path: Path) -> None:
         rows, *widths = part.shape
         chunk = math.prod(part.chunks or ()) * part.dtype.itemsize
         if rows > MOST_ROWS or max(*widths, part.dtype.itemsize, 0) > WIDEST or chunk > LARGEST_CHUNK:
-            raise UserError(f"{path} is refused: the shape {part.shape} of its {name} is none of a data set of movies.")
+            raise UserError(f"{path} is refused: the shape {part.shape} of its {name} is impossible for a data set of movies.")
         if part.dtype.kind not in KINDS.get(name, "fiub"):
             raise UserError(f"{path}: its {name} holds {part.dtype}, expected {'ids' if name == 'imdb_ids' else 'numbers'}.")
 
