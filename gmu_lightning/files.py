@@ -144,10 +144,9 @@ def bytes_of(path: Path, most: int) -> bytes:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        data = file.read(min(found.st_size, most) + 1)
-    if len(data) > most:
-        raise OSError(errno.EOVERFLOW, f"it has more than {most:,} bytes", str(path))
-    return data
+        if found.st_size > most:
+            raise OSError(errno.EOVERFLOW, f"it has more than {most:,} bytes", str(path))
+        return file.read(found.st_size)  # no more, even if it grows meanwhile
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -49,7 +49,7 @@ def with_choices(arguments: Sequence[str], session: Session) -> list[str]:
     typed = {word.lstrip("+~").partition("=")[0] for word in arguments}
     if "experiment" in typed:
         raise UserError(f"{KEY}={folder} and experiment= both choose every part of a run: leave one of them out")
-    found = _written(folder)
+    found = _written(Run(folder))
     chosen = {group: choice for group, choice in _choices(found).items() if choice in choices_of(group, session.config_dir)}
     chosen |= {key: str(found[key]) for key in ("modalities", "seed")}
     session.added = [f"{key}={value}" for key, value in chosen.items() if key not in typed]
@@ -71,8 +71,8 @@ def again(
     Raises:
         UserError: the folder holds no sound run, the run names another class, or its data are gone.
     """
-    run = folder / str(config[KEY])
-    found = checked_as_data(_written(run), run / "config.yaml", config_dir)
+    run = Run(folder / str(config[KEY]))
+    found = checked(run, config_dir)
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     typed = parsed[next(n for n, one in enumerate(parsed) if one.key_or_group == KEY) + 1 :]
     kept: dict[str, Any] = {key: found[key] for key in PARTS if key in found}
@@ -91,9 +91,13 @@ def again(
     return {**config, **kept}, {**choices, **own}
 
 
-def _written(folder: Path) -> dict[str, Any]:
+def checked(run: Run, config_dir: str | None) -> dict[str, Any]:
+    """Return the configuration of a run, whose classes are all known. Raises UserError; see `again`."""
+    return checked_as_data(_written(run), run / "config.yaml", config_dir)
+
+
+def _written(run: Run) -> dict[str, Any]:
     """Return the content of a run's config.yaml. Raises UserError if the folder holds none that is sound."""
-    run = Run(folder)
     found = run.config
     records.check_config(found, run / "config.yaml", records.EVALUATED)
     return found

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 import gmu_lightning
+from gmu_lightning.cli import tasks
 from gmu_lightning.cli.command_line import escaped, options_first
 from gmu_lightning.config.groups import conf_folder
 from gmu_lightning.files import file_digest
@@ -140,6 +141,23 @@ def test_a_rerun_writes_no_data_to_a_place_that_a_run_names(again, smoke, tmp_pa
     with pytest.raises(UserError, match=r"which are not there: give data\.root=PATH"):
         again(run=hostile)
     assert again(f"data.root={tmp_path / root}", run=hostile)[0].data.root == str(tmp_path / root)
+
+
+def test_evaluate_writes_only_inside_the_run(smoke, store, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    theirs = {"data": {**smoke.config["data"], "root": str(tmp_path / "new")}, "store": {"dir": str(tmp_path / "elsewhere")}}
+    hostile = changed(smoke, tmp_path / "run", **theirs)
+    done = typed("evaluate", f"run={hostile}", folder=tmp_path, store=None)
+    assert done.returncode == 1 and "which are not there: give data.root=PATH" in last_line(done.stderr)
+    linked = changed(smoke, tmp_path / "linked", store=theirs["store"])
+    shutil.rmtree(linked / "evaluate", ignore_errors=True)
+    (linked / "evaluate").symlink_to(tmp_path / "elsewhere")
+    done = typed("evaluate", f"run={linked}", folder=tmp_path, store=None)
+    assert done.returncode == 1 and "evaluate is a link, and results stay inside the run's folder" in last_line(done.stderr)
+    assert not list((tmp_path / "elsewhere").iterdir()) and not (tmp_path / "new").exists()
+    assert tasks._store_of(Run(linked)) == "outputs/store"
+    (tmp_path / "elsewhere/columns").mkdir()
+    assert tasks._store_of(Run(linked)) == str(tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize(
