@@ -1,4 +1,4 @@
-"""Every hostile file is refused in one sentence: no code of it runs, and nothing is written outside of its place."""
+"""Every hostile file is refused in one sentence: its code does not run, and it writes only in its place."""
 
 from __future__ import annotations
 
