@@ -106,14 +106,17 @@ def clips() -> Iterator[Case]:
             )
 
 
+NOT_REGULAR = "it is no regular file"
+
+
 def tables() -> Iterator[Case]:
     def bomb(path: Path) -> None:
         pq.write_table(pa.table({name: pa.nulls(20_000, pa.int8()) for name in map(str, range(80))}), path)
 
     yield Case("Parquet bomb", "table", "movies.parquet", bomb, "unpacks to more than")
-    yield Case("pipe named as a table", "table", "movies.csv", os.mkfifo)
-    yield Case("device named as a table", "table", "movies.csv", lambda path: path.symlink_to("/dev/zero"))
-    yield Case("huge table", "table", "movies.csv", lambda path: _sparse(path, 80 * 10**9))
+    yield Case("pipe named as a table", "table", "movies.csv", os.mkfifo, NOT_REGULAR)
+    yield Case("device named as a table", "table", "movies.csv", lambda path: path.symlink_to("/dev/zero"), NOT_REGULAR)
+    yield Case("huge table", "table", "movies.csv", lambda path: _sparse(path, 80 * 10**9), "it has more than")
 
     def split(write: Callable[[Path], Any]) -> Callable[[Path], Any]:
         def make(path: Path) -> None:
@@ -123,20 +126,26 @@ def tables() -> Iterator[Case]:
         return make
 
     ids = json.dumps({"train": ["1"], "dev": ["2"], "test": ["3"]})
-    yield Case("split file that never ends", "movies", "raw", split(lambda path: (path / "split.json").symlink_to("/dev/zero")))
-    yield Case("split file that is a pipe", "movies", "raw", split(lambda path: os.mkfifo(path / "split.json")))
+    yield Case(
+        "split file that never ends",
+        "movies",
+        "raw",
+        split(lambda path: (path / "split.json").symlink_to("/dev/zero")),
+        NOT_REGULAR,
+    )
+    yield Case("split file that is a pipe", "movies", "raw", split(lambda path: os.mkfifo(path / "split.json")), NOT_REGULAR)
 
     def piped(path: Path) -> None:
         (path / "split.json").write_text(ids)
         os.mkfifo(path / "dataset/1.json")
 
-    yield Case("record that is a pipe", "movies", "raw", split(piped))
+    yield Case("record that is a pipe", "movies", "raw", split(piped), NOT_REGULAR)
 
     def endless(path: Path) -> None:
         (path / "split.json").write_text(ids)
         (path / "dataset/1.json").symlink_to("/dev/zero")
 
-    yield Case("record that never ends", "movies", "raw", split(endless))
+    yield Case("record that never ends", "movies", "raw", split(endless), NOT_REGULAR)
 
 
 def _sparse(path: Path, size: int) -> None:
@@ -178,12 +187,24 @@ def hdf5() -> Iterator[Case]:
         del file["features"]
         file.create_virtual_dataset("features", layout)
 
-    yield Case("HDF5 of another file's bytes", "hdf5", "m.hdf5", made(external))
-    yield Case("HDF5 that links to another file", "hdf5", "m.hdf5", made(linked))
-    yield Case("HDF5 that shows another file", "hdf5", "m.hdf5", made(virtual))
+    yield Case("HDF5 of another file's bytes", "hdf5", "m.hdf5", made(external), "its features is the content of another file")
+    yield Case("HDF5 that links to another file", "hdf5", "m.hdf5", made(linked), "lacks features")
+    yield Case("HDF5 that shows another file", "hdf5", "m.hdf5", made(virtual), "its features is the content of another file")
     wide = {"shape": (3, 10**9), "dtype": "f4", "chunks": (1, 1000)}
-    yield Case("HDF5 of wide rows", "hdf5", "m.hdf5", made(lambda file, _: replaced(file, "features", **wide)))
-    yield Case("HDF5 of words", "hdf5", "m.hdf5", made(lambda file, _: replaced(file, "features", data=np.array([[b"x"]] * 3))))
+    yield Case(
+        "HDF5 of wide rows",
+        "hdf5",
+        "m.hdf5",
+        made(lambda file, _: replaced(file, "features", **wide)),
+        "impossible for a data set",
+    )
+    yield Case(
+        "HDF5 of words",
+        "hdf5",
+        "m.hdf5",
+        made(lambda file, _: replaced(file, "features", data=np.array([[b"x"]] * 3))),
+        "expected numbers",
+    )
 
 
 def exports() -> Iterator[Case]:
@@ -197,18 +218,30 @@ def exports() -> Iterator[Case]:
 
     for suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".joblib", ".npy", ".py", ".PKL"):
         content = pickle.dumps(Calls(os.system, "true"))
-        yield Case(f"export with a {suffix}", "export", "model", holding(f"encoders/text/x{suffix}", content))
+        yield Case(f"export with a {suffix}", "export", "model", holding(f"encoders/text/x{suffix}", content), "can run code")
     for name, settings in {
         "kernel": {"model_type": "bert", "attn_implementation": "someone/kernel"},
         "kernels": {"model_type": "bert", "use_kernels": True},
     }.items():
-        yield Case(f"network with a {name}", "network", "bert", holding("config.json", json.dumps(settings).encode()))
+        yield Case(
+            f"network with a {name}",
+            "network",
+            "bert",
+            holding("config.json", json.dumps(settings).encode()),
+            "by which a network loads code",
+        )
     pickled = {
         "architecture": "resnet18",
         "model_args": {"checkpoint_path": "evil.pth"},
         "pretrained_cfg": {"input_size": [3, 32, 32]},
     }
-    yield Case("picture network with a checkpoint", "timm", "resnet", holding("config.json", json.dumps(pickled).encode()))
+    yield Case(
+        "picture network with a checkpoint",
+        "timm",
+        "resnet",
+        holding("config.json", json.dumps(pickled).encode()),
+        "loads other files",
+    )
 
 
 CASES = [case for group in (pictures, clips, tables, hdf5, exports) for case in group()]

@@ -125,7 +125,7 @@ def checkpoints() -> Iterator[Case]:
         "best.ckpt",
         lambda path: path.write_bytes(pickle.dumps(payloads(path)["exec"])),
     )
-    yield Case("checkpoint bomb", "checkpoint", "best.ckpt", bomb)
+    yield Case("checkpoint bomb", "checkpoint", "best.ckpt", bomb, "its members are compressed or too large")
     yield Case("checkpoint that climbs", "checkpoint", "best.ckpt", climbing)
 
 

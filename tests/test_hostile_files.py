@@ -56,7 +56,7 @@ def archive(path: Path) -> None:
 
 def network(path: Path) -> None:
     (path / "model.safetensors").write_bytes(b"x")
-    HuggingFaceText(str(path)).build()
+    HuggingFaceText(str(path))._config()
 
 
 def timm(path: Path) -> None:

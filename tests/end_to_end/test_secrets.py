@@ -9,6 +9,7 @@ import pytest
 
 from gmu_lightning.cli.command_line import refuse_secrets
 from gmu_lightning.confidential import SHORTEST, holds_secret, masked, secret_in, without_any
+from gmu_lightning.files import write_json
 from gmu_lightning.movie import UserError
 
 from .forked import forks
@@ -94,6 +95,12 @@ def test_what_looks_like_a_secret_is_refused(word):
 )
 def test_other_settings_are_typed_as_before(word):
     refuse_secrets([word])
+
+
+def test_text_files_hold_no_secret_of_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", CANARY)
+    write_json(tmp_path / "a.json", {"a": f"x{CANARY}y", "b": "https://me:mine@host"})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": "x***y", "b": "https://me:mine@host"}
 
 
 def test_a_configuration_is_shown_without_secrets(monkeypatch):
