@@ -236,7 +236,7 @@ def test_there_are_hundreds_of_seeds(tmp_path):
     assert count >= 300 and count + len(TABLES) >= 500
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.heavy) if n == "tables" else n for n in NAMES])
 def test_malformed_files_are_read_or_refused_in_a_sentence(name, tmp_path):
     found = outcomes_of(name, tmp_path)
     faults = {seed: outcome for seed, outcome in found.items() if outcome not in ("read", "refused")}

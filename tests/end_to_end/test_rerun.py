@@ -187,6 +187,7 @@ def test_a_sweep_over_a_rerun_names_each_job(smoke, store, tmp_path):
             assert f"{fusion}-text+image-seed{seed}-" in done.stdout + done.stderr
 
 
+@pytest.mark.heavy
 def test_only_the_user_trusts_a_class(smoke, store, tmp_path, monkeypatch):
     (tmp_path / "theirs.py").write_text(TRUSTED)
     node = {"_target_": "theirs.Mine", "_partial_": True}

@@ -41,6 +41,7 @@ def holding(folder: Path, secret: str) -> list[str]:
     return [str(path) for path in [*found, *(p for p in folder.rglob("*") if p.is_file() and secret.encode() in p.read_bytes())]]
 
 
+@pytest.mark.heavy
 def test_no_file_of_a_sweep_holds_a_secret(store, tmp_path):
     (tmp_path / "parts/fusion").mkdir(parents=True)
     (tmp_path / "parts/leaky.py").write_text(LEAKY)
