@@ -10,6 +10,8 @@ import errno
 import hashlib
 import json
 import os
+import re
+import stat
 import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -18,11 +20,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gmu_lightning.confidential import without_secrets
+
 if TYPE_CHECKING:
     from filelock import SoftFileLease
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
 LEASE = 30.0  # seconds without a sign of life after which the holder of a file on another machine counts as dead
+FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # beginnings of a text that a spreadsheet may execute
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 ESCAPED = "backslashreplace"  # writes lone surrogates, which UTF-8 cannot hold, as escapes; JSON has the same escapes
 SEAL = "seal"  # the key of a mapping's own checksum
 BLOCK = 1 << 20  # bytes that are read at once
@@ -84,8 +90,12 @@ def add_name(error: OSError, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, atomically. A lone surrogate, as in some file names, is written as its escape sequence."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors=ESCAPED))
+    """Write text as UTF-8, atomically, without secrets of the environment.
+
+    A lone surrogate, as in some file names, is written as its escape sequence.
+    """
+    shown = without_secrets(text)
+    write_atomically(path, lambda temporary: temporary.write_text(shown, encoding="utf-8", errors=ESCAPED))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -106,17 +116,30 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], lasting: bool = True) -> None:
     """Write rows as CSV, atomically. Each key becomes a column, in order of first appearance.
 
-    None, or a key that a row lacks, becomes an empty cell.
+    None, or a key that a row lacks, becomes an empty cell. Texts are written as by `csv_cell`.
     """
     columns = list(dict.fromkeys(key for row in rows for key in row))
 
     def write(temporary: Path) -> None:
         with temporary.open("w", newline="", encoding="utf-8", errors=ESCAPED) as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
+            writer = csv.writer(file)
+            writer.writerow(map(csv_cell, columns))
+            writer.writerows([csv_cell(row.get(column)) for column in columns] for row in rows)
 
     write_atomically(path, write, lasting)
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value as a cell of a CSV file: a text that a spreadsheet could take for a formula gets a `'` in front.
+
+    Numbers stay as they are, also in texts. A text that begins with `'` and such a sign gets one more, so `of_csv_cell` is exact.
+    """
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value) else value
+
+
+def of_csv_cell(cell: str) -> str:
+    """Return the text of which `csv_cell` made a cell."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) and not NUMBER.fullmatch(cell[1:]) else cell
 
 
 def sound(text: str) -> str:
@@ -147,6 +170,22 @@ def digest(value: Any) -> str:
     """
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def bytes_of(path: Path, most: int) -> bytes:
+    """Return the bytes of a regular file. Raises OSError, also for a pipe, a device, or more than `most` bytes."""
+    with open(path, "rb", opener=_without_waiting) as file:  # a Path has no opener
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if found.st_size > most:
+            raise OSError(errno.EOVERFLOW, f"it has more than {most:,} bytes", str(path))
+        return file.read(found.st_size)  # no more, even if it grows meanwhile
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file, without waiting for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def file_digest(path: Path) -> str:
@@ -196,8 +235,8 @@ def read_sealed(path: Path, key: str) -> Any:
 
 def file_state(path: Path) -> tuple[int, int, int, int]:
     """Return size, inode, and times of modification and change. One of them differs after every change of the file's bytes."""
-    stat = path.stat()
-    return stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns
+    found = path.stat()
+    return found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
 def write_table(path: Path, columns: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:

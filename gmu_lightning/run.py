@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from gmu_lightning.confidential import masked, without_any
 from gmu_lightning.config.identity import identity, setting
 from gmu_lightning.decisions import Task, decided, probabilities_of
 from gmu_lightning.files import FULL, acquired, file_state, lease, now, write_json, write_table, write_text
@@ -236,7 +237,8 @@ class Run:
     def begin(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
         """Begin the run: create its folder, and write config.yaml, overrides.txt and the state `running` without warnings.
 
-        The error.txt of an earlier attempt is removed. Its other files stay until they are overwritten.
+        Secrets are written as `***`. The error.txt of an earlier attempt is removed. Its other files stay until they are
+        overwritten.
 
         Args:
             config: the resolved mapping, as plain containers.
@@ -253,8 +255,8 @@ class Run:
             left.unlink()
         (self / ROOM).write_bytes(secrets.token_bytes(16_384))
         self.token = secrets.token_hex(8)
-        write_text(self / "config.yaml", yaml.dump(dict(config), Dumper=_Plain, sort_keys=False, allow_unicode=True))
-        write_text(self / "overrides.txt", "".join(f"{o}\n" for o in overrides))
+        write_text(self / "config.yaml", yaml.dump(masked(config), Dumper=_Plain, sort_keys=False, allow_unicode=True))
+        write_text(self / "overrides.txt", "".join(f"{without_any(o)}\n" for o in overrides))
         self._write_status(
             **{"state": "running", "why": None, "warnings": [], "started": now(), "ended": None},
             **{"identity": identity(config), "setting": setting(config), "token": self.token},
@@ -267,7 +269,8 @@ class Run:
             state: `finished`, `failed`, `interrupted` or `skipped`.
             why: the reason as one sentence; None for `finished`.
         """
-        self._write_status(**{**self._begun(), "state": state, "why": why, "ended": now()})
+        shown = None if why is None else without_any(why)
+        self._write_status(**{**self._begun(), "state": state, "why": shown, "ended": now()})
         (self / ROOM).unlink(missing_ok=True)
 
     def warn(self, sentence: str) -> None:

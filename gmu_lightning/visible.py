@@ -1,4 +1,7 @@
-"""Show the control characters in text from strangers, so that they have no effect on a terminal, in a log or in a figure."""
+"""Show the control characters in text from strangers, so that they have no effect on a terminal, in a log or in a figure.
+
+A visible stream also hides secrets.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from gmu_lightning.confidential import without_any
 
 # C0 and C1 controls except tab and newline, line separators, overrides of the writing direction, lone surrogates.
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -31,7 +36,7 @@ def first_line(error: BaseException) -> str:
 
 
 class VisibleStream:
-    """A text stream that sends `visible` text, so that control characters have no effect.
+    """A text stream that sends `visible` text without secrets, so that control characters have no effect.
 
     Args:
         stream: receives the text. rich finds it by the attribute `rich_proxied_file`, and writes its progress to it directly.
@@ -42,7 +47,7 @@ class VisibleStream:
 
     def write(self, text: str) -> int:
         """Write the visible text, with escapes for characters that the stream's encoding lacks. Return the length of `text`."""
-        stream, shown = self.rich_proxied_file, visible(text)
+        stream, shown = self.rich_proxied_file, visible(without_any(text))
         try:
             stream.write(shown)
         except UnicodeEncodeError:

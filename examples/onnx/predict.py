@@ -50,7 +50,7 @@ def pixels(settings: dict[str, Any], poster: Path) -> np.ndarray:
     """Return a poster as uint8 (1, 3, height, width), resized and cropped as in training."""
     height, width = settings["size"]
     target = floor(width / settings["crop"]), floor(height / settings["crop"])
-    image = ImageOps.exif_transpose(Image.open(poster)).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(poster, formats=("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"))).convert("RGB")
     if settings["mode"] == "squash":
         size = target
     elif target[0] == target[1]:

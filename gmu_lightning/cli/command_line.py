@@ -27,20 +27,22 @@ from gmu_lightning.cli.completion import asks_for_completion, completion
 from gmu_lightning.cli.help import is_expected, sentence
 from gmu_lightning.cli.pages import asks_for_a_page, help_page, version
 from gmu_lightning.cli.search_path import FurtherChoices, at_home, use_folders
-from gmu_lightning.config.groups import choices_of, conf_folder, refuse_broken_packages
+from gmu_lightning.confidential import holds_secret, is_secret_name, secret_sentence, without_any
+from gmu_lightning.config.groups import choices_of, conf_folder, refuse_broken_packages, trusting
 from gmu_lightning.config.hydra_versions import base
 from gmu_lightning.files import sound
 from gmu_lightning.machine import refused_file
 from gmu_lightning.movie import Terminated, UserError
 from gmu_lightning.sweep import dry_run
 from gmu_lightning.sweep.job import register_resolvers
+from gmu_lightning.sweep.rerun import with_choices
 from gmu_lightning.sweep.session import Command, Session, Stopped
 from gmu_lightning.visible import guarded_streams
 
 logger = logging.getLogger(__name__)
 # Values that are paths or free text: they are taken as typed, outside Hydra's grammar and its sweeps.
 AS_TYPED = re.compile(
-    r"^\+{0,2}(data\.root|data\.separator|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|input|output|against|remove|"
+    r"^\+{0,2}(data\.root|data\.separator|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|rerun|trust|input|output|against|remove|"
     r"encoder\.\w+\.(preparation\.)?(?P<weights>name|weights|vectors))=(?P<value>.*)$",
     re.S,
 )
@@ -49,6 +51,8 @@ MEDIA = re.compile(r"movie\.(image|video|audio)=")
 QUOTED = re.compile(r"""(['"])(\\.|(?!\1).)*\1""", re.S)  # one string from end to end
 DOT_FOR_SLASH = re.compile(r"encoder\.\w+=")
 NEEDED = re.compile(r"data|encoder/\w+|fusion|loss|optimizer|scheduler|trainer")  # groups that every run takes a choice of
+RERUNS = ("train", "prepare")  # commands that take rerun=RUN
+TRUST = "trust="
 REMOVABLE = ("callbacks", "logger", "experiment", "hydra", "encoder.", "fusion.", "optimizer.", "scheduler.")
 
 
@@ -71,7 +75,7 @@ def call(task: Callable[[DictConfig, Session], None]) -> None:
     elif asks_for_a_page(sys.argv[1:]):
         show_page(name, sys.argv[1:])
     else:
-        run(command, reads_movie=name == "predict")
+        run(command, reads_movie=name == "predict", reruns=name in RERUNS)
 
 
 def is_path(word: str) -> bool:
@@ -98,7 +102,7 @@ def _refuse_broken_packages(command: str) -> None:
         refuse_broken_packages()
 
 
-def run(command: Callable[[Session], Any], reads_movie: bool = False) -> None:
+def run(command: Callable[[Session], Any], reads_movie: bool = False, reruns: bool = False) -> None:
     """Run a command on the arguments typed, and return if it succeeds. In the main thread, SIGTERM ends it as Ctrl-C does.
 
     Control characters in messages are made visible, because names in files are a stranger's.
@@ -106,6 +110,7 @@ def run(command: Callable[[Session], Any], reads_movie: bool = False) -> None:
     Args:
         command: the work.
         reads_movie: whether `movie.KEY=TEXT` arguments are taken out, for `Session.movie`.
+        reruns: whether `rerun=RUN` adds the choices of that run to the arguments.
 
     Raises:
         SystemExit: with 1 after an error or a failed job, with 130 after Ctrl-C, and with 143 after SIGTERM. An error's last line
@@ -113,7 +118,7 @@ def run(command: Callable[[Session], Any], reads_movie: bool = False) -> None:
     """
     console.settle_in()
     with guarded_streams(), ends_by_sigterm():
-        _run(command, reads_movie)
+        _run(command, reads_movie, reruns)
 
 
 @contextmanager
@@ -133,7 +138,7 @@ def ends_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _run(command: Callable[[Session], Any], reads_movie: bool) -> None:
+def _run(command: Callable[[Session], Any], reads_movie: bool, reruns: bool) -> None:
     full = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises instead of printing and exiting
     scratch: str | None = None
@@ -143,18 +148,23 @@ def _run(command: Callable[[Session], Any], reads_movie: bool) -> None:
         refuse_other_bytes([*typed, f"GMU_STORE={os.environ.get('GMU_STORE', '')}", f"the current folder {current_folder()}"])
         if reads_movie:
             session.movie, typed = movie_in(typed)
+        refuse_secrets(typed)
         arguments = [escaped(argument) for argument in typed]
         session.typed = dict(zip(arguments, typed, strict=True))
         refuse_dot_for_slash(arguments)
         refuse_removal(arguments)
         arguments = options_first(arguments)
         arguments, session.config_dir = use_folders(arguments)
+        trusted = [name for word in typed if word.startswith(TRUST) for name in word.removeprefix(TRUST).split(",")]
+        if reruns:
+            arguments = options_first(with_choices(arguments, session))
         if "check=true" in (a.lower() for a in arguments):  # a check leaves no files and no folders
             scratch = tempfile.mkdtemp()
             arguments += [f"hydra.sweep.dir={scratch}", f"hydra.run.dir={scratch}"]
         sys.argv[1:] = arguments
         register_plugins()
-        command(session)
+        with trusting(trusted):
+            command(session)
         dry_run.show(session.checked, session.refused)
         failed = session.end_sweep(interrupted=False)
     except KeyboardInterrupt as signalled:
@@ -231,6 +241,16 @@ def refuse_other_bytes(strings: Sequence[str]) -> None:
             raise UserError(f"{sound(string)} holds bytes that are not UTF-8: rename that file or folder, or give another")
 
 
+def refuse_secrets(arguments: Sequence[str]) -> None:
+    """Refuse arguments that hold a password or a token, because runs record them. Raises UserError, which does not show it."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if value and (is_secret_name(key) or holds_secret(value)):
+            raise UserError(secret_sentence(without_any(key)))
+        if not value and holds_secret(argument):
+            raise UserError(secret_sentence("an argument"))
+
+
 def refuse_dot_for_slash(arguments: Sequence[str]) -> None:
     """Refuse `encoder.text=minilm`, which would replace a node by a word, and `fusion=null`. Raises UserError."""
     for argument in arguments:
@@ -261,7 +281,8 @@ def refuse_removal(arguments: Sequence[str]) -> None:
 def options_first(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with Hydra's options, such as `-m`, before the settings.
 
-    Hydra 1.3 reads the settings in one piece only. Raises UserError for an option that Hydra cannot read, such as `--seed=1`.
+    Hydra 1.3 reads the settings in one piece only. Raises UserError for an option that Hydra cannot read, such as `--seed=1`, and
+    for one by which Hydra would build whatever classes a file names.
     """
 
     def refuse(message: str) -> NoReturn:
@@ -272,6 +293,11 @@ def options_first(arguments: Sequence[str]) -> list[str]:
     known, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
         refuse(f"{unknown[0]} is not an option of this command: type settings as key=value, such as seed=1")
+    if known.config_path or known.config_name or known.experimental_rerun:
+        raise UserError(
+            "--config-path, --config-name and --experimental-rerun run whatever code a file names: type rerun=RUN to train the "
+            "configuration of a run again, or --config-dir FOLDER for choices of your own"
+        )
     options, settings = [], deque(known.overrides)
     for argument in arguments:
         if settings and argument == settings[0]:

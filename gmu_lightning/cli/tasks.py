@@ -129,9 +129,11 @@ def export(config: DictConfig, session: Session) -> None:
 
 
 def _store_of(run: Run) -> str:
-    """Return the folder of the run's store; the default folder if that folder is gone."""
+    """Return the folder of the run's store; the default folder if that folder is gone or is no store, as a stranger's may be."""
+    from gmu_lightning.data.inventory import is_store
+
     theirs = str((run.config.get("store") or {}).get("dir", ""))
-    return theirs if theirs and Path(theirs).is_dir() else "outputs/store"
+    return theirs if theirs and is_store(Path(theirs)) else "outputs/store"
 
 
 def compare(config: DictConfig, session: Session) -> None:

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from gmu_lightning.config import packages
-from gmu_lightning.config.classes import own_class
+from gmu_lightning.config.classes import class_of, own_class
 from gmu_lightning.config.hydra_versions import register_resolver
 from gmu_lightning.config.packages import Source
 from gmu_lightning.movie import UserError
@@ -191,10 +191,43 @@ def import_from(folder: str, option: str = "--config-dir", config_dir: str | Non
     sys.path.insert(0, folder)
 
 
+_trusted: list[str] = []  # of the command that is running, the latest last
+
+
+@contextmanager
+def trusting(names: Sequence[str]) -> Iterator[None]:
+    """Accept these classes in the configurations of strangers within the context.
+
+    Args:
+        names: exact dotted names, as the user typed them.
+
+    Raises:
+        UserError: one of them is no dotted name.
+    """
+    for name in names:
+        if "." not in name or not all(part.isidentifier() for part in name.split(".")):
+            raise UserError(f"trust={name} names no class: give its dotted name, such as trust=my_fusions.MyFusion")
+    _trusted.extend(names)
+    try:
+        yield
+    finally:
+        del _trusted[len(_trusted) - len(names) :]
+
+
+def _is_trusted(target: Any) -> bool:
+    """Return whether the user typed the exact name of a class. Raises UserError if it cannot be imported, or is no class."""
+    if target not in _trusted:
+        return False
+    if not isinstance(class_of(target), type):
+        raise UserError(f"trust={target} names a {type(class_of(target)).__name__} and no class: give the name of a class")
+    return True
+
+
 def checked_as_data(config: Mapping[str, Any], where: Path, config_dir: str | None = None) -> dict[str, Any]:
     """Return a copy of a stranger's configuration in which every `_target_` is the present name of a class of our groups.
 
-    Only the last part of the name of a class of this package counts, since the class may have moved to another module.
+    Only the last part of the name of a class of this package counts, since the class may have moved to another module. Classes
+    that the command line names (`trusting`) are accepted too.
 
     Args:
         config: the content of the file.
@@ -211,7 +244,7 @@ def checked_as_data(config: Mapping[str, Any], where: Path, config_dir: str | No
         if key == "_target_":
             if known := known_target(node):
                 return known
-            if isinstance(node, str) and config_dir and own_class(node, config_dir):
+            if isinstance(node, str) and (_is_trusted(node) or (config_dir and own_class(node, config_dir))):
                 return node
             raise UserError(_refusal(config, where, node, config_dir))
         if isinstance(node, str) and "${" in node:
@@ -236,7 +269,7 @@ def _refusal(config: Mapping[str, Any], where: Path, target: Any, config_dir: st
     install = "" if known else "install its package, or "
     return (
         f"{where} names the class {target}, which is not one of this package's choices: it is not read, unless you trust the "
-        f"class and {install}type --config-dir FOLDER, the folder of its module{trained}"
+        f"class and {install}type trust=MODULE.CLASS or --config-dir FOLDER, the folder of its module{trained}"
     )
 
 

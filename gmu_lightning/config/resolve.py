@@ -20,6 +20,7 @@ WARM_UP = 0.1
 VECTOR_DROPOUT, TOKEN_DROPOUT = 0.5, 0.25  # of frozen features; fusions that read tokens apply dropout again in every layer
 SEQUENCES = ("text", "video", "audio")
 LOSSES = {"multilabel": "bce", "multiclass": "cross_entropy"}  # of loss=auto
+NOT_OF_A_RUN = ("rerun", "trust")  # keys of the command, whose effect is in the other keys
 GROUPS = ("data", "fusion", "loss", "optimizer", "scheduler", "trainer")
 
 
@@ -35,7 +36,7 @@ def resolve(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dic
         UserError: a group is not a mapping, a modality is unknown or named twice, or loss=auto gets an option of another loss.
         IncompatibleChoices: a modality has no encoder.
     """
-    resolved = deepcopy(dict(config))
+    resolved = {key: value for key, value in deepcopy(dict(config)).items() if key not in NOT_OF_A_RUN}
     for group in GROUPS:
         _check_group(resolved.get(group), group)
     chosen = modalities_of(str(resolved["modalities"]))

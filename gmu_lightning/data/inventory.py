@@ -57,6 +57,11 @@ class Entry:
         return f"{self.kind}/{self.folder.name} ({self.size / 1e6:.1f} MB)"
 
 
+def is_store(folder: Path) -> bool:
+    """Return whether a folder is a store: a folder of one of the `KINDS` is in it."""
+    return any((folder / kind).is_dir() for kind in KINDS)
+
+
 def in_use(folder: Path) -> IO[bytes] | None:
     """Keep a folder of the store from being removed, and set its time of modification to now.
 

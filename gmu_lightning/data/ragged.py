@@ -43,7 +43,7 @@ class Ragged:
         Raises:
             ValueError: the files do not fit each other, or not `movies`.
         """
-        with np.load(folder / "index.npz") as index:
+        with np.load(folder / "index.npz", allow_pickle=False) as index:
             offsets, shapes, present = (index[name] for name in ("offsets", "shapes", "present"))
         empty = not (folder / VALUES).stat().st_size
         values = np.zeros(0, dtype) if empty else np.memmap(folder / VALUES, dtype, mode="r")

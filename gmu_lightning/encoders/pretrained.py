@@ -59,6 +59,8 @@ class TransformersEncoder(Encoder):
         """Return the network's configuration, read by the transformers library. Raises UserError."""
         from transformers import AutoConfig
 
+        if odd := key_that_loads_code(config_of(self.folder)):
+            raise UserError(f"{self.folder / 'config.json'} holds {odd}, by which a network loads code: give a folder without it")
         return weights.loading(self._chosen, lambda: AutoConfig.from_pretrained(self.folder, **LOCAL))
 
     def _pretrained(self, config: Any, **options: Any) -> tuple[Any, Mapping[str, set[str]]]:
@@ -90,6 +92,18 @@ class TransformersEncoder(Encoder):
     @property
     def _chosen(self) -> str:
         return f"{self.option}={self.name}"
+
+
+def key_that_loads_code(settings: Mapping[str, Any]) -> str | None:
+    """Return the first key in the settings of a network by which transformers loads code from the hub; None if there is none.
+
+    `auto_map` is none, since every file is read with `trust_remote_code=False`.
+    """
+
+    def loads(key: str, value: Any) -> bool:
+        return ("attn_implementation" in key and "/" in str(value)) or (key == "use_kernels" and bool(value))
+
+    return next((key for key, value in settings.items() if loads(key, value)), None)
 
 
 def _of_export(found: weights.Found, config: Any, options: Mapping[str, Any]) -> Any:

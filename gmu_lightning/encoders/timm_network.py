@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -17,6 +19,8 @@ from torch import Tensor, nn
 from gmu_lightning.encoders.posters import PosterPreparation
 from gmu_lightning.encoders.weights import Found, find, load_exported, loading, remembered, sha256
 from gmu_lightning.movie import UserError
+
+ARGUMENT = re.compile(r"pretrained.*|checkpoint.*|cache_dir|scriptable|exportable|num_classes|features_only|.*_kwargs")
 
 
 @dataclass(frozen=True)
@@ -150,13 +154,17 @@ def _recipe_fields(path: Path, name: str | None, config: dict[str, Any], option:
         )
     if name and name.split(".")[0] != architecture:
         raise UserError(f"{option}.name={name}: the weights in {path} are of {architecture}; give that name")
+    arguments = config.get("model_args") or {}
+    if not isinstance(arguments, dict) or argument_that_loads_files(arguments):
+        odd = argument_that_loads_files(arguments) if isinstance(arguments, dict) else "model_args"
+        raise UserError(f"{path / 'config.json'} holds {odd}, by which a network loads other files: give a folder without it")
     known = config.get("pretrained_cfg") or _known(get_pretrained_cfg(name or architecture), name or architecture, option)
     data = resolve_data_config(pretrained_cfg=known)
     classifier = known.get("classifier") or ()
     posters = {"size": list(data["input_size"][1:]), "crop": data["crop_pct"], "mode": data["crop_mode"]}
     return {
         "architecture": architecture,
-        "arguments": config.get("model_args") or {},
+        "arguments": arguments,
         "classifier": [classifier] if isinstance(classifier, str) else list(classifier),
         "mean": list(data["mean"]),
         "std": list(data["std"]),
@@ -172,6 +180,11 @@ def _known(config: Any, name: str, option: str) -> dict[str, Any]:
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_pretrained() names them all"
         raise UserError(f"{option}.name={name}: timm knows no such network; {hint}")
     return config.to_dict()
+
+
+def argument_that_loads_files(arguments: Mapping[str, Any]) -> str | None:
+    """Return the first argument of a network by which timm loads other files; None if there is none."""
+    return next((key for key in arguments if ARGUMENT.fullmatch(key)), None)
 
 
 def _created(architecture: str, arguments: dict[str, Any], option: str) -> Any:

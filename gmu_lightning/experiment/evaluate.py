@@ -35,6 +35,7 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.report.robustness import summary
 from gmu_lightning.report.robustness import write as write_robustness
 from gmu_lightning.run import Run
+from gmu_lightning.run_files import records
 from gmu_lightning.run_files.plain import Damaged
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,10 @@ def evaluate(
         logger.warning("%s did not finish: what is scored is its best checkpoint so far", run.folder)
     prepare_process()
     config, checkpoint = recorded(run, root, backend, config_dir)
+    if root is None:
+        records.check_root(config.mapping, run / "config.yaml")
+    if (run / "evaluate").is_symlink():
+        raise UserError(f"{run / 'evaluate'} is a link, and results stay inside the run's folder: remove the link")
     rules = _rules(threshold, run, config.data.task)
     _check_genres(checkpoint["gmu_lightning"]["genres"], run, rules)
     data, model = restored(config, checkpoint, store, run / BEST)

@@ -16,7 +16,7 @@ from PIL import Image
 from gmu_lightning.explanation.pieces import GRID
 from gmu_lightning.explanation.reasons import Reasons
 from gmu_lightning.report.page.movies import thumbnail
-from gmu_lightning.report.page.write import TEMPLATE
+from gmu_lightning.report.page.write import TEMPLATE, policy
 from gmu_lightning.visible import visible
 
 OWN = Path(__file__).parent / "template"
@@ -38,10 +38,10 @@ def _poster(content: Any) -> dict[str, Any] | None:
     """Return a small picture of a poster as `data`, with its `width` and `height`; None for another content."""
     if not isinstance(content, Path | bytes):
         return None
-    data = thumbnail(content if isinstance(content, Path) else io.BytesIO(content), POSTER_WIDTH)
+    data = thumbnail(content, POSTER_WIDTH)
     if data is None:
         return None
-    with Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))) as picture:
+    with Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2])), formats=["JPEG"]) as picture:
         return {"data": data, "width": picture.width, "height": picture.height}
 
 
@@ -55,7 +55,7 @@ def page(cards: Sequence[Mapping[str, Any]], rows: int, runs: Sequence[str]) -> 
     """
     css = "".join((folder / name).read_text(encoding="utf-8") for folder, name in ((TEMPLATE, "page.css"), (OWN, "why.css")))
     words = next((genre["words"]["baseline"] for one in cards for genre in one["genres"] if genre["words"]), None)
-    return visible(_template().render(cards=cards, rows=rows, runs=runs, css=css, grid=GRID, baseline=words))
+    return visible(_template().render(cards=cards, rows=rows, runs=runs, css=css, grid=GRID, baseline=words, policy=policy()))
 
 
 def _genre(reasons: Reasons, genre: str) -> dict[str, Any]:

@@ -163,7 +163,7 @@ class FeatureCache:
             return self._fill(folder, network_of(encoder) if network is None else network, raw.checked(), sequences)
 
         def read(folder: Path, meta: dict[str, Any]) -> FeatureColumn:
-            vectors = np.load(folder / "vectors.npy")
+            vectors = np.load(folder / "vectors.npy", allow_pickle=False)
             if vectors.shape != (len(raw.present), meta["dim"]):
                 raise ValueError(f"vectors.npy holds {vectors.shape}, and not {len(raw.present)} movies x {meta['dim']}")
             how = meta.get("backend", "torch"), self.encoding.precision

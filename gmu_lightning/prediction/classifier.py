@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
+from gmu_lightning.config.groups import trusting
 from gmu_lightning.data.batching import Batches
 from gmu_lightning.data.datamodule import varied_lengths
 from gmu_lightning.data.files.inputs import InputRow, in_memory, input_rows, read_inputs
@@ -285,6 +286,7 @@ def load(
     run: os.PathLike[str] | str | Run | Sequence[os.PathLike[str] | str | Run],
     config_dir: str | None = None,
     backend: str | None = None,
+    trust: Sequence[str] = (),
 ) -> Classifier:
     """Return the classifier of a finished run, or of the mean of several. Labels and training data are not needed.
 
@@ -297,6 +299,7 @@ def load(
         config_dir: folder of classes of your own that a run may name; None accepts the package's classes alone.
         backend: runs frozen encoders: `torch`, `openvino` or `auto`. None takes torch, or `auto` for a run that was trained with
             `encode.backend=openvino`.
+        trust: dotted names of single classes of your own that a run may name.
 
     Raises:
         UserError: a file of a run is damaged or missing, weights are missing, or an exported model predicts other numbers here.
@@ -309,7 +312,7 @@ def load(
     found = [one if isinstance(one, Run) else Run(_located(one)) for one in folders]
     runs: list[TrainedRun] = []
     known: dict[str, Source] = {}
-    with undisturbed():
+    with undisturbed(), trusting(trust):
         for one in found:
             runs.append(trained_run(one, config_dir, backend, known))
             if runs[-1].exported is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from gmu_lightning.config.schema import RunConfig
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.timm_network import argument_that_loads_files
 from gmu_lightning.encoders.weights import named_in
 from gmu_lightning.experiment.choices import check_kinds
 from gmu_lightning.movie import UserError
@@ -18,7 +18,6 @@ from gmu_lightning.run_files.exported import CONFIG, FOLDERS, HINT, PREPARATION,
 from gmu_lightning.run_files.plain import Damaged, text
 
 REFUSED = ("auto_map", "quantization_config", "use_kernels", "custom_pipelines")  # keys by which a network's settings load code
-ARGUMENT = re.compile(r"pretrained.*|checkpoint.*|cache_dir|scriptable|exportable|num_classes|features_only|.*_kwargs")
 NOT_SETTINGS = ("name", "weights", "words", "learned", "device", "_loaded")
 MOST = 10**6  # bytes of a network's settings
 
@@ -125,9 +124,9 @@ def _check_timm(settings: Mapping[str, Any], path: Path) -> None:
     architecture, arguments = settings["architecture"], settings.get("model_args") or {}
     if not isinstance(architecture, str) or not is_model(architecture):
         raise Damaged(path, f"timm has no network {str(architecture)[:80]}", HINT)
-    odd = [key for key in arguments if ARGUMENT.fullmatch(key)] if isinstance(arguments, dict) else ["model_args"]
+    odd = argument_that_loads_files(arguments) if isinstance(arguments, dict) else "model_args"
     if odd:
-        raise Damaged(path, f"it holds {odd[0]}, by which a network loads other files", HINT)
+        raise Damaged(path, f"it holds {odd}, by which a network loads other files", HINT)
 
 
 def refuse_rule(rule: str, folder: Path) -> UserError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,13 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from gmu_lightning.data.files.inputs import InputRow
-from gmu_lightning.files import ESCAPED, digest, write_atomically, write_table, write_text
+from gmu_lightning.files import ESCAPED, csv_cell, digest, write_atomically, write_table, write_text
 from gmu_lightning.movie import UserError
 from gmu_lightning.prediction.results import Results
 from gmu_lightning.prediction.rows import row_state
 
-FORMULA = re.compile(r"[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")  # first characters that a spreadsheet may execute
-NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 LABELS = "|"  # separates genres in a CSV cell
 
 
@@ -162,7 +159,7 @@ def write_parquet(path: Path, tables: Iterable[Any], about: Mapping[str, Any]) -
 def write_csv(path: Path, tables: Iterable[Any], about: Mapping[str, Any]) -> None:
     """Write tables to a CSV file, atomically, without `about`.
 
-    Genres are joined by `|`. A text that begins like a formula gets a `'` in front, so that no spreadsheet executes it.
+    Genres are joined by `|`, and texts are written as by `csv_cell`.
     """
 
     def write(temporary: Path) -> None:
@@ -170,7 +167,7 @@ def write_csv(path: Path, tables: Iterable[Any], about: Mapping[str, Any]) -> No
             writer = csv.writer(file)
             for n, table in enumerate(tables):
                 if n == 0:
-                    writer.writerow(table.column_names)
+                    writer.writerow(map(csv_cell, table.column_names))
                 writer.writerows(zip(*(map(_cell, column.to_pylist()) for column in table.columns), strict=True))
 
     write_atomically(path, write)
@@ -196,11 +193,7 @@ WRITERS: dict[str, Callable[[Path, Iterable[Any], Mapping[str, Any]], None]] = {
 
 def _cell(value: Any) -> Any:
     """Return a value as a CSV cell."""
-    if isinstance(value, list):
-        value = LABELS.join(value)
-    if isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value):
-        return f"'{value}"
-    return value
+    return csv_cell(LABELS.join(value) if isinstance(value, list) else value)
 
 
 def _counted(count: Count, table: Any) -> Count:

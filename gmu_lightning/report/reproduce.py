@@ -18,6 +18,8 @@ from gmu_lightning.run_files import records
 from gmu_lightning.run_files.plain import is_there
 
 NOT_A_SETTING = ("seed=", "sweep=")  # more seeds of a search's winner need no new search
+# Overrides of a stranger that could build any class or read the environment, and those that name an earlier run.
+NOT_TYPED_AGAIN = re.compile(r".*(_target_|\$\{)|[+~]*(rerun|trust|hydra[./])", re.S)
 NEVER_SWEPT = re.compile(r"\+{0,2}(data\.root|store\.dir|encoder\..*(weights|vectors))")  # a comma belongs to the path
 
 
@@ -79,7 +81,8 @@ def command(
     """Return the shell command that trains a setting with these seeds, from any folder.
 
     It repeats the overrides of the setting's last run, without `seed=` and `sweep=`; `data.root` and `store.dir` become absolute.
-    It is a multirun if there are several seeds, or if `also` is given.
+    If an override could run code, or names an earlier run, it is `rerun=RUN` with the folder of the last run instead. It is a
+    multirun if there are several seeds, or if `also` is given.
 
     Args:
         setting: has at least one run.
@@ -91,14 +94,15 @@ def command(
     Raises:
         UserError: a file of the run or its sweep is damaged.
     """
-    kept = overrides
-    if kept is None:
+    kept, last = overrides, (setting.finished or setting.runs)[-1]
+    if kept is None and is_rerun(setting):
+        kept = [f"rerun={last.folder.absolute()}"]
+    elif kept is None:
         kept = [
             _absolute(override, setting.configs[-1])
             for override in setting.runs[-1].overrides
             if not override.lstrip("+").startswith(NOT_A_SETTING) and override not in left_out
         ]
-    last = (setting.finished or setting.runs)[-1]
     typed = _typed_of_hydra(last.folder.absolute().parent)
     own = setting.configs[-1].get("config_dir") or typed.config_dir
     listed = any(f"'file://{own}'" in word for word in typed.searchpath)
@@ -106,6 +110,11 @@ def command(
     many = ["-m", *typed.launcher] if len(seeds) > 1 or also else []
     words = [*sources, *many, *kept, f"seed={_listed(seeds)}", *also]
     return _where(kept, last) + "python -m gmu_lightning.train " + shlex.join(words)
+
+
+def is_rerun(setting: Setting) -> bool:
+    """Return whether the overrides of a setting's last run are not typed again, since its config.yaml is read as data instead."""
+    return any(NOT_TYPED_AGAIN.match(word) for word in setting.runs[-1].overrides)
 
 
 def add_seeds(settings: Sequence[Setting], seeds: Sequence[int], skipped: Collection[frozenset[str]] = ()) -> str:
@@ -119,11 +128,11 @@ def add_seeds(settings: Sequence[Setting], seeds: Sequence[int], skipped: Collec
         skipped: overrides, without seed, of the jobs that a sweep skips. A cross product may hold these too.
     """
     of_sweep: dict[tuple[Any, ...], list[tuple[Setting, dict[str, str]]]] = {}
-    for setting in settings:
+    for setting in (one for one in settings if not is_rerun(one)):
         kept = [word for word in setting.runs[-1].overrides if not word.lstrip("+").startswith(NOT_A_SETTING)]
         typed = {word.partition("=")[0]: word for word in kept}
         of_sweep.setdefault((setting.finished[-1].folder.absolute().parent, tuple(sorted(typed))), []).append((setting, typed))
-    lines = []
+    lines = [command(setting, seeds, into_sweep(setting)) for setting in settings if is_rerun(setting)]
     for group in of_sweep.values():
         for block in _products([typed for _, typed in group], skipped):
             inside = [setting for setting, typed in group if all(typed[key] in words for key, words in block.items())]

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from gmu_lightning.files import of_csv_cell
 from gmu_lightning.movie import UserError
 from gmu_lightning.run_files.shapes import Check, Unexpected
 
@@ -165,7 +166,7 @@ def _mapping(found: Any, check: Check, otherwise: str) -> dict[str, Any]:
 
 
 def csv_rows(path: Path, most: int, columns: Mapping[str, Check]) -> list[dict[str, str]]:
-    """Return the rows of a CSV file of at most `most` bytes, {column: text} each.
+    """Return the rows of a CSV file of at most `most` bytes, {column: text} each; texts are those before `csv_cell`.
 
     Args:
         columns: {required column: check of its cells}. The file may have others.
@@ -177,7 +178,8 @@ def csv_rows(path: Path, most: int, columns: Mapping[str, Check]) -> list[dict[s
     reader = csv.DictReader(io.StringIO(text(path, most), newline=""))
     with checking(path):
         try:
-            _check_columns(list(reader.fieldnames or []), columns)
+            reader.fieldnames = [of_csv_cell(name) for name in reader.fieldnames or []]
+            _check_columns(reader.fieldnames, columns)
             return [_checked_row(row, n + 1, columns) for n, row in enumerate(reader)]
         except csv.Error as error:
             raise Unexpected(f"it is no CSV ({error})") from error
@@ -194,6 +196,7 @@ def _check_columns(names: Sequence[str], columns: Mapping[str, Check]) -> None:
 def _checked_row(row: dict[str, str], number: int, columns: Mapping[str, Check]) -> dict[str, str]:
     if None in row or None in row.values():
         raise Unexpected(f"row {number} has not as many cells as there are columns")
+    row = {name: of_csv_cell(cell) for name, cell in row.items()}
     for name, check in columns.items():
         check(row[name], f"{name} of row {number}")
     return row

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gmu_lightning.movie import MODALITIES
+from gmu_lightning.movie import MODALITIES, UserError
 from gmu_lightning.run_files.plain import checking, csv_rows, is_there, json_object, text, yaml_mapping
 from gmu_lightning.run_files.shapes import (
     Check,
@@ -195,6 +195,28 @@ def check_config(found: Mapping[str, Any], path: Path, needed: Check) -> None:
         needed(found, "")
         if needed is EVALUATED and (lacking := [m for m in found["modalities"].split("+") if m not in found["encoder"]]):
             raise Unexpected(f"encoder lacks {lacking[0]}")
+
+
+def check_root(found: Mapping[str, Any], path: Path) -> None:
+    """Check that the folder or file of a run's data is still there, because a data set may write to an empty one.
+
+    Args:
+        found: the content of config.yaml.
+        path: of config.yaml.
+
+    Raises:
+        UserError: it does not exist, or is an empty folder.
+    """
+    root = found["data"].get("root")
+    if root is None:
+        return
+    place = Path(str(root)).expanduser()
+    try:
+        there = any(place.iterdir()) if place.is_dir() else place.exists()
+    except (OSError, ValueError):
+        there = False
+    if not there:
+        raise UserError(f"{path} names the data {root}, which are not there: give data.root=PATH")
 
 
 def overrides(path: Path) -> list[str]:

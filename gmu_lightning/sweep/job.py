@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from gmu_lightning.confidential import secret_in, secret_sentence, without_any
 from gmu_lightning.config.hydra_versions import register_resolver
 from gmu_lightning.config.identity import run_slug
 from gmu_lightning.config.resolve import resolve
@@ -31,6 +32,7 @@ from gmu_lightning.movie import IncompatibleChoices, UserError
 from gmu_lightning.report.search import is_trial
 from gmu_lightning.run import Run, TakenOver
 from gmu_lightning.run_files.plain import Damaged
+from gmu_lightning.sweep.rerun import KEY, again
 
 if TYPE_CHECKING:
     from gmu_lightning.config.schema import RunConfig
@@ -291,7 +293,7 @@ def end_unfinished(run: Run, error: BaseException) -> None:
         return
     sentence = sentence_of(error)
     if not isinstance(error, UserError) and refusal(error) is None:
-        write_text(run / "error.txt", "".join(traceback.format_exception(error)))
+        write_text(run / "error.txt", without_any("".join(traceback.format_exception(error))))
     with suppress(UserError, OSError):
         run.end(state, sentence)
     if state == "failed":  # skipped jobs are listed at the end of the sweep
@@ -347,11 +349,16 @@ def resolved(config: DictConfig, hydra: DictConfig) -> RunConfig:
     from gmu_lightning.config.schema import RunConfig  # now: a look at the configuration does without pydantic
 
     config_dir = config_dir_in(hydra)
-    found = resolve({**plain(config), **({"config_dir": config_dir} if config_dir else {})}, choices_in(hydra))
+    composed, choices = plain(config), choices_in(hydra)
+    if composed.get(KEY):
+        composed, choices = again(composed, choices, hydra.overrides.task, folder=Path(hydra.runtime.cwd), config_dir=config_dir)
+    found = resolve({**composed, **({"config_dir": config_dir} if config_dir else {})}, choices)
     data, store, folder = dict(found["data"]), dict(found["store"]), Path(hydra.runtime.cwd)
     for node, key in ((data, "root"), (store, "dir")):
         if node.get(key) is not None:
             node[key] = str((folder / Path(str(node[key])).expanduser()).absolute())
+    if secret := secret_in(found):
+        raise UserError(secret_sentence(secret))
     return RunConfig.of({**found, "data": data, "store": store})
 
 

@@ -38,6 +38,7 @@ class Session:
         typed: {override as Hydra reads it: as the user typed it}, where the two differ.
         checked: the jobs that `check=true` lists.
         refused: (name, reason) of jobs that it lists and whose configuration is invalid.
+        added: overrides that `rerun=RUN` stands for, besides itself.
         movie: {KEY: text} of the arguments `movie.KEY=TEXT`.
         config_dir: absolute folder of the user's own choices and classes; None without `--config-dir`.
         folder: the folder of the running sweep; None outside a sweep and in a check.
@@ -51,6 +52,7 @@ class Session:
     typed: Mapping[str, str] = field(default_factory=dict)
     checked: list[Job] = field(default_factory=list)
     refused: list[tuple[str, UserError]] = field(default_factory=list)
+    added: Sequence[str] = ()
     movie: dict[str, str] = field(default_factory=dict)
     config_dir: str | None = None
     folder: Path | None = None
@@ -173,8 +175,12 @@ class Session:
         end_unfinished(run, error)
 
     def as_typed(self, overrides: Iterable[str]) -> list[str]:
-        """Return overrides as the user typed them, in the same order, without `retry`; others stay as they are."""
-        return [self.typed.get(override, override) for override in overrides if not override.startswith("retry=")]
+        """Return overrides as the user typed them, in the same order; others stay as they are.
+
+        `retry` and the `added` ones are left out.
+        """
+        kept = [override for override in overrides if override not in self.added and not override.startswith("retry=")]
+        return [self.typed.get(override, override) for override in kept]
 
 
 def asks_to_retry(value: Any) -> bool:

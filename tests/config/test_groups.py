@@ -61,7 +61,8 @@ OWN = {**HARMLESS, "fusion": {"_target_": "their_fusions.Theirs"}}
 def test_the_refusal_of_an_own_class_names_the_option():
     with pytest.raises(
         UserError,
-        match=r"unless you trust the class and install its package, or type --config-dir FOLDER, the folder of its module$",
+        match=r"unless you trust the class and install its package, or type trust=MODULE.CLASS or --config-dir FOLDER, the "
+        r"folder of its module$",
     ):
         checked_as_data(OWN, WHERE)
     with pytest.raises(UserError, match=r"\(the run was trained with --config-dir '/my parts'\)$"):

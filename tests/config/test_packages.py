@@ -76,7 +76,9 @@ def test_a_damaged_file_hides_no_class_of_the_others(install):
 def test_classes_of_other_files_of_a_package_stay_unknown(install):
     install("mine", files={"fusion/my_fusion.yaml": "", "outputs/run/config.yaml": "{_target_: os.system}"})
     assert "os.system" not in known_targets()
-    with pytest.raises(UserError, match=r"unless you trust the class and install its package, or type --config-dir FOLDER"):
+    with pytest.raises(
+        UserError, match=r"unless you trust the class and install its package, or type trust=MODULE.CLASS or --config-dir FOLDER"
+    ):
         checked_as_data({"fusion": {"_target_": "os.system"}}, Path("run/config.yaml"))
 
 

@@ -363,3 +363,11 @@ def test_a_killed_parent_leaves_no_decoder(tmp_path, asked):
 def _runs(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rpartition(") ")[2][0] != "Z"
+
+
+def test_a_clip_that_takes_too_long_is_given_up(tmp_path, monkeypatch):
+    path = clips.write(tmp_path / "1.mp4", seconds=1.0)
+    monkeypatch.setattr(decoder_pool, "LONGEST", 0.0)
+    for what, rate in ((decoder_pool.frames, 1), (decoder_pool.sound, 12_000)):
+        assert problem(path, what, rate) == ("bad_array", "it takes more than 0 minutes to be decoded")
+    assert not decoder_pool._children

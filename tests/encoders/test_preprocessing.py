@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from gmu_lightning.encoders import posters as module
-from gmu_lightning.encoders.posters import PosterPreparation
+from gmu_lightning import pictures as module
+from gmu_lightning.encoders.posters import PosterPreparation, _middle
 from gmu_lightning.movie import BadContent, UserError
+from gmu_lightning.pictures import decoded_picture
 
 PREPARATION = PosterPreparation((32, 32))
 
@@ -104,7 +105,7 @@ def test_a_huge_sideways_poster_is_decoded_large_enough(monkeypatch):
     exif[0x0112] = 6
     poster = saved(noise(1200, 800), "JPEG", exif=exif)
     monkeypatch.setattr(module, "HUGE_PIXELS", 100)
-    with module._decoded(poster, (150, 400)) as decoded:
+    with decoded_picture(poster, (150, 400)) as decoded:
         assert decoded.size == (400, 600)
 
 
@@ -243,16 +244,16 @@ def test_the_fingerprint_includes_every_setting():
 
 def test_only_a_huge_jpeg_is_decoded_smaller(monkeypatch):
     poster = saved(noise(800, 1200), "JPEG")
-    with module._decoded(poster, (64, 64)) as decoded:
+    with decoded_picture(poster, (64, 64)) as decoded:
         assert decoded.size == (800, 1200)
     monkeypatch.setattr(module, "HUGE_PIXELS", 800 * 1200 - 1)
-    with module._decoded(poster, (64, 64)) as decoded:
+    with decoded_picture(poster, (64, 64)) as decoded:
         assert decoded.size == (100, 150)
 
 
 def test_an_extremely_long_poster_is_cut_to_its_middle():
-    assert module._middle(Image.new("RGB", (2, 20_000))).size == (2, 32)
-    assert module._middle(Image.new("RGB", (200, 300))).size == (200, 300)
+    assert _middle(Image.new("RGB", (2, 20_000))).size == (2, 32)
+    assert _middle(Image.new("RGB", (200, 300))).size == (200, 300)
 
 
 def test_threads_read_huge_posters_alike(monkeypatch):

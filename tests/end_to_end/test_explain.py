@@ -314,6 +314,7 @@ def check_page(page: str) -> None:
     """Check that a page escapes what rows hold, shows every row, and needs no network."""
     assert "<script" not in page and "&lt;script&gt;" in page and "&lt;b&gt;bad" in page
     assert not re.search(r"""(src|href)\s*=\s*["'](?!#)|url\((?!"data:)|@import""", page)
+    assert "default-src &#39;none&#39;; script-src &#39;none&#39;; " in page.partition("<style")[0]
     assert page.count('<section id="movie-') == 6
     assert page.count("data:image/jpeg;base64,") == 4
     assert "it has no text and no image" in page and "bad.jpg is not used" in page

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from gmu_lightning.files import of_csv_cell
 from gmu_lightning.movie import UserError
 from gmu_lightning.prediction.output import WRITERS, write_predictions
 from gmu_lightning.prediction.request import FORMATS, check_output
@@ -101,6 +102,7 @@ def test_csv_has_no_cell_that_a_spreadsheet_executes(tmp_path):
     rows = list(csv.DictReader((tmp_path / "out.csv").open(newline="")))
     assert [row["id"] for row in rows] == ["a", "'=SUM(A1)", "-3"] * 2
     assert rows[1]["problem"] == "'@image x.jpg is not used"
+    assert list(map(of_csv_cell, (row["id"] for row in rows[:3]))) == IDS
     assert [row["genres"] for row in rows[:3]] == ["Drama", "Drama|War", ""]
     assert [row["logit/War"] for row in rows[:3]] == ["-2.0", "3.0", ""]
     assert pd.read_csv(tmp_path / "out.csv")["present/image"].tolist() == PRESENT[:, 1].tolist() * 2

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections import Counter
+from hashlib import sha256
 from itertools import pairwise
 
 import pytest
@@ -27,6 +29,17 @@ def text(compared) -> str:
     runs = runs_under(compared.folder)
     found = compare(runs)
     return page(found, runs, ExampleMovies({movie: ExampleMovie("A plot.", None) for movie in chosen_movies(found)}))
+
+
+def test_the_policy_allows_this_script_and_loads_nothing(text):
+    tags = Tables(text).tags
+    (policy,) = (attributes["content"] for tag, attributes in tags if tag == "meta" and "http-equiv" in attributes)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    own = b64encode(sha256(script.encode()).digest()).decode()
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert (rules["script-src"], rules["img-src"]) == (f"'sha256-{own}'", "data:")
+    assert text.index("http-equiv") < text.index("<style") and not [a for _, names in tags for a in names if a.startswith("on")]
 
 
 def test_headings_never_skip_a_level(text):

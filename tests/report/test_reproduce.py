@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gmu_lightning.files import write_json
 from gmu_lightning.movie import UserError
-from gmu_lightning.report.reproduce import command, more_seeds
+from gmu_lightning.report.reproduce import add_seeds, command, more_seeds, with_fusion
 from gmu_lightning.report.settings import settings_of
 from gmu_lightning.run import runs_under
 
@@ -66,6 +66,25 @@ def test_failed_seed_keeps_the_folder_of_weights(sweep, tmp_path):
     failed.end("failed", "the disk is full")
     (setting,) = settings_of(runs_under(sweep.folder))
     assert more_seeds(setting, 3).startswith(f"cd {tmp_path} && python -m gmu_lightning.train ")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("+callbacks.x._target_=os.system", "+optimizer={_target_:os.system,command:ls}", "data.root=${oc.env:HOME}"),
+        *("++hydra.callbacks.x=1", "rerun=other", "trust=theirs.Theirs"),
+    ],
+)
+def test_overrides_that_could_run_code_are_not_repeated(sweep, override):
+    run = sweep.run("mean", 1, typed=[override])
+    safe = sweep.run("concat", 1)
+    settings = settings_of([run, safe])
+    (setting,) = (one for one in settings if one.runs == [run])
+    begins = f"python -m gmu_lightning.train -m rerun={run.folder} seed=2,3"
+    assert command(setting, [1]) == f"python -m gmu_lightning.train rerun={run.folder} seed=1"
+    assert more_seeds(setting, 3) == begins
+    assert with_fusion(setting, "self_gate", []).endswith(f"-m rerun={run.folder} seed=1 fusion=self_gate")
+    assert add_seeds(settings, [2, 3]).startswith(f"{begins} && ") and override not in add_seeds(settings, [2, 3])
 
 
 def multirun(sweep, text):

@@ -7,8 +7,9 @@ from typing import Any
 
 from gmu_lightning.data.files.roles import MEDIA
 from gmu_lightning.data.readers.layouts import what_it_holds
-from gmu_lightning.data.readers.strings import as_utf8, parsed
+from gmu_lightning.data.readers.strings import MOST_RECORD, as_utf8, parsed
 from gmu_lightning.data.readers.tables import BrokenRow, RecordTable, from_records, is_table, read_records
+from gmu_lightning.files import bytes_of
 from gmu_lightning.movie import UserError
 
 TEXT, RECORD = ".txt", ".json"
@@ -67,7 +68,7 @@ def _only(tables: list[Path], folder: Path) -> Path:
 def _record(path: Path) -> dict[str, Any] | str:
     """Return the object in a file, or a clause that says why there is none."""
     try:
-        found = parsed(as_utf8(path.read_bytes()))
+        found = parsed(as_utf8(bytes_of(path, MOST_RECORD)))
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     except (ValueError, RecursionError) as error:

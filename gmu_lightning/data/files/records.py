@@ -14,8 +14,9 @@ from gmu_lightning import cells
 from gmu_lightning.data.files.roles import ARRAYS, MEDIA, Roles
 from gmu_lightning.data.readers.arrays import numbers
 from gmu_lightning.data.readers.media import NamedFiles, suffix_of
-from gmu_lightning.data.readers.strings import as_utf8, shows
+from gmu_lightning.data.readers.strings import MOST_RECORD, as_utf8, shows
 from gmu_lightning.data.readers.tables import RecordTable
+from gmu_lightning.files import bytes_of
 from gmu_lightning.movie import ArrayFile, BadContent
 
 Find = Callable[[str, str, tuple[str, ...]], Path]  # path as written, modality, suffixes
@@ -119,7 +120,7 @@ def _named(columns: Sequence[str]) -> str:
 
 def _text_of(path: Path) -> str:
     try:
-        return as_utf8(path.read_bytes()).decode("utf-8")
+        return as_utf8(bytes_of(path, MOST_RECORD)).decode("utf-8")
     except OSError as error:
         raise BadContent("missing_plot", f"{path.name} cannot be read: {error.strerror}", lasting=False) from error
     except ValueError as error:

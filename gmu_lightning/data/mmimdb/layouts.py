@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -15,9 +16,10 @@ from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.readers.layouts import FILE_NAMES, FirstUse, Layout, Sources, usable, why_no_json
 from gmu_lightning.data.readers.media import POSTERS, Folder, Ids, NamedFiles
 from gmu_lightning.data.readers.records import TEXT_KEYS, SplitFiles, genres_of, note_other_key, plot_of
-from gmu_lightning.data.readers.strings import as_utf8, parsed
-from gmu_lightning.files import looks_like
+from gmu_lightning.data.readers.strings import MOST_RECORD, MOST_SPLIT, as_utf8, parsed
+from gmu_lightning.files import bytes_of, looks_like
 from gmu_lightning.movie import SPLITS, Movie, UserError
+from gmu_lightning.visible import first_line
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 PLOT_KEYS = ("plot", "plots", "text")
@@ -25,6 +27,8 @@ HDF5_FILE = "multimodal_imdb.hdf5"
 PUBLISHED_SPLITS = {"train": 15552, "val": 2608, "test": 7799}  # rows of the published HDF5 file, in this order
 COLUMNS = {"text": "features", "image": "vgg_features"}
 AXES = {"features": 2, "vgg_features": 2, "genres": 2, "imdb_ids": 1}  # number of axes of each part of the HDF5 file
+MOST_ROWS, WIDEST, LARGEST_CHUNK = 10**7, 10**5, 1 << 30  # movies, values of a row or bytes of a value, bytes of a chunk
+KINDS = {"imdb_ids": "SOU", "genres": "fiubS"}  # of dtypes; other parts hold numbers
 WINDOW = 512  # rows that are read together
 FIELDS = ("split", "source", "start", "stop")  # of the attribute `split`; `available` and `indices` are optional
 FUEL = "the table that fuel's H5PYDataset.create_split_array makes of train, dev and test"
@@ -80,7 +84,7 @@ class RawLayout(Layout):
         if name is None:
             raise ValueError(f"no such file, so its genres are unknown{self.records.near(movie)}")
         try:
-            data = (self.records.path / name).read_bytes()
+            data = bytes_of(self.records.path / name, MOST_RECORD)
         except OSError as error:
             raise ValueError(f"cannot be read: {error.strerror or error}") from error
         try:
@@ -100,7 +104,7 @@ def read_split_file(path: Path) -> dict[str, list[str]]:
     """
     data = b""
     try:
-        data = path.read_bytes()
+        data = bytes_of(path, MOST_SPLIT)
         found = parsed(as_utf8(data))
     except (OSError, ValueError, RecursionError) as broken:
         why = broken if isinstance(broken, OSError) else why_no_json(data, broken)
@@ -175,7 +179,10 @@ class Hdf5Layout(Layout):
     def __init__(self, path: Path):
         self.root = path
         with _opened(path) as file:
-            self.movies = [_text(name) for name in file["imdb_ids"][:]]
+            try:
+                self.movies = [_text(name) for name in file["imdb_ids"][:]]
+            except Exception as damage:  # of any kind
+                raise UserError(f"{path}: its imdb_ids cannot be read ({first_line(damage)}): download it again.") from damage
             self.genres = np.array(_target_names(file["genres"], path))
             self.ids = self._ids(file)
         self.first = FirstUse(self.ids)
@@ -208,7 +215,7 @@ class Hdf5Layout(Layout):
         try:
             vectors = {m: file[column][chosen].astype(np.float32) for m, column in COLUMNS.items()}
             genres = file["genres"][chosen]
-        except OSError as damage:
+        except (OSError, RuntimeError, TypeError, ValueError) as damage:
             raise UserError(f"{self.root} is damaged between rows {first} and {last} ({damage}): download it again.") from damage
         for (movie, _), n in zip(places, back.tolist(), strict=True):
             odd = np.flatnonzero(~np.isin(genres[n], (0, 1)))
@@ -250,20 +257,48 @@ def _opened(path: Path) -> Any:
         with path.open("rb") as raw:
             why = looks_like(raw.read(1024)) or damage
         raise UserError(f"{path} cannot be read as HDF5 ({why}): download it again.") from damage
-    shapes = {name: getattr(file.get(name), "shape", ()) for name in AXES}
+    try:
+        _check_parts(file, path)
+    except UserError:
+        file.close()
+        raise
+    except Exception as damage:  # a damaged file may raise any exception
+        file.close()
+        raise UserError(f"{path} cannot be read as HDF5 ({first_line(damage)}): download it again.") from damage
+    return file
+
+
+def _check_parts(file: Any, path: Path) -> None:
+    """Check the parts of an HDF5 file, before their values are read.
+
+    A part can stand for bytes of any other file, and a few bytes for any number of values. Raises UserError for these.
+    """
+    import h5py
+
+    parts: dict[str, Any] = {
+        name: file.get(name) if isinstance(file.get(name, getlink=True), h5py.HardLink) else None for name in AXES
+    }
+    shapes = {name: getattr(part, "shape", None) or () for name, part in parts.items()}
     movies = shapes["imdb_ids"][:1]
     odd = [name for name, axes in AXES.items() if len(shapes[name]) != axes or shapes[name][:1] != movies]
     if odd:
         has = ", ".join(file)
-        file.close()
         raise UserError(f"{path} lacks {', '.join(odd)} with a row per movie (it has {has}): download the published file again.")
-    return file
+    for name, part in parts.items():
+        if part.external or part.is_virtual:
+            raise UserError(f"{path} is refused: its {name} is the content of another file; download the published file again.")
+        rows, *widths = part.shape
+        chunk = math.prod(part.chunks or ()) * part.dtype.itemsize
+        if rows > MOST_ROWS or max(*widths, part.dtype.itemsize, 0) > WIDEST or chunk > LARGEST_CHUNK:
+            raise UserError(f"{path} is refused: the shape {part.shape} of its {name} is impossible for a data set of movies.")
+        if part.dtype.kind not in KINDS.get(name, "fiub"):
+            raise UserError(f"{path}: its {name} holds {part.dtype}, expected {'ids' if name == 'imdb_ids' else 'numbers'}.")
 
 
 def _target_names(genres: Any, path: Path) -> list[str]:
     try:
         names = json.loads(genres.attrs["target_names"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError):  # RecursionError is one
         names = None
     if not isinstance(names, list) or len(names) != genres.shape[1] or not all(isinstance(name, str) for name in names):
         raise UserError(
@@ -283,7 +318,7 @@ def _own_split(file: Any, path: Path) -> dict[str, list[int]] | None:
     """
     try:
         table = file.attrs.get("split")
-    except (OSError, TypeError, ValueError) as damage:
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as damage:
         raise UserError(f"{path}: its attribute split cannot be read ({damage}): write {FUEL} again.") from damage
     if table is None:
         return None

@@ -23,9 +23,11 @@ from gmu_lightning.data.readers.arrays import numbers
 from gmu_lightning.data.readers.layouts import Layout, usable
 from gmu_lightning.data.readers.media import Folder, Ids
 from gmu_lightning.data.readers.metadata_table import read_table
+from gmu_lightning.data.readers.strings import MOST_RECORD
 from gmu_lightning.data.store import Store
-from gmu_lightning.files import digest
+from gmu_lightning.files import bytes_of, digest
 from gmu_lightning.movie import MODALITIES, ArrayFile, Movie, UserError
+from gmu_lightning.visible import first_line
 
 FEWEST_MOVIES = 6
 DEFAULT = "text+image"
@@ -266,5 +268,8 @@ def _planted(joined: str) -> tuple[str, ...]:
 def _held(folder: Path) -> tuple[str, ...]:
     """Return the modalities of the task in a folder; empty if its answer was removed."""
     truth = folder / "genres.json"
-    kinds = set(json.loads(truth.read_text(encoding="utf-8")).values()) if truth.exists() else set()
+    try:
+        kinds = set(json.loads(bytes_of(truth, MOST_RECORD)).values()) if truth.exists() else set()
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise UserError(f"{truth} holds no object of genres ({first_line(error)}): restore it, or choose a new folder") from error
     return tuple(m for m in MODALITIES if m in kinds)

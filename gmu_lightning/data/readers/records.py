@@ -10,8 +10,8 @@ from typing import Any
 
 from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.readers.layouts import FILE_NAMES, FirstUse, why_no_json
-from gmu_lightning.data.readers.strings import as_utf8, parsed, shows
-from gmu_lightning.files import looks_like
+from gmu_lightning.data.readers.strings import MOST_TABLE, as_utf8, parsed, shows
+from gmu_lightning.files import bytes_of, looks_like
 from gmu_lightning.movie import SPLITS, BadContent, UserError
 
 LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -81,7 +81,7 @@ def _file_of(root: Path, split: str) -> Path:
 
 def _lines(path: Path) -> list[Line]:
     try:
-        data = as_utf8(path.read_bytes())
+        data = as_utf8(bytes_of(path, MOST_TABLE))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): check its permissions and the disk.") from error
     except ValueError as broken:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gmu_lightning.data.audit import Audit
-from gmu_lightning.files import sound
+from gmu_lightning.files import bytes_of, sound
 from gmu_lightning.movie import SPLITS, Movie
 
 # UTF-32 first, because its little-endian mark begins with that of UTF-16.
@@ -23,6 +23,7 @@ MARKS = {
     codecs.BOM_UTF8: "utf-8",
 }
 BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # Hangul fillers and the empty Braille pattern, whose category is not blank
+MOST_RECORD, MOST_SPLIT, MOST_TABLE = 64 << 20, 256 << 20, 4 << 30  # bytes of a movie's file, a split file, a table
 MINUS = "\u2212"
 IGNORED = ("Cc", "Cf", "Pc", "Pd", "Zs")  # categories of blanks, dashes and format characters
 SHOWN_NAMES = 3
@@ -49,7 +50,7 @@ def as_utf8(data: bytes) -> bytes:
 
 def text_in(path: Path) -> str:
     """Return the text of a file in any encoding of `MARKS`. Raises OSError or ValueError."""
-    return as_utf8(path.read_bytes()).decode("utf-8", "surrogatepass")
+    return as_utf8(bytes_of(path, MOST_TABLE)).decode("utf-8", "surrogatepass")
 
 
 def parsed(data: bytes) -> Any:

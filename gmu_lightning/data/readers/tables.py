@@ -15,8 +15,8 @@ from typing import Any
 
 from gmu_lightning.cells import whole
 from gmu_lightning.data.readers.layouts import why_no_json
-from gmu_lightning.data.readers.strings import MARKS
-from gmu_lightning.files import looks_like
+from gmu_lightning.data.readers.strings import MARKS, MOST_TABLE
+from gmu_lightning.files import bytes_of, looks_like
 from gmu_lightning.movie import UserError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -25,7 +25,8 @@ FORMATS = "a .csv, .tsv, .jsonl, .json or .parquet file, where all but Parquet m
 OTHERS = {b"PK\x03\x04": "a spreadsheet or a zip archive", b"PAR1": "a Parquet file", b"\xd0\xcf\x11\xe0": "an old spreadsheet"}
 UNNAMED = "index"  # name of a first column without one, as pandas and R write it
 LONGEST = 2**31 - 1  # letters of a CSV cell: the largest limit of the csv module on every system
-MOST_UNPACKED = 4 << 30  # bytes
+MOST_VALUES = 3 * 10**8  # cells of a Parquet file, whose encoding can hold billions in some bytes
+BATCH = 256  # rows of a Parquet file that are unpacked at once
 GUESSED_FROM = 1 << 16  # bytes
 
 
@@ -173,17 +174,17 @@ def _other_format(data: bytes) -> str | None:
 
 
 def _unpacked(path: Path) -> bytes:
-    data = path.read_bytes()
+    data = bytes_of(path, MOST_TABLE)
     if path.suffix.lower() != ".gz":
         return data
     parts, size = [], 0
     try:
         while data:
             unpacker = zlib.decompressobj(wbits=31)
-            parts.append(unpacker.decompress(data, MOST_UNPACKED - size + 1))
+            parts.append(unpacker.decompress(data, MOST_TABLE - size + 1))
             size += len(parts[-1])
-            if size > MOST_UNPACKED:
-                raise UserError(f"{path} holds more than {MOST_UNPACKED >> 30} GiB: unpack it, and give a part of it")
+            if size > MOST_TABLE:
+                raise UserError(f"{path} holds more than {MOST_TABLE >> 30} GiB: unpack it, and give a part of it")
             if not unpacker.eof:
                 raise UserError(f"{path} ends too early: copy or download it again")
             data = unpacker.unused_data
@@ -300,17 +301,37 @@ def _parquet(path: Path) -> RecordTable:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path).read()
+        with pq.ParquetFile(path) as file:
+            table = _limited(file, path)
         names = table.column_names
         twice = next((name for name, times in Counter(names).items() if times > 1), None)
         columns: dict[str, Any] = {name: list(map(_plain, table.column(name).to_pylist())) for name in names} if not twice else {}
-    except (pa.ArrowException, pa.ArrowInvalid, ValueError, OverflowError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         with path.open("rb") as file:
             why = looks_like(file.read(1024)) or " ".join(str(error).split())[:200]
         raise UserError(f"{path} cannot be read as Parquet ({why}): write it again, or download it again") from error
     if twice is not None:
         raise UserError(f"{path} has two columns named {twice}: give each its own name, or remove one")
     return RecordTable(path, columns, range(1, table.num_rows + 1))
+
+
+def _limited(file: Any, path: Path) -> Any:
+    """Return the table in an open Parquet file. Raises UserError if it unpacks to more than a table has."""
+    import pyarrow as pa
+
+    batches, size = [], 0
+    if file.metadata.num_rows * max(1, len(file.schema_arrow)) <= MOST_VALUES:  # pyarrow dies of damaged metadata of a column
+        for batch in file.iter_batches(BATCH):
+            batches.append(batch)
+            size += batch.nbytes
+            if size > MOST_TABLE:
+                break
+        else:
+            return pa.Table.from_batches(batches, file.schema_arrow)
+    raise UserError(
+        f"{path} unpacks to more than {MOST_VALUES:,} cells or {MOST_TABLE >> 30} GiB: give a part of it, or write large values "
+        "as files of their own"
+    )
 
 
 def _plain(cell: Any) -> Any:

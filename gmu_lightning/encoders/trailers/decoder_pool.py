@@ -12,6 +12,7 @@ import selectors
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from gmu_lightning.movie import BadContent
 PROGRAM = Path(__file__).with_name("video_decode.py")
 VERSION = 1  # raised whenever decoding yields other frames or sound for the same file
 PATIENCE = 30.0  # seconds without an answer after which a decoder counts as hung
+LONGEST = 1800.0  # seconds of decoding that a file may take in all
 
 
 def frames(path: Path, rate: float, seconds: float) -> Iterator[np.ndarray]:
@@ -166,8 +168,13 @@ def _answers(path: Path, what: str, rate: float, seconds: float) -> Iterator[byt
     ended = False
     try:
         child.send({"what": what, "path": str(path.absolute()), "rate": rate, "seconds": seconds})
+        left = LONGEST
         while True:
+            asked = time.monotonic()
             kind, payload = child.receive()
+            left -= time.monotonic() - asked
+            if left < 0:
+                raise BadContent("bad_array", f"it takes more than {LONGEST / 60:.0f} minutes to be decoded", lasting=False)
             ended = kind in (DONE, BAD)
             if kind == BAD:
                 raise BadContent(*json.loads(payload))

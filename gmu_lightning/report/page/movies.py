@@ -7,11 +7,13 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gmu_lightning.decisions import decided
+from gmu_lightning.movie import BadContent
+from gmu_lightning.pictures import decoded_picture
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.gates import Truth, driven
 from gmu_lightning.report.scoring import ScoredSetting
@@ -42,23 +44,20 @@ class ExampleMovies:
     truth: Truth | None = None
 
 
-def thumbnail(poster: Path | IO[bytes], width: int = WIDTH) -> str | None:
+def thumbnail(poster: Path | bytes, width: int = WIDTH) -> str | None:
     """Return a small JPEG of a poster as a `data:` address; None for an unreadable poster, which the audit lists.
 
     Args:
-        poster: a file, or its open content.
+        poster: a file, or its content.
         width: in pixels; a smaller poster keeps its size.
     """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(poster) as image:
-            small = ImageOps.exif_transpose(image).convert("RGB")
-            small.thumbnail((width, 2 * width))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # a damaged PNG is a SyntaxError
-        return None
     kept = io.BytesIO()
-    small.save(kept, "JPEG", quality=QUALITY, optimize=True)
+    try:
+        with decoded_picture(poster, (2 * width, 4 * width)) as small:
+            small.thumbnail((width, 2 * width))
+            small.save(kept, "JPEG", quality=QUALITY, optimize=True)
+    except (BadContent, OSError):
+        return None
     return f"data:image/jpeg;base64,{base64.b64encode(kept.getvalue()).decode()}"
 
 

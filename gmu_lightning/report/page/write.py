@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,15 @@ def page(comparison: Comparison, runs: Sequence[Run], examples: ExampleMovies) -
     }
     shown = {name: words for name, words in SECTIONS.items() if any(context[key] for key in OPTIONAL.get(name, ["board"]))}
     css, js = ((TEMPLATE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return visible(_template().render(**context, sections=list(shown.items()), css=css, js=js))
+    return visible(_template().render(**context, sections=list(shown.items()), css=css, js=js, policy=policy(js)))
+
+
+def policy(script: str = "") -> str:
+    """Return the Content-Security-Policy of a page: nothing is loaded, and no script runs but this one, known by its hash."""
+    known = f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" if script else "'none'"
+    return (
+        f"default-src 'none'; script-src {known}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
 
 
 def _ended(runs: Sequence[Run]) -> dict[str, Any]:
