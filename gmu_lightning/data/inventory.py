@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from gmu_lightning.files import acquired, lease
 from gmu_lightning.movie import UserError
 
 try:
@@ -211,14 +212,14 @@ def _removed(folder: Path) -> bool:
 
 def _clear_leftovers(root: Path) -> None:
     """Remove folders that killed processes left half removed or half built."""
-    from filelock import FileLock, Timeout
-
     for folder in _folders(root):
         if folder.name.endswith(GONE):
             shutil.rmtree(folder, ignore_errors=True)
         elif folder.name.endswith(UNFINISHED):
-            with suppress(Timeout), FileLock(folder.with_name(f"{folder.name.removesuffix(UNFINISHED)}.lock"), timeout=0):
+            building = lease(folder.with_name(f"{folder.name.removesuffix(UNFINISHED)}.lock"))
+            if acquired(building):
                 shutil.rmtree(folder, ignore_errors=True)
+                building.release()
 
 
 def _lock_of(folder: Path) -> Path:

@@ -24,7 +24,7 @@ from gmu_lightning.data.contents import FULL, content_digest, is_about, stored, 
 from gmu_lightning.data.integrity import BrokenEntry
 from gmu_lightning.data.parts import Parts
 from gmu_lightning.data.ragged import VALUES, Ragged, RaggedWriter
-from gmu_lightning.files import add_name, digest, file_state, read_sealed, sealed, write_json
+from gmu_lightning.files import add_name, digest, file_state, lease, read_sealed, sealed, write_json
 from gmu_lightning.movie import BadContent, Preparation, Unusable, UserError, file_of
 from gmu_lightning.parallel import cores, in_threads, nothing, track
 from gmu_lightning.visible import first_line
@@ -110,8 +110,6 @@ class Store:
             UserError: the disk is full, or the entry is damaged and the store cannot be written to.
             OSError: another error of the disk; it names a file or the folder.
         """
-        from filelock import FileLock
-
         final = self.root / kind / key
         with self._writing(final):
             self.use(final)
@@ -125,7 +123,7 @@ class Store:
         with self._writing(final, damage):
             if self.read_only and damage:
                 raise PermissionError
-            with FileLock(final.with_name(f".{final.name}.lock")):
+            with lease(final.with_name(f".{final.name}.lock")):
                 try:  # another process may have filled it meanwhile
                     return self._read(final, read, later)
                 except BrokenEntry as reason:

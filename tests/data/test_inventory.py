@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from gmu_lightning.data import inventory
 from gmu_lightning.data.inventory import DAY, entries, listing, remove
 from gmu_lightning.data.parts import Parts
 from gmu_lightning.data.store import Store, content_digest, prepared
+from gmu_lightning.files import lease
 from gmu_lightning.movie import UserError
 
 SIZE = 1000  # bytes of an entry
@@ -184,7 +184,7 @@ def test_leftovers_are_cleared_and_builds_are_kept(tmp_path):
     for name in (".a.removed", ".b.unfinished", ".c.unfinished"):
         (tmp_path / "features" / name).mkdir(parents=True)
         (tmp_path / "features" / name / "half").write_bytes(b"x")
-    with FileLock(tmp_path / "features/.c.lock"):
+    with lease(tmp_path / "features/.c.lock"):
         remove(tmp_path, older_than=30)
     assert {path.name for path in (tmp_path / "features").iterdir() if path.is_dir()} == {".c.unfinished"}
 
