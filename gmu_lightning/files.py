@@ -180,6 +180,8 @@ def bytes_of(path: Path, most: int) -> bytes:
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
         if found.st_size > most:
             raise OSError(errno.EOVERFLOW, f"it has more than {most:,} bytes", str(path))
+        if not found.st_size and file.read(1):  # of the system, such as in /proc
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
         return file.read(found.st_size)  # no more, even if it grows meanwhile
 
 

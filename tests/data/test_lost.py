@@ -217,7 +217,7 @@ def test_an_unwritable_store_is_no_fault_of_the_file(raw, monkeypatch):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr("gmu_lightning.data.store.write_json", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match=r"the disk of store\.dir=.* is full: make room, or choose another"):
         loaded(raw)
 
 
