@@ -27,7 +27,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 class Odd(pl.Callback):
-    def on_train_end(self, trainer, model):
+    def on_train_batch_end(self, trainer, model, *_):
         seed = model.about["config"]["seed"]
         with open(os.environ["ODD"] + "/log.txt", "a") as log:
             log.write(f"{seed}\\n")
