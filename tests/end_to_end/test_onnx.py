@@ -29,16 +29,15 @@ model = Model(Path(folder))
 print(json.dumps([model.logits(plot, poster and Path(poster)) for plot, poster in movies]))
 """
 SHORT = ("trainer.max_epochs=1",)
-FUSIONS = {  # of a tiny BERT and a narrow ResNet
-    **dict.fromkeys(("mean", "sum", "concat", "max", "self_gate", "lmf", "gmu_original", "gmu_hier", "gmu_softmax"), ()),
-    **dict.fromkeys(("late", "moe", "bottleneck", "mult_gmu", "mmbt"), ()),
-}
-HEADS = ("mean", "late", "bottleneck")
-ENCODERS = {  # of planted features
-    "video": ("mean", "attention_pool", "transformer", "conv", "projected"),
-    "audio": ("mean", "attention_pool", "transformer", "conv"),
-    "metadata": ("mlp", "vector"),
-}
+OF_VECTORS = ("mean", "sum", "concat", "max", "self_gate", "lmf", "gmu_hier", "gmu_softmax", "late", "moe")
+OF_TRANSFORMERS = ("gmu_original", "bottleneck", "mult_gmu", "mmbt")  # with a tiny BERT and a narrow ResNet
+HEADS = ("mean", "bottleneck")
+NORMALISERS = (("none", "batch"), ("standardise", "layer"))
+ENCODERS = (  # of planted features; each pair is exported together
+    *({"video": name, "audio": name} for name in ("mean", "attention_pool", "transformer", "conv")),
+    {"video": "projected", "metadata": "mlp"},
+    {"metadata": "vector"},
+)
 
 
 def checked(folder: Path, run: Path) -> dict:
@@ -103,8 +102,15 @@ def test_a_missing_library_is_named_at_once(smoke, tmp_path, monkeypatch):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_every_fusion_is_exported(fusion, train, pretrained, raw, tmp_path):
+@pytest.mark.parametrize("fusion", OF_VECTORS)
+def test_every_fusion_of_vectors_is_exported(fusion, train, raw, tmp_path):
+    run = train(f"data.root={raw}", f"fusion={fusion}", *SHORT)
+    assert checked(tmp_path / "model", run.folder)["largest_difference"] < 1e-4
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("fusion", OF_TRANSFORMERS)
+def test_every_fusion_of_tokens_is_exported(fusion, train, pretrained, raw, tmp_path):
     words = ("encoder.text.freeze=all", "scheduler=constant") if fusion == "mmbt" else ()
     run = train(*pretrained, f"data.root={raw}", f"fusion={fusion}", *words, *SHORT)
     assert checked(tmp_path / "model", run.folder)["largest_difference"] < 1e-4
@@ -120,23 +126,24 @@ def test_every_fusion_is_exported(fusion, train, pretrained, raw, tmp_path):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("fusion", HEADS)
-def test_every_maxout_head_is_exported(fusion, train, tmp_path):
+def test_maxout_heads_are_exported(fusion, train, tmp_path):
     run = train(f"fusion={fusion}", "fusion.head=maxout", *SHORT)
     assert checked(tmp_path / "model", run.folder)["largest_difference"] < 1e-4
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("normalise", ["none", "layer", "batch", "standardise"])
-def test_every_normalisation_is_exported(normalise, train, tmp_path):
-    run = train(f"encoder.text.normalise={normalise}", "encoder.image.normalise=layer", *SHORT)
+@pytest.mark.parametrize(("text", "image"), NORMALISERS)
+def test_every_normalisation_is_exported(text, image, train, tmp_path):
+    run = train(f"encoder.text.normalise={text}", f"encoder.image.normalise={image}", *SHORT)
     assert checked(tmp_path / "model", run.folder)["largest_difference"] < 1e-4
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(("modality", "encoder"), [(m, e) for m, choices in ENCODERS.items() for e in choices])
-def test_every_encoder_is_exported(modality, encoder, train, tmp_path):
-    fusion = "concat" if modality == "metadata" else "bottleneck"  # the latter reads sequences
-    words = ("data.modalities=text+video+audio+metadata", f"modalities=text+{modality}", f"encoder/{modality}={encoder}")
+@pytest.mark.parametrize("encoders", ENCODERS, ids=lambda encoders: "-".join(f"{m}={e}" for m, e in encoders.items()))
+def test_every_encoder_is_exported(encoders, train, tmp_path):
+    fusion = "concat" if "metadata" in encoders else "bottleneck"  # the latter reads sequences
+    chosen = [f"encoder/{modality}={name}" for modality, name in encoders.items()]
+    words = ("data.modalities=text+video+audio+metadata", f"modalities={'+'.join(('text', *encoders))}", *chosen)
     run = train(*words, f"fusion={fusion}", *SHORT)
     found = checked(tmp_path / "model", run.folder)
     assert found["largest_difference"] < 1e-4
