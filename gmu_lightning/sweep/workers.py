@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
@@ -22,6 +23,7 @@ from gmu_lightning.sweep.job import Job, end_lost, how_ended
 from gmu_lightning.visible import guard_streams
 
 INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended
+PAUSE = 0.2  # seconds
 
 
 class Task(NamedTuple):
@@ -119,40 +121,71 @@ def _drop(task: Task, result: Any) -> None:
     """Drop the result of a task."""
 
 
-def share_out(workers: Sequence[Worker], tasks: Iterable[Task], then: Callable[[Task, Any], None] = _drop) -> None:
+class Returned(Exception):
+    """Raised by a worker that did not do its task. The task goes back to the front of the queue, for any worker."""
+
+
+def share_out(workers: Sequence[Worker], tasks: Iterable[Task], then: Callable[[Task, Any], None] = _drop) -> list[Task]:
     """Give the tasks to the workers, in order, and wait until all are done.
 
     Each worker takes the next task as soon as it is free. A worker that raises takes no more tasks, and the others go on. Its
-    error is raised at the end; of several, the first.
+    error is raised at the end; of several, the first. A task that a worker returns is given out again.
 
     Args:
         then: called with each task and its result, or None if its process died. One call runs at a time.
+
+    Returns:
+        The tasks that were not done, since every worker has ended.
     """
-    queue = deque(tasks)
+    queue, busy = deque(tasks), 0
     problems: list[BaseException] = []
-    turn = threading.Lock()
+    turn = threading.Condition()  # guards the queue, the number of busy workers and `then`
+
+    def one(worker: Worker, task: Task) -> bool:
+        """Do a task, and return False if it came back."""
+        try:
+            result = worker.do(task)
+        except Returned:
+            return False
+        with turn:
+            then(task, result)
+        return True
 
     def drain(worker: Worker) -> None:
-        try:
-            while not worker.ended:
-                try:
-                    task = queue.popleft()
-                except IndexError:  # the queue is empty
-                    return
-                result = worker.do(task)
+        nonlocal busy
+        while not worker.ended:
+            with turn:
+                if not queue:
+                    if not busy:
+                        return
+                    turn.wait(timeout=PAUSE)  # the task of a busy worker may come back
+                    continue
+                task = queue.popleft()
+                busy += 1
+            done = True
+            try:
+                done = one(worker, task)
+            except BaseException as problem:
+                problems.append(problem)
+                return
+            finally:
                 with turn:
-                    then(task, result)
-        except BaseException as problem:
-            problems.append(problem)
+                    busy -= 1
+                    if not done:
+                        queue.appendleft(task)
+                    turn.notify_all()
+            if not done:
+                time.sleep(PAUSE)  # let the others take it
 
     threads = [threading.Thread(target=drain, args=(worker,), daemon=True) for worker in workers]
     for thread in threads:
         thread.start()
     for thread in threads:
         while thread.is_alive():  # join in short steps, for Ctrl-C is handled between them
-            thread.join(timeout=0.2)
+            thread.join(timeout=PAUSE)
     if problems:
         raise problems[0]
+    return list(queue)
 
 
 def shares_of(cores: Sequence[int], each: int) -> list[set[int]]:
