@@ -31,7 +31,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # Ray 
 LISTEN = 5.0  # seconds between two looks at the output of a running task
 READY = 1.0  # seconds that a task waits for a worker that starts
 WAITING = 60.0  # seconds between two messages on a worker that finds no room
-LOCKED = 120.0  # seconds in which the lock of a lost job has to be gone
+LOCKED = 45.0  # seconds in which a lost machine gives up its jobs
 MEMORY = re.compile(r"\bOOM\b|OUT_OF_MEMORY|out of memory|low on memory|memory pressure")
 
 
