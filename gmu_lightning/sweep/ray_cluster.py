@@ -115,10 +115,10 @@ def difference(node: str, here: Sight, there: Sight, probes: Mapping[str, str]) 
         here, there: of this machine and of the node.
         probes: {file: content} of the files that the node has to see.
     """
-    for package, ours in here.versions.items():
-        theirs = there.versions.get(package)
-        if theirs != ours:
-            return f"node {node} has {package} {theirs}, and this machine has {ours}: install the same version on every node"
+    for package, version in here.versions.items():
+        found = there.versions.get(package)
+        if found != version:
+            return f"node {node} has {package} {found}, and this machine has {version}: install the same version on every node"
     for path, ours in here.files.items():
         theirs = there.files.get(path)
         if theirs == ours:
@@ -191,6 +191,7 @@ class Cluster:
                 "num_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
             }
         logging.getLogger("ray").setLevel(logging.ERROR)
+        ray._private.worker.print_to_stdstream = _say_nothing  # it prints pages of a daemon's log when a node is lost
         try:
             ray.init(**options)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -230,7 +231,10 @@ class Cluster:
             there = [path for path in data if state_of(path) is not None]
             here = sight(there, probes)
             asked = [
-                (node.name, look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(there, probes))
+                (
+                    node.name,
+                    look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(there, probes),
+                )
                 for node in self.nodes()
             ]
             for name, answer in asked:
@@ -271,6 +275,10 @@ class Cluster:
         return workers or room
 
 
+def _say_nothing(*_: Any, **options: Any) -> None:
+    """Take a message of Ray's daemons."""
+
+
 def folders_of(jobs: Sequence[Job], sweep: Path) -> tuple[list[str], list[str]]:
     """Return the folders that jobs write to, the current one included, and the places of their data."""
     folders = [str(sweep), str(Path.cwd()), *(job.config.store.dir for job in jobs)]
@@ -281,7 +289,7 @@ def folders_of(jobs: Sequence[Job], sweep: Path) -> tuple[list[str], list[str]]:
 def _set_environment(local: bool) -> None:
     """Set what Ray reads as it is imported. For a cluster of this machine, also make its folder with a token.
 
-    Folder and token are private to the user. The folder's path is short, since the paths of its sockets have a limit of 107 bytes.
+    Folder and token are private to the user. The path is short, since the paths of Ray's sockets have a limit of 107 bytes.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault(MODE, "token")
@@ -306,8 +314,8 @@ def _refusal(address: str, error: Exception) -> str:
 
         if isinstance(error, AuthenticationError):
             return (
-                f"the Ray cluster at {address} wants a token that this machine lacks: copy ~/.ray/auth_token from its first node, "
-                f"or set {TOKEN_PATH}"
+                f"the Ray cluster at {address} wants a token that this machine lacks: copy ~/.ray/auth_token from its first "
+                f"node, or set {TOKEN_PATH}"
             )
     how = "start one by `ray start --head`, or give hydra.launcher.address=local for one on this machine alone"
     if address == "auto":

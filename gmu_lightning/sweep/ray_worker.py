@@ -28,7 +28,7 @@ from gmu_lightning.visible import first_line
 
 logger = logging.getLogger(__name__)
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # Ray sets the first to the CPUs of an actor
-LISTEN = 5.0  # seconds between two looks at the output of a running task
+LISTEN = 2.0  # seconds between two looks at the output of a running task
 READY = 1.0  # seconds that a task waits for a worker that starts
 WAITING = 60.0  # seconds between two messages on a worker that finds no room
 LOCKED = 45.0  # seconds in which a lost machine gives up its jobs
@@ -178,8 +178,10 @@ class RayWorker(Worker):
         """Ask Ray for an actor. It imports its modules before the first task arrives."""
         import ray
 
-        options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 4}
-        self._actor = ray.remote(**options)(Seat).remote(Setting.here(), self.gpus > 0)
+        actor = ray.remote(Seat).options(
+            num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0, max_task_retries=0, max_concurrency=4
+        )
+        self._actor = actor.remote(Setting.here(), self.gpus > 0)
         self._starting = self._actor.node.remote()
         self._asked = self._told = time.monotonic()
 
@@ -257,7 +259,7 @@ class RayWorker(Worker):
         where = f"node {self.node}"
         self._drop()
         again = self.losses.note(task)
-        names = ", ".join(job.run.folder.name for job in task.jobs) or "what is read in advance"
+        names = ", ".join(job.run.folder.name for job in task.jobs) or "a part of the data"
         if again:
             logger.warning("%s  lost with its worker on %s (%s): it is done again", names, where, how)
             raise Returned

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -14,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -140,7 +139,11 @@ def test_jobs_survive_their_neighbours_and_their_machines(home, cluster):
     out, err = sent.communicate(timeout=300)
     print(out, err)
     status = read_json(home / "ray" / "status.json")
-    failed = {next(word for word in job["overrides"] if "seed" in word): job["why"] for job in status["jobs"] if job["state"] == "failed"}
+    failed = {
+        next(word for word in job["overrides"] if "seed" in word): job["why"]
+        for job in status["jobs"]
+        if job["state"] == "failed"
+    }
     assert sent.returncode == 1
     assert (status["finished"], status["failed"]) == (4, 4)
     assert failed == {
