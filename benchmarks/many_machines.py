@@ -1,8 +1,8 @@
-"""Compare hydra/launcher=ray on a cluster of this machine with hydra/launcher=stacked: jobs per second once they run, and start-up.
+"""Compare hydra/launcher=ray on a cluster of this machine with hydra/launcher=stacked: jobs per second, and start-up.
 
 python benchmarks/many_machines.py [ROUNDS] [JOBS]
 
-Both train the same tiny jobs on frozen vectors in two workers. The rate counts from the end of the fifth job to the end of the last.
+Both train the same tiny jobs on frozen vectors in two workers. The rate counts from the end of the fifth job to that of the last.
 """
 
 from __future__ import annotations

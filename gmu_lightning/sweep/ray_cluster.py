@@ -47,13 +47,11 @@ class Sight(NamedTuple):
         versions: {package: version}, of Python too.
         files: {path: state}, as `state_of` returns it.
         mode: value of RAY_AUTH_MODE.
-        node: Ray's name of the node.
     """
 
     versions: Mapping[str, str]
     files: Mapping[str, str | None]
     mode: str | None
-    node: str
 
 
 class Node(NamedTuple):
@@ -104,7 +102,7 @@ def sight(data: Sequence[str], probes: Mapping[str, str]) -> Sight:
             time.sleep(0.5)
         files[path] = found
     versions = {"Python": platform.python_version(), "gmu_lightning": __version__, "torch": metadata.version("torch")}
-    return Sight(versions, files, os.environ.get(MODE), "")
+    return Sight(versions, files, os.environ.get(MODE))
 
 
 def difference(node: str, here: Sight, there: Sight, probes: Mapping[str, str]) -> str | None:
@@ -317,7 +315,12 @@ def _refusal(address: str, error: Exception) -> str:
                 f"the Ray cluster at {address} wants a token that this machine lacks: copy ~/.ray/auth_token from its first "
                 f"node, or set {TOKEN_PATH}"
             )
-    how = "start one by `ray start --head`, or give hydra.launcher.address=local for one on this machine alone"
-    if address == "auto":
-        return f"no Ray cluster runs on this machine ({why}): {how}"
-    return f"the Ray cluster at {address} cannot be joined ({why}): type the command on one of its nodes, or {how}"
+    if "Could not find any running" in why:
+        return (
+            "no Ray cluster runs on this machine: start one by `ray start --head`, or give hydra.launcher.address=local for one "
+            "that ends with the command"
+        )
+    return (
+        f"the Ray cluster at {address} cannot be joined ({why}): check that it runs, that this machine is one of its nodes, and "
+        f"that its token is the one in ~/.ray/auth_token or {TOKEN_PATH}"
+    )

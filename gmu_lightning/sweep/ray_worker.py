@@ -302,9 +302,7 @@ def how_lost(error: Exception) -> str:
     text = str(error)
     if MEMORY.search(text):
         return "Ray ended it because the node was short of memory"
-    if re.search(r"node .*(died|dead|terminated|removed)|node_id.*dead", text, re.IGNORECASE):
-        return "the node does not answer any more"
-    return "Ray lost the actor: its process was killed, or the node is gone"
+    return "the node is gone, or its process was killed"
 
 
 def _last_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -11,14 +12,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from .shell import command, environment
-from .test_sweeps import read_json, read_rows, wait_for
+from .shell import PATIENCE, command, environment, last_line, typed
+from .test_sweeps import interrupt, read_json, read_rows, started, wait_for
+from .test_trailers import write as write_trailers
 
 pytestmark = [pytest.mark.heavy, pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")]
 FROZEN = (
@@ -55,6 +58,10 @@ class TwoNodes(NamedTuple):
     first: subprocess.Popen[bytes]
     second: subprocess.Popen[bytes]
     variables: dict[str, str]
+
+    @property
+    def words(self) -> tuple[str, str]:
+        return "hydra/launcher=ray", f"hydra.launcher.address={self.address}"
 
 
 def _free_port() -> int:
@@ -100,15 +107,21 @@ def cluster(home: Path) -> Iterator[TwoNodes]:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def lose(node: subprocess.Popen[bytes]) -> None:
-    """Kill all processes of a node at once, as a machine that loses its power does."""
+def session(leader: int) -> list[int]:
+    """Return the living processes of a session."""
+    found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            words = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(words[3]) == node.pid:  # its session
-            os.kill(int(path.parent.name), signal.SIGKILL)
+        with suppress(OSError):
+            state, _, _, of, *_ = path.read_text().rpartition(")")[2].split()
+            found += [int(path.parent.name)] if int(of) == leader and state != "Z" else []
+    return found
+
+
+def lose(node: subprocess.Popen[bytes]) -> None:
+    """Kill all processes of a node at once, as a machine does that loses its power."""
+    for pid in session(node.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     node.wait()
 
 
@@ -129,15 +142,87 @@ def board(folder: Path) -> list[dict[str, str]]:
     return [{key: value for key, value in row.items() if "seconds" not in key} for row in read_rows(folder / "leaderboard.csv")]
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ("hydra.launcher.gpus=1",),
+            "no node of the cluster at {address} has room for a worker of 1 CPU and 1 GPU: ask for less (first: 1 CPUs, 0 GPUs; "
+            "second: 1 CPUs, 0 GPUs)",
+        ),
+        (
+            ("hydra.launcher.workers=3",),
+            "hydra.launcher.workers=3 is not possible: the cluster at {address} has room for 2 of 1 CPU",
+        ),
+    ],
+)
+def test_a_request_that_no_node_can_meet_ends_at_once(home, cluster, words, sentence):
+    sent = sweep(home, "refused", "seed=1,2", *cluster.words, *words, **cluster.variables)
+    _, err = sent.communicate(timeout=PATIENCE)
+    assert sent.returncode == 1
+    assert last_line(err) == sentence.format(address=cluster.address)
+
+
+def test_a_stranger_without_the_token_is_refused(home, cluster, tmp_path):
+    (tmp_path / "token").write_text("0" * 64)
+    other = {**cluster.variables, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    sent = sweep(home, "refused", "seed=1,2", *cluster.words, **other)
+    _, err = sent.communicate(timeout=PATIENCE)
+    assert sent.returncode == 1
+    assert last_line(err).startswith(f"the Ray cluster at {cluster.address} ")
+
+
+@pytest.mark.parametrize("what", ["posters", "trailers"])
+def test_a_cluster_prepares_the_same_columns(home, cluster, raw, tmp_path, what):
+    if what == "posters":
+        words = (f"data.root={raw}", "modalities=text+image", "encoder/text=tiny", "encoder/image=tiny")
+    else:
+        root = write_trailers(tmp_path / "clips", (6, 2, 2))
+        (root / "trailers" / "0.mp4").write_bytes(b"no trailer")
+        words = ("data=moviescope", "data.audio=trailers", f"data.root={root}", "modalities=audio", "encoder/audio=trailer_mel96")
+    spread, alone = tmp_path / "spread", tmp_path / "alone"
+    given = environment(spread, **cluster.variables)
+    asked = [*command("prepare", *words), *cluster.words, f"hydra.run.dir={tmp_path / 'ray'}"]
+    done = subprocess.run(asked, cwd=home, env=given, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "could not be prepared" not in done.stderr
+    assert re.search(r"preparing \d+ files in 2 workers: \d+ movies", done.stderr)
+    assert typed("prepare", *words, f"hydra.run.dir={tmp_path / 'local'}", folder=home, store=alone).returncode == 0
+    assert contents(spread / "columns") == contents(alone / "columns")
+    assert contents(spread / "parts").keys() == contents(alone / "parts").keys()  # posters leave none
+    assert read_json(tmp_path / "ray" / "audit.json") == read_json(tmp_path / "local" / "audit.json")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the content of each file, without locks and empty files."""
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")}
+    return {str(path.relative_to(folder)): content for path, content in files.items()}
+
+
+def test_ctrl_c_ends_the_cluster_of_this_machine(home, tmp_path):
+    folder = tmp_path / "cut"
+    words = (*FROZEN, "trainer.max_epochs=1000000", "seed=1,2,3", "hydra/launcher=ray", "hydra.launcher.address=local")
+
+    def two_train() -> bool:
+        return sum(path.stat().st_size > 0 for path in folder.glob("*/history.csv")) == 2
+
+    with started(tmp_path, home, "-m", *words, "hydra.launcher.workers=2", "hydra.sweep.dir=cut") as process:
+        wait_for(two_train, process)
+        own = [pid for pid in session(process.pid) if pid != process.pid]
+        interrupt(process)
+    jobs = read_json(folder / "status.json")["jobs"]
+    assert [job["state"] for job in jobs] == ["interrupted"] * 2
+    assert own
+    assert not session(process.pid)
+
+
 def test_jobs_survive_their_neighbours_and_their_machines(home, cluster):
     jobs = ("seed=1,2,3,4,5,6,7,8", "+callbacks.trouble._target_=trouble.Trouble")
-    on = ("hydra/launcher=ray", f"hydra.launcher.address={cluster.address}")
     note = home / "note"
-    sent = sweep(home, "ray", *jobs, f"+callbacks.trouble.note={note}", *on, **cluster.variables)
+    sent = sweep(home, "ray", *jobs, f"+callbacks.trouble.note={note}", *cluster.words, **cluster.variables)
     wait_for(note.exists, sent)
     lose(cluster.second)
-    out, err = sent.communicate(timeout=300)
-    print(out, err)
+    _, err = sent.communicate(timeout=PATIENCE)
     status = read_json(home / "ray" / "status.json")
     failed = {
         next(word for word in job["overrides"] if "seed" in word): job["why"]
@@ -155,5 +240,5 @@ def test_jobs_survive_their_neighbours_and_their_machines(home, cluster):
     lost = [line for line in err.splitlines() if "lost with its worker" in line]
     assert len(lost) == 1 and f"seed{note.read_text()}" in lost[0] and "node second" in lost[0]
     alone = sweep(home, "stacked", *jobs, f"+callbacks.trouble.note={note}", "hydra/launcher=stacked")
-    alone.communicate(timeout=300)
+    alone.communicate(timeout=PATIENCE)
     assert board(home / "ray") == board(home / "stacked")
