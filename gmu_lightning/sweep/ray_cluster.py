@@ -178,11 +178,13 @@ class Cluster:
 
         if ray.is_initialized():
             return cls(address)
-        before = signal.getsignal(signal.SIGTERM)
+        before, home = signal.getsignal(signal.SIGTERM), os.environ.get("HOME")
         options: dict[str, Any] = {"address": address, "log_to_driver": False, "configure_logging": False}
         if local:
+            folder = Path(os.environ[TOKEN_PATH]).parent
+            os.environ["HOME"] = str(_home(folder))
             options |= {
-                "_temp_dir": str(Path(os.environ[TOKEN_PATH]).parent),
+                "_temp_dir": str(folder),
                 "_node_ip_address": "127.0.0.1",
                 "include_dashboard": False,
                 "object_store_memory": OBJECTS,
@@ -196,6 +198,8 @@ class Cluster:
             raise UserError(_refusal(address, error)) from error
         finally:
             signal.signal(signal.SIGTERM, before)  # Ray has set its own
+            os.environ.pop("HOME", None)
+            os.environ |= {"HOME": home} if home is not None else {}
         return cls(address)
 
     def nodes(self) -> list[Node]:
@@ -301,6 +305,14 @@ def _set_environment(local: bool) -> None:
     os.environ |= {MODE: "token", TOKEN_PATH: str(token), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # the last: loopback only
     for name in (TOKEN, "RAY_ADDRESS"):
         os.environ.pop(name, None)
+
+
+def _home(folder: Path) -> Path:
+    """Return a home folder for Ray's daemons with a file about their cloud. Without it, they ask the network for one."""
+    home = folder / "home"
+    home.mkdir()
+    (home / "ray_bootstrap_config.yaml").write_text("{}\n")
+    return home
 
 
 def _refusal(address: str, error: Exception) -> str:

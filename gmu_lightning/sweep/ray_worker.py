@@ -40,23 +40,26 @@ class Setting(NamedTuple):
 
     Attributes:
         folder: the current one.
+        command: the words of the command, which runs record.
         path: where Python finds modules.
         environment: {variable: value}, None where it is unset.
     """
 
     folder: str
+    command: Sequence[str]
     path: Sequence[str]
     environment: Mapping[str, str | None]
 
     @classmethod
-    def here(cls) -> Setting:
-        """Return those of this process."""
-        names = (*THREADS, "TOKENIZERS_PARALLELISM")
-        return cls(os.getcwd(), list(sys.path), {name: os.environ.get(name) for name in names})  # noqa: PTH109
+    def here(cls, same_machine: bool = False) -> Setting:
+        """Return those of this process. The home folder is among them for an actor of the same machine."""
+        names = (*THREADS, "TOKENIZERS_PARALLELISM", *(["HOME"] if same_machine else []))
+        return cls(os.getcwd(), sys.argv, list(sys.path), {name: os.environ.get(name) for name in names})  # noqa: PTH109
 
     def take(self) -> None:
         """Apply them to this process. Modules are also looked for where this process found them before."""
         os.chdir(self.folder)
+        sys.argv = list(self.command)
         sys.path[:0] = [place for place in self.path if place not in sys.path]
         for name, value in self.environment.items():
             if value is None:
@@ -181,7 +184,7 @@ class RayWorker(Worker):
         actor = ray.remote(Seat).options(
             num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0, max_task_retries=0, max_concurrency=4
         )
-        self._actor = actor.remote(Setting.here(), self.gpus > 0)
+        self._actor = actor.remote(Setting.here(self.cluster.address == "local"), self.gpus > 0)
         self._starting = self._actor.node.remote()
         self._asked = self._told = time.monotonic()
 

@@ -82,15 +82,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster(home: Path) -> Iterator[TwoNodes]:
     scratch = Path(tempfile.mkdtemp(prefix="gmu", dir="/tmp"))  # a short path, for the sockets
     (scratch / "token").write_text(secrets.token_hex(32))
+    (scratch / "ray_bootstrap_config.yaml").write_text("{}")  # otherwise Ray asks the network for its cloud
     variables = {
         **{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(scratch / "token"), "RAY_USAGE_STATS_ENABLED": "0"},
+        "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:1",
         "PYTHONPATH": os.pathsep.join([str(home), os.environ.get("PYTHONPATH", "")]),
     }
     address = f"127.0.0.1:{_free_port()}"
 
     def start(name: str, *words: str) -> subprocess.Popen[bytes]:
         ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1", f"--node-name={name}", *words]
-        given = environment(home / "store", **variables, NODE=name)
+        given = environment(home / "store", **variables, NODE=name, HOME=str(scratch))
         memory, said = "--object-store-memory=80000000", scratch / name
         with said.open("wb") as file:
             node = subprocess.Popen([*ray, memory], env=given, cwd=home, stdout=file, start_new_session=True)
@@ -140,6 +142,16 @@ def sweep(home: Path, name: str, *words: str, **variables: str) -> subprocess.Po
 
 def board(folder: Path) -> list[dict[str, str]]:
     return [{key: value for key, value in row.items() if "seconds" not in key} for row in read_rows(folder / "leaderboard.csv")]
+
+
+def test_check_prints_the_plan_of_any_launcher_and_joins_no_cluster(home):
+    plans = [
+        typed("train", "-m", *FROZEN, "seed=1,2,3", f"hydra/launcher={name}", "check=true", folder=home, store=home / "store")
+        for name in ("ray", "stacked")
+    ]
+    assert plans[0].returncode == 0, plans[0].stderr
+    assert plans[0].stdout == plans[1].stdout
+    assert "3 of 3 jobs would run" in plans[0].stdout
 
 
 @pytest.mark.parametrize(

@@ -282,9 +282,10 @@ def test_threads_of_a_node_are_those_of_the_sweep(monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "argv", ["of Ray"])
     here.take()
     assert "OMP_NUM_THREADS" not in os.environ
-    assert sys.path == here.path
+    assert (sys.path, sys.argv) == (here.path, here.command)
     assert os.getcwd() == here.folder  # noqa: PTH109
 
 
