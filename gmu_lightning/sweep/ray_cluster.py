@@ -34,14 +34,14 @@ from gmu_lightning.visible import first_line
 logger = logging.getLogger(__name__)
 LEAST = "2.54"  # the dashboard of earlier versions has a known hole, and the first of them know no tokens
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
-PATIENCE = 60.0  # seconds until a node has to answer
-LATE = 10.0  # seconds until a new file has to be seen through a network
-OBJECTS = 80 << 20  # bytes of Ray's object store, about the least that Ray takes: only jobs and their ends go through it
+PATIENCE = 60.0  # seconds; the limit for a node's answer
+LATE = 10.0  # seconds; the limit for a new file to appear on a shared disk
+OBJECTS = 80 << 20  # bytes of Ray's object store, about its least size: jobs and their ends are small
 SHARED = "the sweep, data.root and store.dir have to lie on a disk that all nodes share, under the same path on each"
 
 
 class Sight(NamedTuple):
-    """What a process finds on its machine.
+    """Findings of a process on its machine.
 
     Attributes:
         versions: {package: version}, of Python too.
@@ -63,7 +63,7 @@ class Node(NamedTuple):
     gpus: float
 
     def room(self, cpus: float, gpus: float) -> int:
-        """Return how many workers of this size fit, if nothing else runs."""
+        """Return how many workers of this size fit on the idle node."""
         return int(min(self.cpus // cpus, self.gpus // gpus if gpus else float("inf")))
 
 
@@ -78,7 +78,7 @@ def require_ray() -> None:
 
 
 def state_of(path: str, content: bool = False) -> str | None:
-    """Return a hash of the names in a folder, or the size or `content` of a file. None if there is nothing."""
+    """Return a hash of the names in a folder, or the size or `content` of a file. None if the path is absent."""
     try:
         if os.path.isdir(path):  # noqa: PTH112  # a Path costs more than the look
             return digest(sorted(name for name in os.listdir(path) if not name.startswith(".")))  # noqa: PTH208
@@ -166,7 +166,7 @@ class Cluster:
 
     @classmethod
     def joined(cls, address: str) -> Cluster:
-        """Join the cluster at an address; `local` starts one, which ends with this process. Do nothing if that was done before.
+        """Join the cluster at an address; `local` starts one, which ends with this process. A second call changes nothing.
 
         Raises:
             UserError: there is none, it cannot be reached, or it has another version of Ray or Python.
@@ -252,7 +252,7 @@ class Cluster:
                     raise UserError(sentence)
 
     def largest(self, gpus: float) -> int:
-        """Return the number of CPUs of a worker that takes a whole node, or all that belong to its share of the GPUs."""
+        """Return the number of CPUs of a worker that takes a whole node; with GPUs, its part of the node."""
         nodes = [node for node in self.nodes() if node.room(1, gpus)]
         return max(1, min((int(node.cpus / max(1, node.gpus // gpus) if gpus else node.cpus) for node in nodes), default=1))
 

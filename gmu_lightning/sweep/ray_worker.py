@@ -28,10 +28,10 @@ from gmu_lightning.visible import first_line
 
 logger = logging.getLogger(__name__)
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # Ray sets the first to the CPUs of an actor
-LISTEN = 2.0  # seconds between two looks at the output of a running task
-READY = 1.0  # seconds that a task waits for a worker that starts
-WAITING = 60.0  # seconds between two messages on a worker that finds no room
-LOCKED = 45.0  # seconds in which a lost machine gives up its jobs
+LISTEN = 2.0  # seconds between two looks at a task's output
+READY = 1.0  # seconds; how long a task waits for a starting worker
+WAITING = 60.0  # seconds between two messages on a lack of room
+LOCKED = 45.0  # seconds; the limit for a lost machine to give up its jobs
 MEMORY = re.compile(r"\bOOM\b|OUT_OF_MEMORY|out of memory|low on memory|memory pressure")
 
 
@@ -40,7 +40,7 @@ class Setting(NamedTuple):
 
     Attributes:
         folder: the current one.
-        command: the words of the command, which runs record.
+        command: the words of the command, for environment.json.
         path: where Python finds modules.
         environment: {variable: value}, None where it is unset.
     """
@@ -88,8 +88,8 @@ class Seat:
     def __init__(self, setting: Setting, gpus: bool):
         setting.take()
         if not gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray shows all of them to an actor that asked for none
-        sys.modules["__main__"].__file__ = None  # Ray's own program, which no process of ours has to run again
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # by default an actor without GPUs sees all of them
+        sys.modules["__main__"].__file__ = None  # Ray's own program: our processes need not run it again
         self.output = [_captured(number) for number in (1, 2)]
         self.read = [0, 0]
         self.turn = threading.Lock()

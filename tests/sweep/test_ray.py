@@ -1,4 +1,4 @@
-"""The launcher of many machines, with a stand-in for Ray: what it refuses, and what becomes of a job whose machine is lost."""
+"""The launcher of many machines, with a stand-in for Ray: refusals, and jobs that lose their machine."""
 
 from __future__ import annotations
 
@@ -129,13 +129,17 @@ def test_an_error_of_the_work_is_raised_and_not_repeated(ends):
     assert log == ["begin"]
 
 
-def test_a_lost_job_waits_until_its_process_is_gone(job):
-    losses, task = Losses(2), Task(print, (), (job,))
+def test_a_lost_job_waits_until_its_process_is_gone(ends, job):
+    planned, _ = ends
+    planned += ["left to another command", RayError("gone"), "done"]
+    one, task = worker(), Task(print, (), (job,))
     with job.run.held():
-        assert not losses.is_held(task)  # another command does it, and the job is left to it
-        losses.note(task)
-        assert losses.is_held(task)
-    assert not losses.is_held(task)
+        assert one.do(task) == "left to another command"
+        for _ in range(2):  # lost, and then held by a process that is lost
+            with pytest.raises(Returned):
+                one.do(task)
+        assert planned == ["done"]
+    assert one.do(task) == "done"
 
 
 def test_workers_end_their_actors(ends):
