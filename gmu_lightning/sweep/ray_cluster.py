@@ -203,7 +203,7 @@ class Cluster:
         return cls(address)
 
     def nodes(self) -> list[Node]:
-        """Return the nodes that are alive and lend CPUs."""
+        """Return the nodes that are alive and lend CPUs, sorted by name."""
         import ray
 
         found = []
@@ -213,7 +213,7 @@ class Cluster:
                 host, address, own = node["NodeManagerHostname"], node["NodeManagerAddress"], node.get("NodeName")
                 name = f"{host} ({address})" if own in (None, "", address) else str(own)
                 found.append(Node(name, node["NodeID"], has["CPU"], has.get("GPU", 0)))
-        return found
+        return sorted(found)
 
     def check(self, folders: Sequence[str], data: Sequence[str]) -> None:
         """Compare every node with this machine.
