@@ -7,14 +7,12 @@ between jobs. If a worker dies, only its own jobs fail (`sweep.workers`).
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -43,16 +41,12 @@ from gmu_lightning.sweep.job import (
     sentence_of,
 )
 from gmu_lightning.sweep.session import Session
-from gmu_lightning.sweep.workers import Task, Worker, share_out, shares_of
+from gmu_lightning.sweep.workers import Task, Worker, preloading, share_out, shares_of
 
 if TYPE_CHECKING:
     from gmu_lightning.experiment.build import DatasetCache
 
 logger = logging.getLogger(__name__)
-STACK = [  # modules that jobs need, imported once in the server that forks the workers
-    *("gmu_lightning.lightning", "gmu_lightning.experiment.train", "gmu_lightning.sweep.launcher"),
-    *("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "pyarrow.parquet", "pandas"),
-]
 
 
 class Composer:
@@ -213,14 +207,6 @@ class Parallel(Launcher):
         except UserError as error:
             self.session.refuse(config, config.hydra, folder, error)
             return None
-
-
-def preloading() -> Any:
-    """Return a `multiprocessing` context whose processes are forked from a server that imports the jobs' modules once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(STACK)
-    forkserver.ensure_running()
-    return context
 
 
 class Processes(Parallel):

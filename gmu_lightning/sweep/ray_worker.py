@@ -18,20 +18,26 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from filelock import Timeout
+
+from gmu_lightning.files import LEASE, lease
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.job import end_unfinished
 from gmu_lightning.sweep.ray_cluster import Cluster
-from gmu_lightning.sweep.workers import Returned, Task, Worker
+from gmu_lightning.sweep.workers import Returned, Task, Worker, preloading
 from gmu_lightning.visible import first_line
+
+if TYPE_CHECKING:
+    from filelock import SoftFileLease
 
 logger = logging.getLogger(__name__)
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # Ray sets the first to the CPUs of an actor
 LISTEN = 2.0  # seconds between two looks at a task's output
 READY = 1.0  # seconds; how long a task waits for a starting worker
 WAITING = 60.0  # seconds between two messages on a lack of room
-LOCKED = 45.0  # seconds; the limit for a lost machine to give up its jobs
+LOCKED = 1.5 * LEASE  # seconds; the limit for a lost machine to give up its jobs
 MEMORY = re.compile(r"\bOOM\b|OUT_OF_MEMORY|out of memory|low on memory|memory pressure")
 
 
@@ -93,8 +99,6 @@ class Seat:
         self.output = [_captured(number) for number in (1, 2)]
         self.read = [0, 0]
         self.turn = threading.Lock()
-        from gmu_lightning.sweep.launcher import preloading
-
         self.worker = Worker(preloading())
 
     def node(self) -> str:
@@ -142,21 +146,27 @@ class Losses:
         self.limit = limit
         self.counts: Counter[int] = Counter()
         self.since: dict[int, float] = {}
+        self.leases: dict[int, list[SoftFileLease]] = {}  # each is asked again and again, for so it notices a dead holder
 
     def note(self, task: Task) -> bool:
         """Count a loss. Return whether the task may be done again."""
         self.counts[id(task)] += 1
         self.since[id(task)] = time.monotonic()
+        self.leases[id(task)] = [lease(job.run / ".running") for job in task.jobs]
         return self.counts[id(task)] <= self.limit
 
     def is_held(self, task: Task) -> bool:
         """Return whether a process of the lost machine still holds the lock of one of the task's jobs."""
         if time.monotonic() - self.since.get(id(task), -LOCKED) >= LOCKED:
             return False
-        for job in task.jobs:
-            with job.run.held() as mine:
-                if not mine:
-                    return True
+        for asked, job in zip(self.leases[id(task)], task.jobs, strict=True):
+            if not job.run.status:  # the machine was lost before the job began
+                continue
+            try:
+                with asked.acquire(timeout=0):
+                    pass
+            except Timeout:
+                return True
         return False
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
@@ -24,6 +25,18 @@ from gmu_lightning.visible import guard_streams
 
 INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended
 PAUSE = 0.2  # seconds
+STACK = [  # modules that jobs need, imported once in the server that forks the workers
+    *("gmu_lightning.lightning", "gmu_lightning.experiment.train", "gmu_lightning.sweep.launcher"),
+    *("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "pyarrow.parquet", "pandas"),
+]
+
+
+def preloading() -> Any:
+    """Return a `multiprocessing` context whose processes are forked from a server that imports the jobs' modules once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(STACK)
+    forkserver.ensure_running()
+    return context
 
 
 class Task(NamedTuple):

@@ -134,6 +134,7 @@ def test_a_lost_job_waits_until_its_process_is_gone(ends, job):
     planned += ["left to another command", RayError("gone"), "done"]
     one, task = worker(), Task(print, (), (job,))
     with job.run.held():
+        job.run.begin(job.config.mapping, [])
         assert one.do(task) == "left to another command"
         for _ in range(2):  # lost, and then held by a process that is lost
             with pytest.raises(Returned):
