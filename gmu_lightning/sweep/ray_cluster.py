@@ -304,7 +304,7 @@ def _set_environment(local: bool) -> None:
     token.write_text(secrets.token_hex(32))
     os.environ |= {MODE: "token", TOKEN_PATH: str(token)}
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # everything listens on the loopback device alone
-    os.environ["RAY_worker_niceness"] = "0"  # the priority of other launchers, in place of a low one
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # the priority of other launchers, in place of a low one
     for name in (TOKEN, "RAY_ADDRESS"):
         os.environ.pop(name, None)
 
