@@ -41,7 +41,7 @@ from gmu_lightning.sweep.job import (
     sentence_of,
 )
 from gmu_lightning.sweep.session import Session
-from gmu_lightning.sweep.workers import Task, Worker, preloading, share_out, shares_of
+from gmu_lightning.sweep.workers import Task, Worker, preloading, share_out, shared_by, shares_of
 
 if TYPE_CHECKING:
     from gmu_lightning.experiment.build import DatasetCache
@@ -333,13 +333,6 @@ def _plan(jobs: int, workers: int, threads: int, stacks: bool) -> str:
     if stacks:
         return f"stacked: {jobs} jobs on one device; those that differ by their seed alone are trained as one"
     return f"stacked: {shared_by(jobs, workers, threads)}; data and features are read once in each"
-
-
-def shared_by(jobs: int, workers: int, threads: int) -> str:
-    """Return a clause such as `12 jobs in 2 workers of one thread`."""
-    work = "1 job" if jobs == 1 else f"{jobs} jobs"
-    many = "1 worker" if workers == 1 else f"{workers} workers"
-    return f"{work} in {many} of {'one thread' if threads == 1 else f'{threads} threads'}"
 
 
 def warm(jobs: Sequence[Job], cache: DatasetCache) -> Warmed:

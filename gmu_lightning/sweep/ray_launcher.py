@@ -15,10 +15,10 @@ from gmu_lightning.config.checks import check_arguments
 from gmu_lightning.config.ranges import Few
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.job import INTERRUPTED, Job, perform_stacked
-from gmu_lightning.sweep.launcher import Parallel, shared_by
+from gmu_lightning.sweep.launcher import Parallel
 from gmu_lightning.sweep.ray_cluster import Cluster, folders_of, require_ray
 from gmu_lightning.sweep.ray_worker import Losses, RayWorker, end_all
-from gmu_lightning.sweep.workers import Task, share_out
+from gmu_lightning.sweep.workers import Task, share_out, shared_by
 
 logger = logging.getLogger(__name__)
 Share = Annotated[float, Ge(0), Le(1024)]
@@ -67,11 +67,7 @@ class Ray(Parallel):
 
     def run(self, context: None, jobs: Sequence[Job]) -> None:
         """Do the jobs whose encoders are frozen or small in small workers, then the others in workers that take a whole node."""
-        if not jobs:
-            return
-        cluster = Cluster.joined(self.address)
-        sweep = Path(jobs[0].folder).parent
-        cluster.check(*folders_of(jobs, sweep))
+        cluster = self._joined(jobs)
         small = [job for job in jobs if not job.config.fine_tuned]
         large = [job for job in jobs if job.config.fine_tuned]
         gpus = self.gpus_of(cluster, jobs)
@@ -80,11 +76,29 @@ class Ray(Parallel):
             with self.hired(cluster, each, gpus, len(small)) as workers:
                 self._run_small(cluster, workers, small, each)
         if large:
-            each = self.cpus or cluster.largest(gpus)
-            alone = [replace(job, config=job.config.with_threads(each)) for job in large]
-            with self.hired(cluster, each, gpus, len(alone)) as workers:
-                logger.warning("ray: %s, on the cluster at %s", shared_by(len(alone), len(workers), each), self.address)
-                self._share(workers, [(job,) for job in alone])
+            self._run_large(cluster, large, gpus)
+
+    def _run_groups(self, context: None, jobs: Sequence[Job]) -> None:
+        """Do the jobs of several devices in workers that take a whole node, its GPUs included."""
+        if jobs:
+            cluster = self._joined(jobs)
+            most = min((node.gpus for node in cluster.nodes() if node.gpus), default=0)
+            self._run_large(cluster, jobs, self.gpus_of(cluster, jobs) and (self.gpus or most))
+
+    def _joined(self, jobs: Sequence[Job]) -> Cluster:
+        cluster = Cluster.joined(self.address)
+        cluster.check(*folders_of(jobs, Path(jobs[0].folder).parent))
+        return cluster
+
+    def _run_large(self, cluster: Cluster, jobs: Sequence[Job], gpus: float) -> None:
+        each = self.cpus or cluster.largest(gpus)
+        alone = [
+            replace(job, config=job.config.with_threads(each)) if job.config.trainer.on_one_device else job
+            for job in jobs  # the processes of several devices divide the cores among themselves
+        ]
+        with self.hired(cluster, each, gpus, len(alone)) as workers:
+            logger.warning("ray: %s, on the cluster at %s", shared_by(len(alone), len(workers), each), self.address)
+            self._share(workers, [(job,) for job in alone])
 
     def gpus_of(self, cluster: Cluster, jobs: Sequence[Job]) -> float:
         """Return the number of GPUs of a worker."""

@@ -207,6 +207,13 @@ def shares_of(cores: Sequence[int], each: int) -> list[set[int]]:
     return [set(cores[n * each : (n + 1) * each if n + 1 < whole else None]) for n in range(whole)]
 
 
+def shared_by(jobs: int, workers: int, threads: int) -> str:
+    """Return a clause such as `12 jobs in 2 workers of one thread`."""
+    work = "1 job" if jobs == 1 else f"{jobs} jobs"
+    many = "1 worker" if workers == 1 else f"{workers} workers"
+    return f"{work} in {many} of {'one thread' if threads == 1 else f'{threads} threads'}"
+
+
 def _live(connection: Connection) -> None:
     """Do the tasks that arrive through the connection until it is closed."""
     settle_in()

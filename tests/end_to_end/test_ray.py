@@ -228,6 +228,15 @@ def test_ctrl_c_ends_the_cluster_of_this_machine(home, tmp_path):
     assert not session(process.pid)
 
 
+def test_a_job_of_two_devices_takes_a_node(home, cluster):
+    words = ("seed=1", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp")
+    sent = sweep(home, "two", *words, *cluster.words, **cluster.variables)
+    _, err = sent.communicate(timeout=PATIENCE)
+    assert sent.returncode == 0, err
+    assert "ray: 1 job in 1 worker of one thread" in err
+    assert read_json(home / "two" / "status.json")["finished"] == 1
+
+
 def test_jobs_survive_their_neighbours_and_their_machines(home, cluster):
     jobs = ("seed=1,2,3,4,5,6,7,8", "+callbacks.trouble._target_=trouble.Trouble")
     note = home / "note"
