@@ -79,8 +79,8 @@ def sweep(
         typed: arguments as in a shell, such as `seed=1,2,3`.
         folder: of the sweep, `hydra.sweep.dir` in a shell; None for a new folder in outputs/sweeps.
         root, config_dir: as in `train`.
-        launcher: `stacked`, `processes`, or `basic`, one job after the other. None takes `stacked`, unlike the shell: it starts
-            and reads the data once for all jobs.
+        launcher: `stacked`, `processes`, `ray`, or `basic`, one job after the other. None takes `stacked`, unlike the shell: it
+            starts and reads the data once for all jobs.
         options: as in `train`, but a list, a tuple, a range or an array holds the values of a sweep. A list inside a list is one
             value.
 

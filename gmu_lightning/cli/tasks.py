@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -51,11 +52,17 @@ def train(config: DictConfig, session: Session) -> None:
 
 
 def prepare(config: DictConfig, session: Session) -> None:
-    """Prepare the inputs of one data set, and write its audit."""
+    """Prepare the inputs of one data set, and write its audit. With `hydra/launcher=ray`, a cluster decodes the files."""
     from gmu_lightning.experiment.prepare import prepare as prepare_data
 
     hydra = _hydra()
-    prepare_data(resolved(config, hydra), Path(hydra.run.dir).absolute())
+    chosen = resolved(config, hydra)
+    with ExitStack() as stack:
+        if hydra.runtime.choices.get("hydra/launcher") == "ray":
+            from gmu_lightning.sweep.ray_prepare import prepared_on_cluster
+
+            stack.enter_context(prepared_on_cluster(chosen, hydra.launcher))
+        prepare_data(chosen, Path(hydra.run.dir).absolute())
 
 
 def evaluate(config: DictConfig, session: Session) -> None:

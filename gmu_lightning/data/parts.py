@@ -1,4 +1,4 @@
-"""Keep each row of a costly preparation in a file of its own, so that a killed run loses only the rows in progress."""
+"""Keep each row of a preparation in a file of its own, so that a killed run loses only the rows in progress."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from gmu_lightning.visible import first_line
 
 @dataclass(frozen=True)
 class Parts:
-    """Rows of a costly preparation, with one file per content, named by the content's SHA-256.
+    """Rows of a preparation, with one file per content, named by the content's SHA-256.
 
-    A killed run loses only the rows in progress, and additional movies cost only themselves.
+    Costly preparations have them: a killed run loses only the rows in progress, and additional movies cost only themselves. Those
+    of other preparations exist while several machines prepare one column.
 
     Attributes:
         folder: holds the files.
@@ -35,12 +36,27 @@ class Parts:
 
     @classmethod
     def of(cls, root: Path, modality: str, preparation: Preparation) -> Parts | None:
-        """Return the parts of a costly preparation in the store at `root`, or None if the preparation is cheap."""
-        if not getattr(preparation, "costly", False):
+        """Return the parts of a preparation in the store at `root`, or None if it is cheap and has none."""
+        costly = getattr(preparation, "costly", False)
+        if preparation.learns and not costly:
             return None
-        folder = root / "parts" / f"{modality}-{digest([preparation.fingerprint, preparation.state()])[:20]}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder)
+        parts = cls.begun(root, modality, preparation) if costly else cls(cls._folder(root, modality, preparation))
+        return parts if parts.folder.is_dir() else None
+
+    @classmethod
+    def begun(cls, root: Path, modality: str, preparation: Preparation) -> Parts:
+        """Return the parts of a fitted preparation in the store at `root`; their folder is created."""
+        parts = cls(cls._folder(root, modality, preparation))
+        parts.folder.mkdir(parents=True, exist_ok=True)
+        return parts
+
+    @staticmethod
+    def _folder(root: Path, modality: str, preparation: Preparation) -> Path:
+        return root / "parts" / f"{modality}-{digest([preparation.fingerprint, preparation.state()])[:20]}"
+
+    def path(self, sha: str) -> Path:
+        """Return the file of a content."""
+        return self.folder / f"{sha}.npz"
 
     def get(self, sha: str, make: Callable[[], np.ndarray | BadContent]) -> np.ndarray | BadContent:
         """Return the row of a content. If it is not stored, make it and store it.
@@ -49,7 +65,7 @@ class Parts:
             sha: SHA-256 of the content.
             make: returns the row, or the reason why there is none. A reason is stored only if it is lasting.
         """
-        path = self.folder / f"{sha}.npz"
+        path = self.path(sha)
         with suppress(FileNotFoundError):
             try:
                 return read_part(path)

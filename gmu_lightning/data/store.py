@@ -355,6 +355,23 @@ def prepared(
     return replace(again((VALUES,)), again=again)
 
 
+def keep_parts(store: Store, preparation: Preparation, contents: Sequence[Any], digests: Sequence[str], modality: str) -> int:
+    """Keep the row of each content in a file of its own, where it is missing, for a column that is built later.
+
+    Args:
+        store: receives the files.
+        preparation: fitted.
+        contents, digests: the contents and their SHA-256.
+        modality: of the contents.
+
+    Returns:
+        The number of contents.
+    """
+    Parts.begun(store.root, modality, preparation)
+    with closing(_rows(store, preparation, contents, digests, modality)) as rows:
+        return sum(1 for _ in rows)
+
+
 def _rows(
     store: Store, preparation: Preparation, contents: Sequence[Any], digests: Sequence[str | None], modality: str
 ) -> Generator[np.ndarray | BadContent | None, None, None]:

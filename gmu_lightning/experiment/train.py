@@ -266,8 +266,8 @@ def _run_trainer(trainer: pl.Trainer, interruption: callbacks.Interruption, **ar
             trainer.fit(**arguments)
     except callbacks.SafelyStopped:
         interruption.deliver()
-    except SystemExit:
-        if trainer.interrupted:
+    except SystemExit as error:  # Lightning exits after Ctrl-C; a job that exits by itself fails
+        if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
     if interruption.pending is not None or trainer.interrupted:

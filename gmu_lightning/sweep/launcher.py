@@ -7,14 +7,12 @@ between jobs. If a worker dies, only its own jobs fail (`sweep.workers`).
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -43,16 +41,12 @@ from gmu_lightning.sweep.job import (
     sentence_of,
 )
 from gmu_lightning.sweep.session import Session
-from gmu_lightning.sweep.workers import Task, Worker, share_out, shares_of
+from gmu_lightning.sweep.workers import Task, Worker, preloading, share_out, shared_by, shares_of
 
 if TYPE_CHECKING:
     from gmu_lightning.experiment.build import DatasetCache
 
 logger = logging.getLogger(__name__)
-STACK = [  # modules that jobs need, imported once in the server that forks the workers
-    *("gmu_lightning.lightning", "gmu_lightning.experiment.train", "gmu_lightning.sweep.launcher"),
-    *("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "pyarrow.parquet", "pandas"),
-]
 
 
 class Composer:
@@ -110,7 +104,7 @@ class Cartesian(Sweeper):
 
 
 class Parallel(Launcher):
-    """Base of both launchers: it composes the jobs while the server imports its modules, and runs equal jobs once."""
+    """Base of the launchers: it composes the jobs while the server imports its modules, and runs equal jobs once."""
 
     threads: int
 
@@ -127,10 +121,7 @@ class Parallel(Launcher):
         sweep = Path(self.config.hydra.sweep.dir).absolute()
         sweep.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        context = multiprocessing.get_context("forkserver")
-        if not self.config.check:
-            context.set_forkserver_preload(STACK)
-            forkserver.ensure_running()  # it imports while the jobs are composed here
+        context = None if self.config.check else self.context()
         configs = [self._composed(list(overrides), initial_job_idx + n) for n, overrides in enumerate(job_overrides)]
         jobs = [job for config in configs if (job := self._job(config, sweep)) is not None]
         if self.config.check:
@@ -156,8 +147,12 @@ class Parallel(Launcher):
             for job in jobs:
                 end_lost(job, f"no process could be started for it ({why}): see stderr, and check the installation")
 
+    def context(self) -> Any:
+        """Return the `multiprocessing` context of this machine's workers. It imports their modules while jobs are composed."""
+        return preloading()
+
     def run(self, context: Any, jobs: Sequence[Job]) -> None:
-        """Do the jobs, each on one device, in worker processes of the `multiprocessing` context."""
+        """Do the jobs, each on one device, in workers of the context."""
         raise NotImplementedError
 
     def _run_groups(self, context: Any, jobs: Sequence[Job]) -> None:
@@ -167,6 +162,25 @@ class Parallel(Launcher):
             share_out([worker], [Task(perform_stacked, ((job,),), (job,)) for job in jobs], self.note)
         finally:
             worker.end()
+
+    def warmed(self, worker: Worker, jobs: Sequence[Job]) -> tuple[list[Job], bool] | None:
+        """Read and encode the inputs of the jobs in one worker, and note the jobs that are skipped.
+
+        Returns:
+            The other jobs, and whether one of them is trained on CUDA. None if the worker has ended.
+        """
+        found: list[Warmed | None] = []
+        share_out([worker], [Task(warm, (jobs,))], lambda _, result: found.append(result))
+        warmed = next(iter(found), None)
+        if warmed is None:
+            if worker.ended:
+                return None
+            logger.warning("nothing was read in advance, for %s", how_ended(worker.exit_code))
+            warmed = Warmed({}, cuda=False)
+        skipped = [job for job in jobs if job.folder in warmed.skipped]
+        self.note(Task(warm, (), tuple(skipped)), warmed.skipped)
+        self.session.drop_skipped()
+        return [job for job in jobs if job not in skipped], warmed.cuda
 
     def note(self, task: Task, skipped: Mapping[str, str] | None) -> None:
         """Note the end of a task.
@@ -266,19 +280,11 @@ class Stacked(Parallel):
 
     def _run_small(self, context: Any, workers: list[Worker], jobs: Sequence[Job], cores: Sequence[int]) -> None:
         """Read and encode in the first worker. Then add as many workers as suit the jobs to the list, and do the jobs in all."""
-        warmed = workers[0].do(Task(warm, (jobs,)))
-        if warmed is None:
-            if workers[0].ended:
-                return
-            logger.warning("stacked: nothing was read in advance, for %s", how_ended(workers[0].exit_code))
-            warmed = Warmed({}, cuda=False)
-        skipped = [job for job in jobs if job.folder in warmed.skipped]
-        self.note(Task(warm, (), tuple(skipped)), warmed.skipped)
-        self.session.drop_skipped()
-        jobs = [job for job in jobs if job not in skipped]
-        if not jobs:
+        warmed = self.warmed(workers[0], jobs)
+        if warmed is None or not warmed[0]:
             return
-        stacks = warmed.cuda if self.how == "auto" else self.how == "stacks"
+        jobs, cuda = warmed
+        stacks = cuda if self.how == "auto" else self.how == "stacks"
         each = max(job.config.trainer.threads or 1 for job in jobs)
         count = 1 if stacks else max(1, min(self.workers or len(cores) // each, len(jobs)))
         logger.warning("%s", _plan(len(jobs), count, each, stacks))
@@ -326,10 +332,7 @@ def _is_unfinished(job: Job) -> bool:
 def _plan(jobs: int, workers: int, threads: int, stacks: bool) -> str:
     if stacks:
         return f"stacked: {jobs} jobs on one device; those that differ by their seed alone are trained as one"
-    work = "1 job" if jobs == 1 else f"{jobs} jobs"
-    many = "1 worker" if workers == 1 else f"{workers} workers"
-    of = "one thread" if threads == 1 else f"{threads} threads"
-    return f"stacked: {work} in {many} of {of}; data and features are read once in each"
+    return f"stacked: {shared_by(jobs, workers, threads)}; data and features are read once in each"
 
 
 def warm(jobs: Sequence[Job], cache: DatasetCache) -> Warmed:
@@ -360,7 +363,7 @@ def warm(jobs: Sequence[Job], cache: DatasetCache) -> Warmed:
             problems.add(sentence_of(error))
     quiet()
     for sentence in sorted(problems):
-        logger.warning("stacked: not read in advance: %s", sentence)
+        logger.warning("not read in advance: %s", sentence)
     return Warmed(skipped, cuda)
 
 

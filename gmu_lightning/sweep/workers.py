@@ -12,8 +12,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
@@ -22,6 +24,19 @@ from gmu_lightning.sweep.job import Job, end_lost, how_ended
 from gmu_lightning.visible import guard_streams
 
 INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended
+PAUSE = 0.2  # seconds
+STACK = [  # modules that jobs need, imported once in the server that forks the workers
+    *("gmu_lightning.lightning", "gmu_lightning.experiment.train", "gmu_lightning.sweep.launcher"),
+    *("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "pyarrow.parquet", "pandas"),
+]
+
+
+def preloading() -> Any:
+    """Return a `multiprocessing` context whose processes are forked from a server that imports the jobs' modules once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(STACK)
+    forkserver.ensure_running()
+    return context
 
 
 class Task(NamedTuple):
@@ -119,46 +134,84 @@ def _drop(task: Task, result: Any) -> None:
     """Drop the result of a task."""
 
 
-def share_out(workers: Sequence[Worker], tasks: Iterable[Task], then: Callable[[Task, Any], None] = _drop) -> None:
+class Returned(Exception):
+    """Raised by a worker that did not do its task. The task goes back to the front of the queue, for any worker."""
+
+
+def share_out(workers: Sequence[Worker], tasks: Iterable[Task], then: Callable[[Task, Any], None] = _drop) -> list[Task]:
     """Give the tasks to the workers, in order, and wait until all are done.
 
     Each worker takes the next task as soon as it is free. A worker that raises takes no more tasks, and the others go on. Its
-    error is raised at the end; of several, the first.
+    error is raised at the end; of several, the first. A task that a worker returns is given out again.
 
     Args:
         then: called with each task and its result, or None if its process died. One call runs at a time.
+
+    Returns:
+        The tasks that were not done, since every worker has ended.
     """
-    queue = deque(tasks)
+    queue, busy = deque(tasks), 0
     problems: list[BaseException] = []
-    turn = threading.Lock()
+    turn = threading.Condition()  # guards the queue, the number of busy workers and `then`
+
+    def one(worker: Worker, task: Task) -> bool:
+        """Do a task, and return False if it came back."""
+        try:
+            result = worker.do(task)
+        except Returned:
+            return False
+        with turn:
+            then(task, result)
+        return True
 
     def drain(worker: Worker) -> None:
-        try:
-            while not worker.ended:
-                try:
-                    task = queue.popleft()
-                except IndexError:  # the queue is empty
-                    return
-                result = worker.do(task)
+        nonlocal busy
+        while not worker.ended:
+            with turn:
+                if not queue:
+                    if not busy:
+                        return
+                    turn.wait(timeout=PAUSE)  # the task of a busy worker may come back
+                    continue
+                task = queue.popleft()
+                busy += 1
+            done = True
+            try:
+                done = one(worker, task)
+            except BaseException as problem:
+                problems.append(problem)
+                return
+            finally:
                 with turn:
-                    then(task, result)
-        except BaseException as problem:
-            problems.append(problem)
+                    busy -= 1
+                    if not done:
+                        queue.appendleft(task)
+                    turn.notify_all()
+            if not done:
+                time.sleep(PAUSE)  # let the others take it
 
     threads = [threading.Thread(target=drain, args=(worker,), daemon=True) for worker in workers]
     for thread in threads:
         thread.start()
     for thread in threads:
         while thread.is_alive():  # join in short steps, for Ctrl-C is handled between them
-            thread.join(timeout=0.2)
+            thread.join(timeout=PAUSE)
     if problems:
         raise problems[0]
+    return list(queue)
 
 
 def shares_of(cores: Sequence[int], each: int) -> list[set[int]]:
     """Return the cores in groups of `each`, at least 1. The last group also gets the remainder. Too few cores form one group."""
     whole = max(1, len(cores) // each)
     return [set(cores[n * each : (n + 1) * each if n + 1 < whole else None]) for n in range(whole)]
+
+
+def shared_by(jobs: int, workers: int, threads: int) -> str:
+    """Return a clause such as `12 jobs in 2 workers of one thread`."""
+    work = "1 job" if jobs == 1 else f"{jobs} jobs"
+    many = "1 worker" if workers == 1 else f"{workers} workers"
+    return f"{work} in {many} of {'one thread' if threads == 1 else f'{threads} threads'}"
 
 
 def _live(connection: Connection) -> None:

@@ -246,7 +246,7 @@ def test_all_columns_of_the_valid_jobs_are_read_in_advance(settled, tmp_path, ca
     assert set(warmed.skipped) == {jobs[0].folder, jobs[1].folder}
     assert warmed.cuda is torch.cuda.is_available()
     assert set(cache._known) == {data_key(one.config) for one in valid}
-    assert "stacked: not read in advance: " in capsys.readouterr().err
+    assert "not read in advance: " in capsys.readouterr().err
 
 
 def test_a_worker_that_dies_as_it_reads_gives_a_warning(monkeypatch, caplog):
