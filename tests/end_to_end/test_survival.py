@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 from .shell import PATIENCE, SMOKE, command, environment
 
 SEEDS = range(1, 13)
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
 HEALTHY = (*SMOKE, "seed=" + ",".join(map(str, SEEDS)), "+callbacks.odd._target_=odd.Odd")
 # Seeds 3, 5, 7 and 9 fail, each in its own way, unless the file `healed` exists.
 ODD = """
@@ -111,7 +113,7 @@ def whole(tmp_path_factory, store) -> Folder:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("launcher", ["processes", "stacked"])
+@pytest.mark.parametrize("launcher", ["processes", "stacked", pytest.param("ray", marks=needs_ray)])
 def test_deaths_and_sharing_cost_only_the_jobs_that_fail(whole, store, tmp_path, launcher):
     folder = Folder(tmp_path, store, f"hydra/launcher={launcher}")
     for count in (1, 4):  # the launcher is killed twice
