@@ -115,7 +115,8 @@ def whole(tmp_path_factory, store) -> Folder:
 @pytest.mark.heavy
 @pytest.mark.parametrize("launcher", ["processes", "stacked", pytest.param("ray", marks=needs_ray)])
 def test_deaths_and_sharing_cost_only_the_jobs_that_fail(whole, store, tmp_path, launcher):
-    folder = Folder(tmp_path, store, f"hydra/launcher={launcher}")
+    own = ("hydra.launcher.address=local",) if launcher == "ray" else ()
+    folder = Folder(tmp_path, store, f"hydra/launcher={launcher}", *own)
     for count in (1, 4):  # the launcher is killed twice
         process = folder.start()
         folder.until(lambda count=count: sum(folder.trained().values()) >= count, process)
