@@ -188,7 +188,7 @@ def test_an_error_is_raised_though_the_run_folder_is_gone(job, monkeypatch, perf
         shutil.rmtree(made.run.folder)
         raise error("the cause")
 
-    monkeypatch.setattr("gmu_lightning.sweep.job._train", vanish)
+    monkeypatch.setattr("gmu_lightning.sweep.job.train_job", vanish)
     with pytest.raises(error, match="the cause"):
         perform(made)
 
