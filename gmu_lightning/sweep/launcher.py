@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
@@ -131,10 +131,14 @@ class Parallel(Launcher):
             left = [job for job in once if not done_before(job)]  # a finished run of other data stops the sweep at once
             self.session.failed_before += [job.folder for job in once if failed_before(job)]
             self.session.plan((job.folder, job.overrides) for job in left)
-            while left:
-                self._run(context, left)
-                left = free_jobs(left)
+            self.complete(context, left)
         return [_returned(config) for config in configs]
+
+    def complete(self, context: Any, jobs: Sequence[Job]) -> None:
+        """Do the unfinished jobs of the sweep, those too that another process leaves unfinished meanwhile."""
+        while jobs:
+            self._run(context, jobs)
+            jobs = free_jobs(jobs)
 
     def _run(self, context: Any, jobs: Sequence[Job]) -> None:
         alone = [job for job in jobs if job.config.trainer.on_one_device]
@@ -209,6 +213,14 @@ class Parallel(Launcher):
             return None
 
 
+def preloading() -> Any:
+    """Return a `multiprocessing` context whose processes are forked from a server that imports the jobs' modules once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(STACK)
+    forkserver.ensure_running()
+    return context
+
+
 class Processes(Parallel):
     """Runs at most `n_jobs` jobs at a time, each in its own process with `threads` CPU threads and one CUDA device in turn."""
 
@@ -249,11 +261,15 @@ class Stacked(Parallel):
         how: `workers`, `stacks`, or `auto`: stacks where CUDA is used, workers elsewhere.
         workers: number of workers; None for one per core.
 
+    Attributes:
+        perform: called in a worker as `perform(jobs, cache)`; does the jobs and returns {folder: reason} of the skipped ones.
+
     Raises:
         UserError: `how` or `workers` has another value.
     """
 
     threads = 1
+    perform: Callable[..., dict[str, str]] = staticmethod(perform_stacked)
 
     def __init__(self, how: Literal["auto", "workers", "stacks"] = "auto", workers: Few | None = None):
         check_arguments(Stacked, {"how": how, "workers": workers}, "hydra.launcher")
@@ -273,7 +289,7 @@ class Stacked(Parallel):
                 logger.warning("stacked: %s a pretrained encoder: one by one, with every core", which)
                 workers[0].share = set(mine)
                 alone = [replace(job, config=job.config.with_threads(len(mine))) for job in large]
-                share_out(workers[:1], [Task(perform_stacked, ((job,),), (job,)) for job in alone], self.note)
+                share_out(workers[:1], [Task(self.perform, ((job,),), (job,)) for job in alone], self.note)
         finally:
             for worker in workers:
                 worker.end()
@@ -293,7 +309,7 @@ class Stacked(Parallel):
         for n, worker in enumerate(workers):
             worker.share = shares[n % len(shares)]
         groups = [tuple(jobs)] if stacks else [(job,) for job in jobs]
-        share_out(workers, [Task(perform_stacked, (group,), group) for group in groups], self.note)
+        share_out(workers, [Task(self.perform, (group,), group) for group in groups], self.note)
 
 
 def free_jobs(jobs: Sequence[Job]) -> list[Job]:
