@@ -11,14 +11,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from annotated_types import Gt, Le
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, OmegaConf
 
 from gmu_lightning.config.checks import check_arguments
-from gmu_lightning.config.ranges import Few, FromZero
+from gmu_lightning.config.ranges import Few, FromZero, Positive
 from gmu_lightning.files import write_text
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.job import Job, why_skipped
@@ -26,8 +25,6 @@ from gmu_lightning.sweep.launcher import Parallel
 from gmu_lightning.sweep.slurm_plan import FOLDER, Plan
 
 logger = logging.getLogger(__name__)
-Hours = Annotated[float, Gt(0), Le(24 * 365)]
-Memory = Annotated[float, Gt(0), Le(10**6)]
 WARNING = 90  # seconds between the signal and the end of a worker's time limit
 TYPED = "hydra.sweep.dir="
 
@@ -45,7 +42,7 @@ class Slurm(Parallel):
         cpus, gpus: of a worker.
         memory: of a worker in GB; None for the cluster's default.
         account: that pays; None for the user's default.
-        extra: further options of sbatch by name, with True for one without a value.
+        extra: further options of sbatch, {name: value}, with True for an option without a value.
         setup: lines of shell before the worker.
         requeues: how often a worker returns to the queue.
         lost: how often a job is repeated whose worker was killed.
@@ -59,20 +56,20 @@ class Slurm(Parallel):
     def __init__(
         self,
         partition: str | None = None,
-        hours: Hours | int = 4.0,
+        hours: Positive = 4.0,
         workers: Few = 4,
         cpus: Few = 1,
         gpus: FromZero = 0,
-        memory: Memory | int | None = None,
+        memory: Positive | None = None,
         account: str | None = None,
-        extra: Mapping[str, Any] | None = None,
-        setup: Sequence[str] = (),
+        extra: Mapping[str, str | int | float | bool] | None = None,
+        setup: list[str] | None = None,
         requeues: FromZero = 100,
         lost: FromZero = 2,
     ):
         given: dict[str, Any] = {
             **{"partition": partition, "hours": hours, "workers": workers, "cpus": cpus, "gpus": gpus, "memory": memory},
-            **{"account": account, "extra": _plain(extra or {}), "setup": _plain(list(setup))},
+            **{"account": account, "extra": _plain(extra or {}), "setup": _plain(setup or [])},
             **{"requeues": requeues, "lost": lost},
         }
         check_arguments(Slurm, given, "hydra.launcher")
@@ -108,7 +105,7 @@ class Slurm(Parallel):
         return returned
 
     def complete(self, context: None, jobs: Sequence[Job]) -> None:
-        """Submit workers for the jobs that nobody does, and leave the end of the sweep to them."""
+        """Submit workers for the jobs that are free, and leave the end of the sweep to them."""
         jobs = [job for job in jobs if not self._is_skipped(job)]
         held = [job for job in jobs if job.run.is_held]
         if held:
@@ -130,7 +127,7 @@ class Slurm(Parallel):
         tokens = {job.folder: str(job.run.status.get("token") or "") for job in jobs if job.run.status.get("state") == "failed"}
         plan = Plan(self.session.started, self.lost, tuple(jobs), tokens, list(self.session.skipped.values()))
         path = plan.write(sweep)
-        Plan.read(path, self.session.config_dir)  # what the workers would refuse is refused here
+        Plan.read(path, self.session.config_dir)  # refuse here, before the workers do
         script = path.with_suffix(".sh")
         write_text(script, self.script(sweep, path, len(jobs)))
         try:

@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def obey_signals() -> None:
-    """Let the first signal raise Signalled. Later ones change nothing."""
+    """Let the first signal raise Signalled. Later ones have no effect."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         for one in SIGNALS:
