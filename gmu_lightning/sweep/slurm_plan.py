@@ -51,10 +51,9 @@ class Plan:
 
     Attributes:
         started: when the sweep began.
-        lost: how often a job is repeated whose worker was killed.
-        jobs: to be done. `retry` is false in each: `tokens` says which failed jobs are done again, once.
-        tokens: {folder of a failed job that is to be done again: token of its status}. A job with another token has been done
-            again by then.
+        lost: how often a job is repeated after the death of its worker.
+        jobs: to be done, each with `retry` false.
+        tokens: {folder of a failed job that is to be done again: token of its failure}. With another token it has been done.
         skipped: (overrides, reason) of the jobs whose choices do not go together.
     """
 
