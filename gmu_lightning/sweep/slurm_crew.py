@@ -44,14 +44,15 @@ class Crew(Stacked):
         self.perform = partial(perform_shared, plan.tokens, plan.lost)
 
 
-def work(path: Path, config_dir: str | None, cpus: int, start: float) -> int:
+def work(path: Path, config_dir: str | None, cpus: int, number: int, workers: int) -> int:
     """Do the free jobs of a plan until none is left. The worker that ends last writes the sweep's files.
 
     Args:
         path: of the plan, absolute.
         config_dir: folder of the user's own classes, or None.
         cpus: number of cores.
-        start: the part of the jobs, from 0 to 1, after which this worker begins, so that workers seldom want the same job.
+        number: of this worker, from 0. Each begins at another job, so that workers seldom want the same one.
+        workers: their number.
 
     Returns:
         0, or 1 if a job failed and this worker was the last.
@@ -67,9 +68,9 @@ def work(path: Path, config_dir: str | None, cpus: int, start: float) -> int:
     plan = Plan.read(path, config_dir)
     sweep = path.parent.parent
     session = Session(config_dir=config_dir)
-    left = [job for job in turned(plan.jobs, start) if _is_left(job, plan.tokens)]
+    left = [job for job in turned(plan.jobs, number / workers) if _is_left(job, plan.tokens)]
     if left:
-        take_share(cpus, round(start * len(plan.jobs)))
+        take_share(cpus, number * cpus)
         with ignored():
             context = preloading()
     crew = Crew(plan, session)
@@ -96,7 +97,7 @@ def turned(jobs: Sequence[Job], start: float) -> list[Job]:
 
 
 def take_share(cpus: int, first: int) -> None:
-    """Keep this process and its children to `cpus` cores, if the cluster lets it use more."""
+    """Keep this process and its children to `cpus` cores, from the core number `first` on, if the cluster allows it more."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) > cpus:
         os.sched_setaffinity(0, {cores[(first + n) % len(cores)] for n in range(cpus)})

@@ -1,6 +1,6 @@
 """Hand the jobs of a sweep to workers of other machines, as a file of plain data in the sweep's folder.
 
-The workers read it like a stranger's file: it names no code besides the classes that the package offers, and no place outside the
+The workers read it like a stranger's file: it can name no class besides those that the package offers, and its runs stay in the
 sweep's folder.
 """
 

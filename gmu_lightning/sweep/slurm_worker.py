@@ -72,7 +72,7 @@ def main() -> None:
         obey_signals()
         from gmu_lightning.sweep.slurm_crew import work
 
-        code = work(chosen.plan.absolute(), chosen.config_dir, chosen.cpus, task.number / task.parts)
+        code = work(chosen.plan.absolute(), chosen.config_dir, chosen.cpus, task.number, task.parts)
     except Signalled as signalled:
         say(f"signal {signalled.number}: saved")
         if signalled.number != signal.SIGTERM or is_preempted(task):

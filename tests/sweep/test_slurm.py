@@ -149,8 +149,8 @@ def test_a_preempted_worker_returns_to_the_queue(
     for name, value in variables.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
 
-    def work(path: Path, config_dir: str | None, cpus: int, start: float) -> int:
-        assert start == 0.5
+    def work(path: Path, config_dir: str | None, cpus: int, number: int, workers: int) -> int:
+        assert (number, workers) == (1, 2)
         raise Signalled(number)
 
     monkeypatch.setattr(slurm_crew, "work", work)
