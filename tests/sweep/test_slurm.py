@@ -131,7 +131,7 @@ def test_an_interruption_counts_as_no_loss(tmp_path: Path, taken: list[tuple[str
 
 
 @pytest.mark.parametrize(
-    ("number", "shown", "restarts", "requeued"),
+    ("sent", "shown", "restarts", "requeued"),
     [
         (signal.SIGUSR2, "PreemptTime=None", 0, True),
         (signal.SIGUSR2, "PreemptTime=None", 2, False),
@@ -140,7 +140,7 @@ def test_an_interruption_counts_as_no_loss(tmp_path: Path, taken: list[tuple[str
     ],
 )
 def test_a_preempted_worker_returns_to_the_queue(
-    monkeypatch: pytest.MonkeyPatch, number: int, shown: str, restarts: int, requeued: bool
+    monkeypatch: pytest.MonkeyPatch, sent: int, shown: str, restarts: int, requeued: bool
 ) -> None:
     asked: list[tuple[str, ...]] = []
     monkeypatch.setattr(slurm_worker, "_scontrol", lambda *words: asked.append(words) or shown)
@@ -151,13 +151,13 @@ def test_a_preempted_worker_returns_to_the_queue(
 
     def work(path: Path, config_dir: str | None, cpus: int, number: int, workers: int) -> int:
         assert (number, workers) == (1, 2)
-        raise Signalled(number)
+        raise Signalled(sent)
 
     monkeypatch.setattr(slurm_crew, "work", work)
     monkeypatch.setattr("sys.argv", ["worker", "plan.json", "--requeues=2"])
     with pytest.raises(SystemExit) as ended:
         slurm_worker.main()
-    assert ended.value.code == 128 + number
+    assert ended.value.code == 128 + sent
     assert (("requeue", "7_1") in asked) is requeued
 
 
