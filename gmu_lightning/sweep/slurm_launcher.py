@@ -23,9 +23,9 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.job import Job, why_skipped
 from gmu_lightning.sweep.launcher import Parallel
 from gmu_lightning.sweep.slurm_plan import FOLDER, Plan
+from gmu_lightning.sweep.slurm_worker import MARGIN
 
 logger = logging.getLogger(__name__)
-WARNING = 90  # seconds between the signal and the end of a worker's time limit
 TYPED = "hydra.sweep.dir="
 
 
@@ -37,7 +37,7 @@ class Slurm(Parallel):
 
     Args:
         partition: of the cluster; None for its default.
-        hours: time limit of a worker.
+        hours: time limit of a worker, at least five minutes.
         workers: size of the array, at most one per job.
         cpus, gpus: of a worker.
         memory: of a worker in GB; None for the cluster's default.
@@ -156,21 +156,22 @@ class Slurm(Parallel):
         """
         from submitit.slurm.slurm import _make_sbatch_string
 
+        minutes = max(5, math.ceil(self.hours * 60))
         words = [sys.executable, "-u", "-m", "gmu_lightning.sweep.slurm_worker", str(plan)]
-        words += [f"--cpus={self.cpus}", f"--requeues={self.requeues}"]
+        words += [f"--cpus={self.cpus}", f"--requeues={self.requeues}", f"--minutes={minutes}"]
         words += [f"--config-dir={self.session.config_dir}"] if self.session.config_dir else []
         return _make_sbatch_string(
             command=shlex.join(words),
             folder=sweep / FOLDER,
             job_name=f"gmu-{sweep.name}",
             partition=self.partition,
-            time=math.ceil(self.hours * 60),
+            time=minutes,
             cpus_per_task=self.cpus,
             gpus_per_node=self.gpus or None,
             mem=None if self.memory is None else f"{math.ceil(self.memory * 1024)}M",
             account=self.account,
             setup=self.lines or None,
-            signal_delay_s=WARNING,
+            signal_delay_s=MARGIN,
             wckey=None,
             map_count=min(self.workers, max(1, jobs)),
             additional_parameters={"requeue": True, **self.extra},

@@ -1,14 +1,14 @@
 """One worker of a Slurm array: python -m gmu_lightning.sweep.slurm_worker PLAN. `hydra/launcher=slurm` submits it.
 
-Slurm announces a preemption and the end of the time limit by a signal. The worker then saves, lets its jobs go, and returns to
-the queue. The module imports little, so that it obeys signals early.
+Slurm announces a preemption by a signal. The worker then saves, lets its jobs go, and returns to the queue. It sets an alarm of
+its own before the end of its time limit, since Slurm's notice is lost if it comes before the worker runs. The module imports
+little, so that it obeys signals early.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 from gmu_lightning.movie import UserError
 
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR2") if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR2", "SIGALRM") if hasattr(signal, name)]
+MARGIN = 90  # seconds between the signal and the end of the time limit
 PATIENCE = 60  # seconds until scontrol has to answer
 
 
@@ -66,16 +67,19 @@ def main() -> None:
     parser.add_argument("--config-dir")
     parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--requeues", type=int, default=0)
+    parser.add_argument("--minutes", type=int, default=0)
     chosen = parser.parse_args()
     task = Task.here()
     try:
         obey_signals()
+        if chosen.minutes:
+            signal.alarm(max(1, 60 * chosen.minutes - MARGIN))
         from gmu_lightning.sweep.slurm_crew import work
 
         code = work(chosen.plan.absolute(), chosen.config_dir, chosen.cpus, task.number, task.parts)
     except Signalled as signalled:
         say(f"signal {signalled.number}: saved")
-        if signalled.number != signal.SIGTERM or is_preempted(task):
+        if signalled.number != signal.SIGTERM or not is_cancelled(task):
             requeue(task, chosen.requeues)
         code = 128 + signalled.number
     except UserError as error:
@@ -107,9 +111,9 @@ def ignored() -> Iterator[None]:
             signal.signal(one, handler)
 
 
-def is_preempted(task: Task) -> bool:
-    """Return whether Slurm takes this part's place for another job. False if somebody cancels it."""
-    return task.name is not None and re.search(r"\bPreemptTime=\d", _scontrol("show", "job", task.name)) is not None
+def is_cancelled(task: Task) -> bool:
+    """Return whether somebody has ended this part for good."""
+    return task.name is None or "JobState=CANCELLED" in _scontrol("show", "job", task.name)
 
 
 def requeue(task: Task, most: int) -> None:

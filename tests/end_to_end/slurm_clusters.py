@@ -50,7 +50,7 @@ echo $$ > "$CLUSTER/pid-$name"
 exec "$@" >> "$CLUSTER/out-$name" 2>> "$CLUSTER/err-$name"
 """,
     "scontrol": r"""
-case $1 in requeue) touch "$CLUSTER/requeued-$2" ;; show) echo PreemptTime=None ;; esac
+case $1 in requeue) touch "$CLUSTER/requeued-$2" ;; show) echo JobState=RUNNING ;; esac
 """,
 }
 CONF = """

@@ -51,7 +51,7 @@ def test_the_file_for_sbatch_holds_every_option(tmp_path: Path) -> None:
         assert f"#SBATCH --{option}" in lines
     command = next(line for line in lines if line.startswith("srun "))
     assert lines.index("module load cuda") < lines.index(command)
-    assert command.endswith(f"{tmp_path}/slurm/plan.json --cpus=4 --requeues=7 '--config-dir=/my parts'")
+    assert command.endswith(f"{tmp_path}/slurm/plan.json --cpus=4 --requeues=7 --minutes=90 '--config-dir=/my parts'")
 
 
 PLAN = {"started": "2026-01-01T00:00:00+00:00", "lost": 2, "jobs": [], "skipped": []}
@@ -133,10 +133,11 @@ def test_an_interruption_counts_as_no_loss(tmp_path: Path, taken: list[tuple[str
 @pytest.mark.parametrize(
     ("sent", "shown", "restarts", "requeued"),
     [
-        (signal.SIGUSR2, "PreemptTime=None", 0, True),
-        (signal.SIGUSR2, "PreemptTime=None", 2, False),
-        (signal.SIGTERM, "PreemptTime=2026-01-01T00:00:00", 0, True),
-        (signal.SIGTERM, "PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime=None", 0, False),  # scancel
+        (signal.SIGUSR2, "JobState=RUNNING", 0, True),
+        (signal.SIGUSR2, "JobState=RUNNING", 2, False),
+        (signal.SIGALRM, "JobState=RUNNING", 0, True),
+        (signal.SIGTERM, "JobState=RUNNING", 0, True),
+        (signal.SIGTERM, "JobState=CANCELLED Reason=None", 0, False),
     ],
 )
 def test_a_preempted_worker_returns_to_the_queue(
