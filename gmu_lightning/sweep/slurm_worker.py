@@ -79,7 +79,7 @@ def main() -> None:
         code = work(chosen.plan.absolute(), chosen.config_dir, chosen.cpus, task.number, task.parts)
     except Signalled as signalled:
         say(f"signal {signalled.number}: saved")
-        if signalled.number != signal.SIGTERM or not is_cancelled(task):
+        if signalled.number != signal.SIGTERM or lives_on(task):
             requeue(task, chosen.requeues)
         code = 128 + signalled.number
     except UserError as error:
@@ -111,9 +111,9 @@ def ignored() -> Iterator[None]:
             signal.signal(one, handler)
 
 
-def is_cancelled(task: Task) -> bool:
-    """Return whether somebody has ended this part for good."""
-    return task.name is None or "JobState=CANCELLED" in _scontrol("show", "job", task.name)
+def lives_on(task: Task) -> bool:
+    """Return whether Slurm still counts this part as running, as it does before a preemption. After `scancel` it does not."""
+    return task.name is not None and "JobState=RUNNING" in _scontrol("show", "job", task.name)
 
 
 def requeue(task: Task, most: int) -> None:

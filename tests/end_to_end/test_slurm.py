@@ -48,11 +48,11 @@ def stand_in(tmp_path):
     made.end()
 
 
-def test_workers_share_the_jobs_and_write_the_leaderboard(store, tmp_path, stand_in):
-    words = (*SLURM, "seed=1,2,3", "hydra.sweep.dir=s", "hydra.launcher.workers=2")
+def test_a_worker_does_the_jobs_and_writes_the_leaderboard(store, tmp_path, stand_in):
+    words = (*SLURM, "seed=1,2,3", "hydra.sweep.dir=s", "hydra.launcher.workers=1")
     said = _typed(*words, folder=tmp_path, store=store, **stand_in.variables)
     assert said.returncode == 0, said.stderr
-    assert said.stdout.splitlines()[0] == f"array 7: 3 jobs, 2 workers; logs in {tmp_path}/s/slurm; scancel 7 ends it"
+    assert said.stdout.splitlines()[0] == f"array 7: 3 jobs, 1 worker; logs in {tmp_path}/s/slurm; scancel 7 ends it"
     stand_in.wait()
     assert Counter(re.findall(r"seed(\d)-\w+  test micro F1", stand_in.logs(tmp_path / "s"))) == Counter("123")
     status = json.loads((tmp_path / "s/status.json").read_text())
