@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gmu_lightning.movie import UserError
+from gmu_lightning.sweep.slurm_plan import Plan
+
 from .forked import forks
 from .shell import PATIENCE, SMOKE, environment, last_line, typed
 from .slurm_clusters import Real, StandIn, until
@@ -58,6 +61,11 @@ def test_a_worker_does_the_jobs_and_writes_the_leaderboard(store, tmp_path, stan
     status = json.loads((tmp_path / "s/status.json").read_text())
     assert (status["state"], status["finished"]) == ("finished", 3)
     assert (tmp_path / "s/leaderboard.csv").exists() and (tmp_path / "s/report.html").exists()
+    (plan,) = (tmp_path / "s/slurm").glob("plan-*.json")
+    assert all(job.folder.endswith(f"-seed{job.config.seed}-{job.config.identity}") for job in Plan.read(plan).jobs)
+    plan.write_text(plan.read_text().replace("gmu_lightning.fusion.", "my_code."))
+    with pytest.raises(UserError, match=r"plan-\w+\.json names the class my_code\.\w+, which is not one of this package's"):
+        Plan.read(plan)
     again = _typed(*words, folder=tmp_path, store=store, **stand_in.variables)
     assert again.returncode == 0 and "slurm: no job is left to submit" in again.stderr
     assert (tmp_path / "cluster/arrays").read_text() == "7\n"

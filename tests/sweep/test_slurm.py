@@ -61,7 +61,7 @@ PLAN = {"started": "2026-01-01T00:00:00+00:00", "lost": 2, "jobs": [], "skipped"
     ("jobs", "problem"),
     [
         ([], r"jobs is a list and a list of 1 to .* is expected"),
-        ([{"folder": "../elsewhere", "overrides": [], "retry": None}], r"lacks config|names no folder of the sweep"),
+        ([{"folder": "../a", "config": {}, "overrides": [], "retry": None}], r"jobs\[0\].folder names no folder of the sweep"),
         ([{"folder": "a", "config": {"seed": 1}, "overrides": [], "retry": None}], r"jobs\[0\].config lacks modalities"),
     ],
 )
