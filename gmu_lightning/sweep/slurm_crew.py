@@ -17,10 +17,12 @@ from gmu_lightning.files import write_text
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.files import write_sweep
 from gmu_lightning.sweep.job import INTERRUPTED, Job, end_unfinished, perform_stacked
-from gmu_lightning.sweep.launcher import Stacked, free_jobs, preloading
+from gmu_lightning.sweep.launcher import Stacked
 from gmu_lightning.sweep.session import Session
+from gmu_lightning.sweep.sharing import free_jobs
 from gmu_lightning.sweep.slurm_plan import FOLDER, Plan
 from gmu_lightning.sweep.slurm_worker import ignored
+from gmu_lightning.sweep.workers import preloading
 from gmu_lightning.visible import guard_streams
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ def work(path: Path, config_dir: str | None, cpus: int, number: int, workers: in
     crew = Crew(plan, session)
     while left:
         try:
-            crew.run(context, left)
+            crew.run_all(context, left)
         except (EOFError, ConnectionError) as error:
             raise UserError(f"no process could be started ({error}): see the log, and check the memory") from error
         left = [job for job in left if job.folder not in session.skipped and _is_left(job, plan.tokens)]
