@@ -317,6 +317,7 @@ def register_plugins() -> None:
     from gmu_lightning.sweep.launcher import Cartesian, Processes, Stacked
     from gmu_lightning.sweep.ray_launcher import Ray
     from gmu_lightning.sweep.search import Search
+    from gmu_lightning.sweep.slurm_launcher import Slurm
 
     try:
         import hydra_plugins  # noqa: F401
@@ -325,7 +326,7 @@ def register_plugins() -> None:
         parent.__path__ = []
         sys.modules["hydra_plugins"] = parent
     module = sys.modules.setdefault("hydra_plugins.gmu_lightning", ModuleType("hydra_plugins.gmu_lightning"))
-    for plugin in (Processes, Stacked, Ray, Cartesian, Search, FurtherChoices):
+    for plugin in (Processes, Stacked, Ray, Slurm, Cartesian, Search, FurtherChoices):
         setattr(module, plugin.__name__, plugin)
         plugin.__module__ = module.__name__
         Plugins.instance().register(plugin)

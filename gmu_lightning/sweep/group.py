@@ -80,6 +80,8 @@ def _train_in_group(job: Job) -> None:
 def main() -> None:
     """Start the processes of a job, or be one of them if the environment says so."""
     (path,) = sys.argv[1:]
+    if hasattr(signal, "SIGUSR2"):
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the process of the job passes it on, as SIGTERM
     plain = json.loads(Path(path).read_text(encoding="utf-8"))
     if plain["config"].get("config_dir"):
         import_from(plain["config"]["config_dir"])

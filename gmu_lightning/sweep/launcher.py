@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +24,9 @@ from gmu_lightning.config.checks import check_arguments
 from gmu_lightning.config.hydra_versions import name_overrides
 from gmu_lightning.config.ranges import Few
 from gmu_lightning.console import loud, quiet
-from gmu_lightning.files import LEASE, acquired, lease
 from gmu_lightning.movie import IncompatibleChoices, UserError
 from gmu_lightning.parallel import cores
 from gmu_lightning.sweep.job import (
-    INTERRUPTED,
     Job,
     done_before,
     end_lost,
@@ -41,6 +37,7 @@ from gmu_lightning.sweep.job import (
     sentence_of,
 )
 from gmu_lightning.sweep.session import Session
+from gmu_lightning.sweep.sharing import free_jobs
 from gmu_lightning.sweep.workers import Task, Worker, preloading, share_out, shared_by, shares_of
 
 if TYPE_CHECKING:
@@ -104,9 +101,15 @@ class Cartesian(Sweeper):
 
 
 class Parallel(Launcher):
-    """Base of the launchers: it composes the jobs while the server imports its modules, and runs equal jobs once."""
+    """Base of the launchers: it composes the jobs while the server imports its modules, and runs equal jobs once.
+
+    Attributes:
+        threads: of a job on a CPU.
+        perform: does jobs in a worker that lasts, as `perform(jobs, cache)`. It returns {folder: reason} of the skipped ones.
+    """
 
     threads: int
+    perform: Callable[..., dict[str, str]] = staticmethod(perform_stacked)
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
         """Prepare for the jobs. Hydra calls it."""
@@ -131,21 +134,29 @@ class Parallel(Launcher):
             left = [job for job in once if not done_before(job)]  # a finished run of other data stops the sweep at once
             self.session.failed_before += [job.folder for job in once if failed_before(job)]
             self.session.plan((job.folder, job.overrides) for job in left)
-            while left:
-                self._run(context, left)
-                left = free_jobs(left)
+            self.complete(context, left)
         return [_returned(config) for config in configs]
 
+    def complete(self, context: Any, jobs: Sequence[Job]) -> None:
+        """Do the unfinished jobs of the sweep, those too that another process leaves unfinished meanwhile."""
+        while jobs:
+            self._run(context, jobs)
+            jobs = free_jobs(jobs)
+
     def _run(self, context: Any, jobs: Sequence[Job]) -> None:
-        alone = [job for job in jobs if job.config.trainer.on_one_device]
         try:
-            if alone:
-                self.run(context, alone)
-            self._run_groups(context, [job for job in jobs if not job.config.trainer.on_one_device])
+            self.run_all(context, jobs)
         except (EOFError, ConnectionError) as lost:  # the server of processes is gone, and with it every worker
             why = str(lost) or type(lost).__name__
             for job in jobs:
                 end_lost(job, f"no process could be started for it ({why}): see stderr, and check the installation")
+
+    def run_all(self, context: Any, jobs: Sequence[Job]) -> None:
+        """Do jobs, first those on one device. Raises EOFError or ConnectionError if no process can be started."""
+        alone = [job for job in jobs if job.config.trainer.on_one_device]
+        if alone:
+            self.run(context, alone)
+        self._run_groups(context, [job for job in jobs if not job.config.trainer.on_one_device])
 
     def context(self) -> Any:
         """Return the `multiprocessing` context of this machine's workers. It imports their modules while jobs are composed."""
@@ -159,7 +170,7 @@ class Parallel(Launcher):
         """Do the jobs of several devices, one after the other."""
         worker = Worker(context)
         try:
-            share_out([worker], [Task(perform_stacked, ((job,),), (job,)) for job in jobs], self.note)
+            share_out([worker], [Task(self.perform, ((job,),), (job,)) for job in jobs], self.note)
         finally:
             worker.end()
 
@@ -273,7 +284,7 @@ class Stacked(Parallel):
                 logger.warning("stacked: %s a pretrained encoder: one by one, with every core", which)
                 workers[0].share = set(mine)
                 alone = [replace(job, config=job.config.with_threads(len(mine))) for job in large]
-                share_out(workers[:1], [Task(perform_stacked, ((job,),), (job,)) for job in alone], self.note)
+                share_out(workers[:1], [Task(self.perform, ((job,),), (job,)) for job in alone], self.note)
         finally:
             for worker in workers:
                 worker.end()
@@ -293,40 +304,7 @@ class Stacked(Parallel):
         for n, worker in enumerate(workers):
             worker.share = shares[n % len(shares)]
         groups = [tuple(jobs)] if stacks else [(job,) for job in jobs]
-        share_out(workers, [Task(perform_stacked, (group,), group) for group in groups], self.note)
-
-
-def free_jobs(jobs: Sequence[Job]) -> list[Job]:
-    """Return the unfinished jobs that another process held and holds no more.
-
-    If another process holds jobs, wait until it has left one of them unfinished, or has shown for a while that it lives.
-    """
-    held = [job for job in jobs if _is_unfinished(job)]
-    leases = [lease(job.run / ".running") for job in held]  # a lease that is asked again and again notices a dead holder
-    end = time.monotonic() + 1.2 * LEASE
-    free: list[Job] = []
-    while held:
-        still = []
-        for job, asked in zip(held, leases, strict=True):
-            if acquired(asked):
-                free += [job] if _is_unfinished(job) else []
-                asked.release()
-            else:
-                still.append((job, asked))
-        held, leases = [job for job, _ in still], [asked for _, asked in still]
-        if free or not held or time.monotonic() > end:
-            break
-        time.sleep(1.0)
-    if held and not free:
-        which = "1 job is" if len(held) == 1 else f"{len(held)} jobs are"
-        logger.warning("%s being done by another process, which writes the leaderboard anew when it ends", which)
-    return free
-
-
-def _is_unfinished(job: Job) -> bool:
-    with suppress(UserError):  # the end of the sweep names a damaged status
-        return job.run.status.get("state") in ("running", INTERRUPTED)
-    return False
+        share_out(workers, [Task(self.perform, (group,), group) for group in groups], self.note)
 
 
 def _plan(jobs: int, workers: int, threads: int, stacks: bool) -> str:

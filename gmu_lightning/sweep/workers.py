@@ -235,7 +235,7 @@ def _live(connection: Connection) -> None:
 
 
 def end_as_ctrl_c_does() -> None:
-    """Let SIGTERM raise KeyboardInterrupt in this process, and show control characters in its output as escapes.
+    """Let SIGTERM and SIGUSR2 raise KeyboardInterrupt in this process, and show control characters in its output as escapes.
 
     The process gets SIGTERM when its parent process ends, even if that was killed. Call it in the main thread.
     """
@@ -244,7 +244,9 @@ def end_as_ctrl_c_does() -> None:
         raise KeyboardInterrupt
 
     guard_streams()
-    signal.signal(signal.SIGTERM, interrupt)
+    for name in ("SIGTERM", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), interrupt)
     sweep = multiprocessing.parent_process()
     if sweep is not None:
         threading.Thread(target=_end_with, args=(sweep,), daemon=True).start()
