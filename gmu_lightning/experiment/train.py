@@ -270,6 +270,10 @@ def _run_trainer(trainer: pl.Trainer, interruption: callbacks.Interruption, **ar
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+    except Exception:
+        if interruption.pending is not None:  # the signal has ended loader processes too
+            interruption.deliver()
+        raise
     if interruption.pending is not None or trainer.interrupted:
         interruption.deliver()
 

@@ -37,7 +37,7 @@ ALL = np.ones(MOVIES, bool)
 class Costly(Padded):
     """Prepare rows as `Padded` does, and keep each in a file of its own."""
 
-    costly = True
+    fingerprint, costly = "costly", True
 
 
 @pytest.fixture(scope="module")
