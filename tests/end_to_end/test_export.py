@@ -316,7 +316,7 @@ def test_a_class_of_the_users_own_needs_its_folder(tmp_path, store):
     assert "It needs the class my_fusions.MyFusion: add `--config-dir FOLDER`" in card
     words = ("run=model", "movie.text=A vampire.")
     code, sentence = ended("predict", *words)
-    assert code == 1 and "type --config-dir FOLDER" in sentence
+    assert code == 1 and "or --config-dir FOLDER, the folder of its module" in sentence
     assert ended("predict", *own, *words)[0] == 0
 
 
