@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 import socket
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from gmu_lightning.config.schema import RunConfig
+from gmu_lightning.experiment import train
 from gmu_lightning.experiment.build import DatasetCache
-from gmu_lightning.experiment.train import train as train_run
 from gmu_lightning.run import Run
 
+from .clean_forks import exit_code, started
 from .shell import typed
 
 ON_CPUS = ("trainer.accelerator=cpu", "trainer.strategy=ddp", "trainer.threads=1")
@@ -35,57 +35,43 @@ class Kill(pl.Callback):
 """
 
 
-def in_group(world: int, work: Callable[[int], None]) -> None:
-    """Call `work(rank)` in forks of this process that form a group of processes, and check that none fails."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(world):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "GROUP_RANK": 0}
-                os.environ.update({name: str(value) for name, value in ranks.items()})
-                os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_RUN_ID="test")
-                work(rank)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        children.append(child)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * world
-
-
-def trained(settled, folder: Path, main: Path, movies: int, *words: str) -> None:
-    """Train on so many movies in float64, in a folder; `main` is that of the first process."""
-    limit = f"data.limit={movies}/{movies % 7 + 3}/{movies % 5 + 3}"
-    config = settled("experiment=smoke", "trainer.precision=64-true", "trainer.max_epochs=4", *ON_CPUS, limit, *words)
-    run = Run(folder)
-    run.begin(config.mapping, [])
-    train_run(config, run, cache=DatasetCache(), continues=main)
+def take_part(configs: dict[Path, RunConfig], folders: dict[Path, Path], ranks: dict[str, str]) -> None:
+    """Train runs one after the other, in {folder of the first process: folder of this one}."""
+    os.environ.update(ranks)
+    torch.set_num_threads(1)
+    train.write_gates = lambda run: []
+    for main, config in configs.items():
+        run = Run(folders[main])
+        run.begin(config.mapping, [])
+        train.train(config, run, cache=DatasetCache(), continues=main)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("world", [2, 3])
-def test_processes_give_the_losses_of_one(settled, tmp_path, world, monkeypatch):
+def test_processes_give_the_losses_of_one(settled, tmp_path, world):
     """Over every remainder of the number of movies by the number of an update."""
-    monkeypatch.setattr("gmu_lightning.experiment.train.write_gates", lambda run: [])
     sizes = range(SIZE * world * 2, SIZE * world * 3)
 
-    def take_part(rank: int) -> None:
-        for movies in sizes:
-            main = tmp_path / f"{movies}"
-            folder = main if rank == 0 else tmp_path / f"{movies}-{rank}"
-            trained(settled, folder, main, movies, f"trainer.devices={world}", f"data.batch_size={SIZE}")
+    def config(movies: int, *words: str) -> RunConfig:
+        limit = f"data.limit={movies}/{movies % 7 + 3}/{movies % 5 + 3}"
+        return settled("experiment=smoke", "trainer.precision=64-true", "trainer.max_epochs=4", *ON_CPUS, limit, *words)
 
-    in_group(world, take_part)
+    several = (f"trainer.devices={world}", f"data.batch_size={SIZE}")
+    alone = ("trainer.devices=1", "trainer.strategy=auto", f"data.batch_size={SIZE * world}")
+    single = {tmp_path / f"{movies}-alone": config(movies, *alone) for movies in sizes}
+    together = {tmp_path / f"{movies}": config(movies, *several) for movies in sizes}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
+    processes = [started(take_part, single, {folder: folder for folder in single}, {})]
+    for rank in range(world):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        folders = {main: main if rank == 0 else main.with_name(f"{main.name}-{rank}") for main in together}
+        processes.append(started(take_part, together, folders, {**group, **own}))
+    assert [exit_code(process) for process in processes] == [0] * (world + 1)
     for movies in sizes:
-        alone = tmp_path / f"{movies}-alone"
-        trained(settled, alone, alone, movies, "trainer.devices=1", "trainer.strategy=auto", f"data.batch_size={SIZE * world}")
-        one, many = Run(alone), Run(tmp_path / f"{movies}")
+        one, many = Run(tmp_path / f"{movies}-alone"), Run(tmp_path / f"{movies}")
         assert [row["step"] for row in many.history] == [row["step"] for row in one.history]
         losses = [[float(row[name]) for row in run.history for name in ("train/loss", "val/loss")] for run in (one, many)]
         assert losses[1] == pytest.approx(losses[0], rel=1e-9), movies

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import random
 import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +23,13 @@ import pytest
 import torch
 
 from gmu_lightning.callbacks import BEST, LAST, PREVIOUS
+from gmu_lightning.experiment import train
 from gmu_lightning.experiment.build import DatasetCache
-from gmu_lightning.experiment.train import load
 from gmu_lightning.movie import Terminated, UserError
 from gmu_lightning.run import Run
 from gmu_lightning.sweep.job import Job, perform, perform_stacked
+
+from .clean_forks import exit_code, started
 
 SMALL = ("trainer.max_epochs=4", "data.batch_size=8", "trainer.save_every=0", "encoder.text.dropout=0.2", "fusion.dim=8")
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -45,55 +49,39 @@ TIMES = ("seconds", "movies_per_second", "peak_memory_mb")
 
 
 class Forked(NamedTuple):
-    """A job, and the data that its forks share."""
+    """A job that is done in processes of its own."""
 
     job: Job
-    cache: DatasetCache
 
     def at(self, folder: Path) -> Job:
         return dataclasses.replace(self.job, folder=str(folder))
 
-    def run(self, folder: Path, before: Callable[[], None] = lambda: None) -> int:
-        """Do the job in a fork of this process, after `before()`, and return its exit code; -9 if it was killed."""
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                before()
-                perform_stacked([self.at(folder)], self.cache)
-                code = 0
-            except Terminated:
-                code = 143
-            except KeyboardInterrupt:
-                code = 130
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    def run(self, folder: Path, before: Callable[[], None] | None = None) -> int:
+        """Do the job in a process, after `before()`, and return its exit code; -9 if it was killed."""
+        return exit_code(started(do, self.at(folder), before))
+
+    def said(self, folder: Path) -> str:
+        """Return what the last process printed to stderr."""
+        return folder.with_suffix(".err").read_text()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    """Import what every fork needs once, and draw no figures, which would take three quarters of the time."""
-    import pyarrow.parquet  # noqa: F401
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gmu_lightning.experiment.train.write_gates", lambda run: [])
-        yield
+def do(job: Job, before: Callable[[], None] | None) -> None:
+    """Do a job on one thread, without figures, which would take three quarters of the time. Its stderr is in a file beside it."""
+    sys.stderr = Path(job.folder).with_suffix(".err").open("w", buffering=1)
+    multiprocessing.set_start_method("fork", force=True)  # of loader processes
+    torch.set_num_threads(1)
+    train.write_gates = lambda run: []
+    if before is not None:
+        before()
+    perform_stacked([job], DatasetCache())
 
 
 @pytest.fixture(scope="module")
 def forked(job, pretrained) -> Callable[[str], Forked]:
     """(name of a variant) -> its job."""
-    caches: dict[str, DatasetCache] = {}
 
     def make(name: str) -> Forked:
-        made = job(*SMALL, *(pretrained if name == "fine-tuned" else ()), *VARIANTS[name], sweep="sweep")
-        if name not in caches:
-            caches[name] = DatasetCache()
-            load(made.config, caches[name])
-        return Forked(made, caches[name])
+        return Forked(job(*SMALL, *(pretrained if name == "fine-tuned" else ()), *VARIANTS[name], sweep="sweep"))
 
     return make
 
@@ -107,7 +95,7 @@ def whole(forked, tmp_path_factory) -> Callable[[str], tuple[Path, int]]:
         if name not in known:
             folder = tmp_path_factory.mktemp("whole")
             counted = folder / "hooks.txt"
-            assert forked(name).run(folder / "run", lambda: hooks(lambda n: counted.write_text(str(n)))) == 0
+            assert forked(name).run(folder / "run", partial(hooks, partial(write_count, counted))) == 0
             known[name] = folder / "run", int(counted.read_text())
         return known[name]
 
@@ -129,15 +117,46 @@ def hooks(act: Callable[[int], Any]) -> None:
     call._call_callback_hooks = counted
 
 
+def write_count(path: Path, n: int) -> None:
+    path.write_text(str(n))
+
+
 def sends(number: int, at: int) -> Callable[[], None]:
     """Return a function after which the process gets a signal at its hook event `at`."""
+    return partial(_listen, number, at)
 
-    def listen() -> None:
-        if number == signal.SIGTERM:
-            signal.signal(signal.SIGTERM, terminated)
-        hooks(lambda n: os.kill(os.getpid(), number) if n == at else None)
 
-    return listen
+def _listen(number: int, at: int) -> None:
+    if number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, terminated)
+    hooks(partial(_send, number, at))
+
+
+def _send(number: int, at: int, n: int) -> None:
+    if n == at:
+        os.kill(os.getpid(), number)
+
+
+def _limit(size: int, after: int) -> None:
+    """Let the system kill this process when it writes a file beyond a size, after some hook events."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    hooks(partial(_limit_at, size, after))
+
+
+def _limit_at(size: int, after: int, n: int) -> None:
+    if n >= after:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def _fill_at(disk: Path, at: int, n: int) -> None:
+    if n == at:
+        fill(disk)
+
+
+def _take_over(folder: Path, n: int) -> None:
+    if n == 60:
+        status = json.loads((folder / "status.json").read_text())
+        (folder / "status.json").write_text(json.dumps({**status, "token": "another"}))
 
 
 def terminated(*_: object) -> None:
@@ -217,14 +236,7 @@ def test_several_kills_change_nothing(forked, whole, tmp_path, name):
 def test_a_signal_saves_before_it_ends_the_run(forked, whole, tmp_path, number, code):
     run, events = whole("plain")
     one = forked("plain")
-    listen = sends(number, events // 2)
-
-    def before() -> None:
-        if number == signal.SIGUSR2:
-            signal.signal(number, terminated)
-        listen()
-
-    assert one.run(tmp_path / "run", before) == code
+    assert one.run(tmp_path / "run", sends(number, events // 2)) == code
     assert Run(tmp_path / "run").status["state"] == "interrupted"
     resume = torch.load(tmp_path / "run/checkpoints" / LAST, weights_only=True)["resume"]
     assert resume["epoch"] >= 1
@@ -239,12 +251,7 @@ def test_a_kill_inside_any_write_of_a_checkpoint_changes_nothing(forked, whole, 
     one, size = forked("plain"), (run / "checkpoints" / LAST).stat().st_size
     for n in range(0, 20, 20 // int(os.environ.get("GMU_PLACES", "5"))):
         limit, after = 1 + size * n // 20, 6 * n
-
-        def before(limit: int = limit, after: int = after) -> None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-            hooks(lambda at: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)) if at >= after else None)
-
-        assert one.run(tmp_path / f"{n}", before) == -signal.SIGXFSZ
+        assert one.run(tmp_path / f"{n}", partial(_limit, limit, after)) == -signal.SIGXFSZ
         assert one.run(tmp_path / f"{n}") == 0
         check_equal(tmp_path / f"{n}", run, f"cut at {limit} bytes after hook {after}")
 
@@ -262,12 +269,12 @@ def test_a_full_disk_leaves_the_checkpoints_and_the_reason(forked, whole, tmp_pa
     try:
         for n in range(0, 20, 20 // int(os.environ.get("GMU_PLACES", "5"))):
             folder = disk / f"{n}"
-            assert one.run(folder, lambda n=n: hooks(lambda at: fill(disk) if at == 9 * n + 5 else None)) == 0
+            assert one.run(folder, partial(hooks, partial(_fill_at, disk, 9 * n + 5))) == 0
             status = Run(folder).status
             assert status["state"] == "failed", n
             assert "(No space left on device): give a folder that this user may write to, on a disk with room" in status["why"]
             (disk / "ballast").unlink()
-            assert one.run(folder, lambda: None) == 0 and Run(folder).status["state"] == "failed"  # a sweep does it only if asked
+            assert one.run(folder) == 0 and Run(folder).status["state"] == "failed"  # a sweep does it only if asked
             assert one._replace(job=dataclasses.replace(one.job, retry=True)).run(folder) == 0
             check_equal(folder, run, f"full at hook {9 * n + 5}")
             shutil.rmtree(folder)
@@ -285,15 +292,14 @@ def fill(disk: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [(LAST,), (LAST, PREVIOUS), (BEST,), (LAST, BEST)])
-def test_a_damaged_checkpoint_is_named_and_left_out(forked, whole, tmp_path, capfd, broken):
+def test_a_damaged_checkpoint_is_named_and_left_out(forked, whole, tmp_path, broken):
     run, events = whole("plain")
     one = forked("plain")
     assert one.run(tmp_path / "run", sends(signal.SIGKILL, int(0.8 * events))) == -signal.SIGKILL
     for name in broken:
         flip(tmp_path / "run/checkpoints" / name)
-    capfd.readouterr()
     assert one.run(tmp_path / "run") == 0
-    said = capfd.readouterr().err
+    said = one.said(tmp_path / "run")
     assert all(f"checkpoints/{name} " in said for name in broken if (name, broken) != (BEST, (LAST, BEST)))
     assert ("continues after" in said) is (broken == (LAST,))
     check_equal(tmp_path / "run", run, f"with broken {broken}")
@@ -306,7 +312,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_killed_command_goes_on_and_says_from_where(forked, whole, tmp_path, capsys):
+def test_a_killed_command_goes_on_and_says_from_where(forked, whole, tmp_path, capsys, monkeypatch):
     """The command itself, outside a sweep, and what it refuses."""
     run, events = whole("plain")
     one = forked("plain")
@@ -330,36 +336,29 @@ def test_a_killed_command_goes_on_and_says_from_where(forked, whole, tmp_path, c
     torch.save({**kept, "gmu_lightning": {**kept["gmu_lightning"], "config": config}}, path)
     assert "of other settings (monitor was val/f1_micro, is val/ap_micro): repeat its command to go on" in refused()
     torch.save(kept, path)
+    monkeypatch.setattr(train, "write_gates", lambda run: [])
     perform(alone)
     assert "run continues after " in capsys.readouterr().err
     check_equal(tmp_path / "run", run, "by the command")
     assert not (tmp_path / "run/checkpoints" / PREVIOUS).exists()
 
 
-def test_a_run_that_another_process_took_over_stops(forked, tmp_path, capfd):
+def test_a_run_that_another_process_took_over_stops(forked, tmp_path):
     one, folder = forked("plain"), tmp_path / "run"
-
-    def taken() -> None:
-        def take(n: int) -> None:
-            if n == 60:
-                status = json.loads((folder / "status.json").read_text())
-                (folder / "status.json").write_text(json.dumps({**status, "token": "another"}))
-
-        hooks(take)
-
-    assert one.run(folder, taken) == 0
-    assert f"{folder} was taken over by another process, which goes on: this one stops" in capfd.readouterr().err
+    assert one.run(folder, partial(hooks, partial(_take_over, folder))) == 0
+    assert f"{folder} was taken over by another process, which goes on: this one stops" in one.said(folder)
     assert Run(folder).status["state"] == "running" and not Run(folder).metrics
+
+
+def hold(folder: Path) -> None:
+    with Run(folder).held():
+        (folder / "held").touch()
+        time.sleep(60)
 
 
 def test_a_held_run_is_left_alone_until_its_holder_dies(forked, tmp_path):
     one, folder = forked("plain"), tmp_path / "run"
-    child = os.fork()
-    if child == 0:
-        with Run(folder).held():
-            (folder / "held").touch()
-            time.sleep(60)
-        os._exit(0)
+    holder = started(hold, folder)
     while not (folder / "held").exists():
         time.sleep(0.01)
     try:
@@ -367,8 +366,8 @@ def test_a_held_run_is_left_alone_until_its_holder_dies(forked, tmp_path):
         assert one.run(folder) == 0
         assert not Run(folder).status
     finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        holder.kill()
+        holder.join()
     assert not Run(folder).is_held
     assert one.run(folder) == 0
     assert Run(folder).status["state"] == "finished"
