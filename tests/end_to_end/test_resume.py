@@ -272,7 +272,7 @@ def test_a_full_disk_leaves_the_checkpoints_and_the_reason(forked, whole, tmp_pa
             assert one.run(folder, partial(hooks, partial(_fill_at, disk, 9 * n + 5))) == 0
             status = Run(folder).status
             assert status["state"] == "failed", n
-            assert "(No space left on device): give a folder that this user may write to, on a disk with room" in status["why"]
+            assert "No space left on device): give a folder that this user may write to, on a disk with room" in status["why"]
             (disk / "ballast").unlink()
             assert one.run(folder) == 0 and Run(folder).status["state"] == "failed"  # a sweep does it only if asked
             assert one._replace(job=dataclasses.replace(one.job, retry=True)).run(folder) == 0
