@@ -19,7 +19,6 @@ NOT_IDENTITY = (
     "encode.backend",
     "callbacks.profiler",  # of runs before trainer.profiler
     "check",
-    "retry",
     "choices",
     "data.root",
     "data.workers",

@@ -20,7 +20,7 @@ WARM_UP = 0.1
 VECTOR_DROPOUT, TOKEN_DROPOUT = 0.5, 0.25  # of frozen features; fusions that read tokens apply dropout again in every layer
 SEQUENCES = ("text", "video", "audio")
 LOSSES = {"multilabel": "bce", "multiclass": "cross_entropy"}  # of loss=auto
-NOT_OF_A_RUN = ("rerun", "trust")  # keys of the command, whose effect is in the other keys
+NOT_OF_A_RUN = ("rerun", "retry", "trust")  # keys of the command, whose effect is in the other keys
 GROUPS = ("data", "fusion", "loss", "optimizer", "scheduler", "trainer")
 
 

@@ -292,9 +292,9 @@ def end_unfinished(run: Run, error: BaseException) -> None:
         logger.warning("%s", error)
         return
     sentence = sentence_of(error)
-    if not isinstance(error, UserError) and refusal(error) is None:
-        write_text(run / "error.txt", without_any("".join(traceback.format_exception(error))))
-    with suppress(UserError, OSError):
+    with suppress(UserError, OSError):  # the folder is gone, or the disk is full
+        if not isinstance(error, UserError) and refusal(error) is None:
+            write_text(run / "error.txt", without_any("".join(traceback.format_exception(error))))
         run.end(state, sentence)
     if state == "failed":  # skipped jobs are listed at the end of the sweep
         logger.warning("%s  FAILED: %s", run.folder.name, sentence)
