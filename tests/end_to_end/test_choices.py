@@ -212,3 +212,9 @@ def test_a_run_trains_on_as_many_threads_as_it_was_given(train):
     """Reading and preparing use threads of one each, and must not leave the run with one."""
     run = train("trainer.threads=2", "seed=77")
     assert json.loads((run / "environment.json").read_text())["threads"] == 2
+
+
+def test_of_equal_scores_the_earliest_epoch_is_the_best(train):
+    run = train("optimizer.lr=0", "trainer.max_epochs=3")
+    assert len({row["val/ap_micro"] for row in run.history}) == 1
+    assert run.metrics["best_epoch"] == 0

@@ -291,6 +291,16 @@ def fill(disk: Path) -> None:
                     file.write(bytes(size))
 
 
+def test_sigterm_waits_for_the_end_of_an_accumulation(forked, job, tmp_path):
+    """No other checkpoint is written within an epoch, so the one that is left was saved for the signal."""
+    words = [*SMALL, *VARIANTS["accumulated"], "trainer.save_every=1000"]
+    one = Forked(job(*words, sweep="sweep"))
+    for at in (14, 17):  # hook events of the first batches
+        assert one.run(tmp_path / f"{at}", sends(signal.SIGTERM, at)) == 143
+        resume = torch.load(tmp_path / f"{at}/checkpoints" / LAST, weights_only=True)["resume"]
+        assert (resume["epoch"], resume["batch"] % 2) == (0, 0) and resume["batch"] > 0
+
+
 @pytest.mark.parametrize("broken", [(LAST,), (LAST, PREVIOUS), (BEST,), (LAST, BEST)])
 def test_a_damaged_checkpoint_is_named_and_left_out(forked, whole, tmp_path, broken):
     run, events = whole("plain")
