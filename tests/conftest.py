@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 
 import pytest
 
@@ -19,3 +20,7 @@ def pytest_collection_finish() -> None:
 def every_message() -> None:
     """Turn messages on again, because a sweep's job turns them off for its whole process."""
     loud()
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; tests send Ctrl-C to themselves
+    signal.signal(signal.SIGINT, signal.default_int_handler)
