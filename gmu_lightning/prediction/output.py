@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from gmu_lightning.data.files.inputs import InputRow
-from gmu_lightning.files import ESCAPED, csv_cell, digest, write_atomically, write_table, write_text
+from gmu_lightning.files import ESCAPED, acquired, csv_cell, digest, lease, write_atomically, write_table, write_text
 from gmu_lightning.movie import UserError
 from gmu_lightning.prediction.results import Results
 from gmu_lightning.prediction.rows import row_state
@@ -83,16 +83,10 @@ class Parts:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep other predictions from the output within the context. Raises UserError if another one has it."""
-        from filelock import FileLock, Timeout
-
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".running")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"output={self.output} is being written by another prediction: wait for it, or give another"
-            ) from None
+        lock = lease(self.folder / ".running")
+        if not acquired(lock):
+            raise UserError(f"output={self.output} is being written by another prediction: wait for it, or give another")
         try:
             yield
         finally:

@@ -10,7 +10,8 @@ from typing import Any
 
 from gmu_lightning.movie import Terminated
 
-PRELOADED = ["gmu_lightning.lightning", "gmu_lightning.experiment.train", "gmu_lightning.sweep.job", "pyarrow.parquet"]
+OWN = ("lightning", "experiment.train", "sweep.job", "data.planted", "data.mmimdb", "encoders.image", "encoders.text")
+PRELOADED = [*(f"gmu_lightning.{name}" for name in OWN), "pyarrow.parquet", "pandas", "filelock"]
 
 
 def started(work: Callable[..., Any], *arguments: Any) -> Any:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -212,13 +213,18 @@ def test_a_killed_run_ends_with_the_same_bits(forked, whole, tmp_path, share):
 
 @pytest.mark.heavy
 def test_a_kill_at_any_hook_event_changes_nothing(forked, whole, tmp_path):
-    """One event in `GMU_EVERY`, or in 6."""
+    """One event in `GMU_EVERY`, or in 6, and as many at a time as there are cores."""
     run, events = whole("plain")
     assert events >= 150
     one = forked("plain")
-    for n in range(1, events + 1, int(os.environ.get("GMU_EVERY", "6"))):
+
+    def check(n: int) -> None:
         check_killed(one, tmp_path / f"{n}", run, n)
         shutil.rmtree(tmp_path / f"{n}")
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        for _ in threads.map(check, range(1, events + 1, int(os.environ.get("GMU_EVERY", "6")))):
+            pass
 
 
 @pytest.mark.heavy
