@@ -5,6 +5,7 @@ from gmu_lightning.fusion.baselines import Concat, Late, LowRank, Max, Mean, Mix
 from gmu_lightning.fusion.bottleneck import Bottleneck
 from gmu_lightning.fusion.gmu import GMU
 from gmu_lightning.fusion.heads import LinearHead, MaxoutHead, MixtureHead
+from gmu_lightning.fusion.late_transformer import LateTransformer, LateTransformerOfVectors
 from gmu_lightning.fusion.mmbt import MMBT
 from gmu_lightning.fusion.mult import MulTGMU
 
@@ -15,6 +16,8 @@ __all__ = [
     "Concat",
     "Fusion",
     "Late",
+    "LateTransformer",
+    "LateTransformerOfVectors",
     "LinearHead",
     "LowRank",
     "Max",

@@ -26,6 +26,8 @@ OPTIONS = [
     ("mult_gmu", {"variant": "softmax", "layers": 1, "heads": 1}),
     ("mult_gmu", {"variant": "hier", "bias": True, "layers": 1, "heads": 1}),
     ("bottleneck", {"layers": 2, "fusion_layer": 0, "bottlenecks": 1, "heads": 1}),
+    ("late_transformer", {"layers": 1, "heads": 1}),
+    ("late_transformer_vectors", {"head": "maxout", "layers": 1, "heads": 1}),
     ("gmu_softmax", {"gate_input": "concat"}),
     ("gmu_original", {"bias": False}),
     ("gmu_hier", {"bias": False}),
