@@ -49,7 +49,7 @@ def resolve(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dic
             )
         _check_group(encoders[modality], f"encoder/{modality}")
     resolved["fusion"] = _own_options(resolved["fusion"], choices, resolved.get("config_dir"))
-    transformers = "lr_scale" in resolved["fusion"]  # only fusions that train transformers over tokens have this option
+    transformers = "lr_scale" in resolved["fusion"]  # only fusions that train transformers have this option
     rates = {m: TOKEN_DROPOUT if transformers and m in SEQUENCES else VECTOR_DROPOUT for m in chosen}
     resolved["encoder"] = {m: _resolved_encoder(dict(encoders[m]), rates[m]) for m in chosen}
     tuned = fine_tuned(resolved["encoder"])

@@ -158,7 +158,7 @@ def test_defaults_with_encoders_trained_from_scratch():
         assert (encoder["normalise"], encoder["dropout"]) == ("layer", 0.0)
 
 
-@pytest.mark.parametrize("fusion", ["bottleneck", "mult_gmu"])
+@pytest.mark.parametrize("fusion", ["bottleneck", "late_transformer_vectors", "mult_gmu"])
 def test_defaults_with_a_fusion_of_transformers(fusion):
     config = resolved(fusion=choice("fusion", fusion))
     assert defaults_of(config) == FROZEN | {"share": 0.1, "decay": "linear", "epochs": 12}
