@@ -78,7 +78,8 @@ def resolve(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dic
 
 def _resolve_draws(data: dict[str, Any]) -> None:
     """Set the seed of a random split, and none for the published one. Put the splits of `data.missing` into their order."""
-    if data.get("split") == "published" and "split_seed" in data:
+    seed = data.get("split_seed")
+    if data.get("split") == "published" and isinstance(seed, int) and seed >= 0:  # any other value is an error
         data["split_seed"] = None
     if data.get("split") == "random" and data.get("split_seed") is None:
         data["split_seed"] = data.get("seed", 0)
