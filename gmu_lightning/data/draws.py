@@ -129,8 +129,8 @@ def rounded(share: float, total: int) -> int:
 class Missing:
     """The modalities that movies lose, as `data.missing` describes it. It is false if none is lost.
 
-    A rate is a share of the movies of a split that have the modality. Counts are rounded. A movie never loses all that it has,
-    and one movie of a split keeps each modality. The run's seed has no influence.
+    A rate is a share of the movies of a split that have the modality. Counts are rounded. A movie keeps at least one
+    modality, and a modality at least one movie of each split. The run's seed has no influence.
 
     Attributes:
         rates: {modality: rate above 0 and below 1}.
@@ -144,7 +144,7 @@ class Missing:
 
     @classmethod
     def of(cls, node: Mapping[str, Any] | None) -> Self:
-        """Return the description in a configuration node; {} or None loses nothing."""
+        """Return the description in a configuration node; {} and None have no rates."""
         node = node or {}
         rates = {m: float(node[m]) for m in MODALITIES if node.get(m)}
         return cls(rates, tuple(node.get("splits", SPLITS)), int(node.get("seed", 0)))
@@ -195,7 +195,9 @@ class Missing:
 
 
 def _with_room(keeps: np.ndarray, there: np.ndarray, counts: Sequence[int], places: np.ndarray) -> np.ndarray:
-    """Return the modality that each of n movies keeps, changed so that enough movies may lose each modality, where possible.
+    """Return the modality that each of n movies keeps, so that enough movies may lose each modality.
+
+    Where too few movies have several modalities, fewer may lose one.
 
     Args:
         keeps: (n,) int, the modality that each movie keeps as drawn.

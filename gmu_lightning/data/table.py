@@ -41,7 +41,7 @@ class MovieTable:
         warnings: sentences for the user.
         cells: {column of metadata: its type and the counts of its cells}, see `noting_cells`.
         unusable: rows of movies with an unusable content.
-        missing: {modality: (N,) bool}, the contents that `data.missing` takes from the movies. Nothing may depend on them.
+        missing: {modality: (N,) bool}, the contents that `data.missing` takes from the movies. Results are independent of them.
     """
 
     data_set: DataSet

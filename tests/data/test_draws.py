@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -123,7 +123,7 @@ def test_a_smaller_share_of_train_is_part_of_a_larger_one():
     labels = labels_of(600)
     shares = [share_of_train(labels, share, 0) for share in (0.05, 0.1, 0.3, 0.9, 1.0)]
     assert [int(kept.sum()) for kept in shares] == [30, 60, 180, 540, 600]
-    assert all((small <= large).all() for small, large in zip(shares, shares[1:], strict=False))
+    assert all((small <= large).all() for small, large in pairwise(shares))
     assert (share_of_train(labels, 0.3, 0) != share_of_train(labels, 0.3, 1)).any()
 
 

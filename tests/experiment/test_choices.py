@@ -85,11 +85,11 @@ def test_devices_of_a_gpu_are_counted_by_lightning(on_four_cores, monkeypatch):
     [
         (
             ("data.missing.video=0.7",),
-            "^data.missing.video=0.7 is of no modality of modalities=text.image: leave it out, or add vid",
+            "^data.missing.video=0.7 is of no modality of modalities=text.image: leave it out, or add ",
         ),
         (
             ("data.missing.text=0.7", "data.missing.image=0.4"),
-            "^data.missing.text=0.7 and .* add up to more than 1, and no movie",
+            "^data.missing.text=0.7 and .* add up to more than 1, and no",
         ),
         (("modalities=text", "fusion=none", "data.missing.text=0.7"), "^data.missing.text=0.7 would leave nothing of a movie of"),
     ],
@@ -106,7 +106,7 @@ def test_rates_that_do_not_suit_the_modalities_are_skipped(run_config, words, se
         ("data.missing.image=-0.1", "^data.missing.image=-0.1 is not possible"),
         (
             "data.missing.splits=[train,dev]",
-            "^data.missing.splits=.* is not possible: give a list of train, val and test, such as",
+            "^data.missing.splits=.* is not possible: give a list of train, val and test",
         ),
         ("data.missing=0.3", "^data.missing=0.3 is not possible: give rates by modality, such as data.missing.image=0.7$"),
         ("data.missing.seed=-1", "^data.missing.seed=-1 is not possible"),
