@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gmu_lightning.files import digest
+from gmu_lightning.movie import MODALITIES
 
 # Keys without influence on a result: places of files, display of progress, start of jobs.
 NOT_IDENTITY = (
@@ -28,7 +29,12 @@ NOT_IDENTITY = (
     "trainer.save_every",
 )
 # Values under which a run computes the same as older runs, whose configurations lack the keys.
-AS_BEFORE = {"store.precision": "float32", "store.blocks": True, "encode.precision": "float32", "trainer.val_check_interval": 1.0}
+AS_BEFORE = {
+    **{"store.precision": "float32", "store.blocks": True, "encode.precision": "float32", "trainer.val_check_interval": 1.0},
+    **{"data.split": "published", "data.split_seed": None, "data.train_share": 1.0},
+    **{f"data.missing.{modality}": 0 for modality in MODALITIES},
+}
+MISSING = "data.missing"  # without a rate, its splits and seed have no influence
 
 
 def identity(config: Mapping[str, Any]) -> str:
@@ -69,6 +75,8 @@ def _essence(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         name = f"{prefix}{key}"
         if name in NOT_IDENTITY or (name in AS_BEFORE and value == AS_BEFORE[name]):
+            continue
+        if name == MISSING and not (isinstance(value, Mapping) and any(value.get(modality) for modality in MODALITIES)):
             continue
         essence = _essence(value, f"{name}.") if isinstance(value, Mapping) else value
         if key == "_target_":

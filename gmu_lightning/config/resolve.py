@@ -12,7 +12,7 @@ from typing import Any
 from gmu_lightning.config.checks import near
 from gmu_lightning.config.groups import choices_of, node_of
 from gmu_lightning.config.hardware import multiplies_bfloat16
-from gmu_lightning.movie import MODALITIES, IncompatibleChoices, UserError
+from gmu_lightning.movie import MODALITIES, SPLITS, IncompatibleChoices, UserError
 
 FROZEN_EPOCHS, TOKEN_EPOCHS, FINE_TUNING_EPOCHS = 25, 12, 5  # for frozen vectors, frozen tokens, a fine-tuned encoder
 FINE_TUNING_TOKENS = 2048  # of a padded batch, if a text encoder is fine-tuned
@@ -63,6 +63,7 @@ def resolve(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dic
         precision="bf16-mixed" if short else "32-true",
     )
     _fill(resolved["data"], token_budget=FINE_TUNING_TOKENS if "text" in tuned else None)
+    _resolve_draws(resolved["data"])
     if choices.get("loss") == "auto":
         loss = LOSSES.get(resolved["data"].get("task", "multilabel"), "bce")  # `RunConfig.of` refuses any other task
         resolved["loss"], choices = _resolved_loss(resolved["loss"], loss), {**choices, "loss": loss}
@@ -73,6 +74,21 @@ def resolve(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dic
         if choice is not None and not group.startswith("hydra/") and (not group.startswith("encoder/") or group in keep)
     }
     return resolved
+
+
+def _resolve_draws(data: dict[str, Any]) -> None:
+    """Set the seed of a random split, and none for the published one. Put the splits of `data.missing` into their order."""
+    seed = data.get("split_seed")
+    if data.get("split") == "published" and isinstance(seed, int) and seed >= 0:  # any other value is an error
+        data["split_seed"] = None
+    if data.get("split") == "random" and data.get("split_seed") is None:
+        data["split_seed"] = data.get("seed", 0)
+    missing = data.get("missing")
+    if not isinstance(missing, Mapping):
+        return
+    splits = missing.get("splits")
+    if isinstance(splits, list) and all(split in SPLITS for split in splits):
+        data["missing"] = {**missing, "splits": sorted(splits, key=SPLITS.index)}
 
 
 def _check_group(node: Any, group: str) -> None:

@@ -23,6 +23,7 @@ from gmu_lightning.config.classes import class_of
 from gmu_lightning.config.groups import checked_as_data, choices_of
 from gmu_lightning.config.hydra_versions import instantiate
 from gmu_lightning.config.identity import identity, setting
+from gmu_lightning.config.missing import MissingConfig
 from gmu_lightning.config.ranges import Count, Few, FromZero, NotNegative, Positive, Probability, Seed, Share
 from gmu_lightning.config.resolve import fine_tuned, modalities_of
 from gmu_lightning.decisions import Task
@@ -63,6 +64,12 @@ def _limit(value: Any) -> int | str | None:
     raise ValueError
 
 
+def _missing(value: Any) -> MissingConfig:
+    if value is None or isinstance(value, Mapping):
+        return read_part(MissingConfig, value or {}, "data.missing")
+    raise ValueError
+
+
 def _devices(value: Any) -> Any:
     whole = [isinstance(one, int) and not isinstance(one, bool) for one in (value if isinstance(value, list) else [value])]
     if value == "auto" or (whole and all(whole)) or (isinstance(value, str) and re.fullmatch(r"-?\d{1,3}(,\d{1,3})*", value)):
@@ -78,6 +85,7 @@ Precision = Literal[
 PathText = Annotated[str, AfterValidator(_path), "a path of at most 4,096 bytes, and 255 for each folder in it"]
 Limit = Annotated[Any, BeforeValidator(_limit), "a number of movies for every split, as 100, or for each, as 400/100/100"]
 Freeze = Annotated[Any, BeforeValidator(_freeze), "all, none, or a number of first layers"]
+Missing = Annotated[Any, BeforeValidator(_missing), "rates by modality, such as data.missing.image=0.7"]
 Devices = Annotated[Any, BeforeValidator(_devices), "a number of devices, a list of their numbers, or auto"]
 
 
@@ -132,6 +140,17 @@ class DataConfig(PartConfig):
     batch_size: Count = 64
     token_budget: Count | None = None
     workers: Annotated[int, Ge(0), Le(256)] = 0
+    split_seed: Seed | None = None
+    train_share: Share = 1.0
+    missing: Missing = MissingConfig()
+
+    @property
+    def drawn(self) -> str:
+        """The drawn split, share of train and missing modalities as they are typed; "" if there are none."""
+        words = [f"split=random split_seed={self.split_seed}"] if self.node.get("split") == "random" else []
+        words += [f"train_share={self.train_share:g}"] if self.train_share != 1 else []
+        words += [str(self.missing)] if self.missing.rates else []
+        return ", ".join(words)
 
     @classmethod
     def recorded(cls, config: Mapping[str, Any], where: Path, config_dir: str | None = None) -> DataConfig:
@@ -320,6 +339,13 @@ class RunConfig:
     def setting(self) -> str:
         """The identity without the seed."""
         return setting(self.mapping)
+
+    @property
+    def as_published(self) -> RunConfig:
+        """The same run on data as they are: with their own splits, all of train, and no modality taken from a movie."""
+        drawn = ("split_seed", "train_share", "missing", *(["split"] if self.data.node.get("split") == "random" else []))
+        kept = {key: value for key, value in self.data.node.items() if key not in drawn}
+        return RunConfig.of({**self.mapping, "data": kept})
 
     def with_threads(self, threads: int) -> RunConfig:
         """Return the same run on another number of CPU threads."""

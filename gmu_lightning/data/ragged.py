@@ -77,6 +77,11 @@ class Ragged:
         start, end = self.bounds[n]
         return self.values[start:end].reshape(self.shapes[n])
 
+    def without(self, movies: np.ndarray) -> Ragged:
+        """Return the arrays as if some movies had none; `movies` is (N,) bool."""
+        bounds, shapes = (np.where(movies[:, None], 0, numbers) for numbers in (self.bounds, self.shapes))
+        return Ragged(self.values, bounds, shapes, self.present & ~movies)
+
     def padded(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return sequences (T_n, d) as one batch.
 

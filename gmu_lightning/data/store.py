@@ -245,7 +245,7 @@ def _aside(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class PreparedColumn:
-    """One modality of one data set as its encoder needs it, memory-mapped; row n belongs to movie n.
+    """One modality of one data set as its encoder needs it, memory-mapped; row n is of movie n.
 
     Attributes:
         key: name of the folder, and part of the name of everything that is computed from this column.
@@ -276,6 +276,10 @@ class PreparedColumn:
         """Return the column for readers of its rows. Rows with another checksum than was written are prepared again first."""
         return self.again() if self.again else self
 
+    def without(self, movies: np.ndarray) -> PreparedColumn:
+        """Return the checked column as if some movies lacked the modality; `movies` is (N,) bool."""
+        return replace(self, ragged=self.ragged.without(movies), again=None)
+
     def row(self, n: int) -> np.ndarray | None:
         """Return the stored array of movie n, or None where it is absent."""
         return self.ragged.row(n) if self.present[n] else None
@@ -296,7 +300,7 @@ def column_key(
     Args:
         modality: of the contents.
         digests: SHA-256 of each content, None where absent.
-        in_train: (N,) bool.
+        in_train: (N,) bool, the movies that the preparation may learn from.
         preparation: fingerprinted with what it has learned or will learn from.
         fitted: whether the preparation has learned already.
     """
@@ -321,11 +325,9 @@ def prepared(
     Args:
         store: holds the column.
         modality: of the contents.
-        contents: raw content of each movie, None where absent.
-        digests: SHA-256 of each content, None where absent or unreadable.
-        in_train: (N,) bool; only these contents are given to `Preparation.fit`.
+        contents, digests: raw content of each movie, None where absent, and its SHA-256, None where absent or unreadable.
+        in_train, fitted: as in `column_key`; only contents of `in_train` are given to `Preparation.fit`.
         preparation: fits itself to train unless `fitted`, and stores each content.
-        fitted: whether the preparation has learned already.
         source: the folder that the contents were read from; the list of the store shows it.
 
     Raises:

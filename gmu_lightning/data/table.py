@@ -22,15 +22,17 @@ UNLABELLED = "unlabelled_test: no movie of test has a label, so test is predicte
 
 @dataclass(frozen=True, eq=False)
 class MovieTable:
-    """The N movies of a data set, in the order train, val, test. Row n of each array belongs to movie n.
+    """The N movies of a data set, in the order train, val, test of its files. Row n of each array belongs to movie n.
 
-    Tables are immutable; methods return new tables. A movie that is left out keeps its row and belongs to no split.
+    Tables are immutable; methods return new tables. A movie that is left out keeps its row and belongs to no split. The rows are
+    the same for every drawn split, share of train and draw of missing modalities, so that stored columns serve all of them.
 
     Attributes:
         data_set: the loaded data set.
         layout: the layout of its files.
         movies: the N movies with their raw contents.
         splits: (N,) str, the split of each movie, or "" for a movie that is left out.
+        listed: (N,) str, the split of each movie in the data's files; None if `splits` says it.
         vocabulary: the C genres of the task.
         labels: (N, C) bool, in the order of `vocabulary`.
         digests: {modality: SHA-256 of each movie's content}. It is None for an absent or unreadable content.
@@ -39,6 +41,7 @@ class MovieTable:
         warnings: sentences for the user.
         cells: {column of metadata: its type and the counts of its cells}, see `noting_cells`.
         unusable: rows of movies with an unusable content.
+        missing: {modality: (N,) bool}, the contents that `data.missing` takes from the movies. Results are independent of them.
     """
 
     data_set: DataSet
@@ -53,6 +56,8 @@ class MovieTable:
     warnings: tuple[str, ...] = ()
     cells: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unusable: frozenset[int] = frozenset()
+    listed: np.ndarray | None = None
+    missing: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def contents(self, modality: str) -> list[Any]:
         """Return the raw content of each movie in a modality, None where absent."""
@@ -68,18 +73,58 @@ class MovieTable:
         """{split: ids of its movies}."""
         return {split: [self.movies[n].id for n in self.rows(split)] for split in SPLITS}
 
+    def taken(self, modality: str) -> np.ndarray:
+        """Return whether each movie loses a modality by `data.missing`, (N,) bool."""
+        return self.missing.get(modality, np.zeros(len(self.movies), dtype=bool))
+
+    def learned_from(self, modality: str) -> np.ndarray:
+        """Return whether a preparation may learn from each movie's content in a modality, (N,) bool."""
+        return self.in_train & ~self.taken(modality)
+
+    @property
+    def lost(self) -> dict[str, dict[str, list[str]]]:
+        """The content of missing.json: {split: {id: modalities that the movie loses}}, for the splits of `data.missing`."""
+        found: dict[str, dict[str, list[str]]] = {split: {} for split in self.data_set.missing.splits}
+        for n in np.flatnonzero(np.any([*self.missing.values()], axis=0)) if self.missing else ():
+            if split := str(self.splits[n]):
+                found[split][self.movies[n].id] = self.lost_by(int(n))
+        return found
+
+    def lost_by(self, n: int) -> list[str]:
+        """Return the modalities that movie n loses by `data.missing`."""
+        return [modality for modality, gone in self.missing.items() if gone[n]]
+
+    def record_file(self, n: int) -> str:
+        """Return the file of the record of movie n."""
+        return self.layout.record_file(self.movies[n].id, self._listed(n))
+
+    def content_file(self, n: int, modality: str) -> str:
+        """Return the file of the content of movie n in a modality."""
+        return self.layout.file_of(self.movies[n], self._listed(n), modality)
+
+    def _listed(self, n: int) -> str:
+        return str((self.splits if self.listed is None else self.listed)[n])
+
     def rows(self, split: str) -> np.ndarray:
         """Return the row numbers of a split, (n,) int."""
         return np.flatnonzero(self.splits == split)
 
     def report(self) -> dict[str, Any]:
-        """Return the content of audit.json: that of `Audit.as_dict`, and `columns` if the table has `cells`."""
+        """Return the content of audit.json: that of `Audit.as_dict`, `columns` if the table has `cells`, and `missing`.
+
+        `missing` is there if movies lose modalities by `data.missing`. It has their number by split and modality. They are no
+        problems of the data.
+        """
         names = self.vocabulary.names
         counts = {
             split: dict(zip(names, self.labels[self.rows(split)].sum(0).tolist(), strict=True)) for split in SPLITS if names
         }
         report = self.audit.as_dict(self.layout.name, {split: len(self.rows(split)) for split in SPLITS}, counts)
-        return {**report, "columns": dict(self.cells)} if self.cells else report
+        report |= {"columns": dict(self.cells)} if self.cells else {}
+        if self.missing:
+            of = {split: self.rows(split) for split in self.data_set.missing.splits}
+            report["missing"] = {s: {m: int(gone[rows].sum()) for m, gone in self.missing.items()} for s, rows in of.items()}
+        return report
 
     @contextmanager
     def audited(self) -> Iterator[None]:
@@ -132,8 +177,9 @@ class MovieTable:
         labels = vocabulary.encode(movie.genres for movie in self.movies)
         splits, audit = self.splits, self.audit
         if self.data_set.task == "multiclass":
-            out = np.flatnonzero(~scorable(labels, splits))
-            audit = leave_out([(self.movies[n], str(splits[n])) for n in out], audit, self.layout.record_file)
+            out = np.flatnonzero(~scorable(labels, splits) & (splits != ""))
+            files = {self.movies[n].id: self.record_file(n) for n in out.tolist()}
+            audit = leave_out([(self.movies[n], str(splits[n])) for n in out], audit, lambda id, _: files[id])
             splits = np.where(np.isin(np.arange(len(splits)), out), "", splits)
         return replace(self, vocabulary=vocabulary, labels=labels, splits=splits, audit=audit)
 
@@ -141,13 +187,15 @@ class MovieTable:
         """Return the table with contents that cannot be used in its audit, and their rows in `unusable`.
 
         All movies stay in the table. Under `absent=drop` the audit calls these movies removed, and `stored` leaves them out.
+        Contents that `data.missing` takes are ignored, and so are those of movies without a split.
         """
+        read = [one for one in bad if self.splits[one.row] and not self.taken(modality)[one.row]]
         action = "removed" if self.data_set.absent == "drop" else "kept_absent"
         audit = self.audit.copy()
-        for row, kind, detail in bad:
+        for row, kind, detail in read:
             movie, split = self.movies[row], str(self.splits[row])
-            audit.add(movie.id, self.layout.file_of(movie, split, modality), split, kind, action, detail, modality=modality)
-        return replace(self, audit=audit, unusable=self.unusable | {row for row, _, _ in bad})
+            audit.add(movie.id, self.content_file(row, modality), split, kind, action, detail, modality=modality)
+        return replace(self, audit=audit, unusable=self.unusable | {row for row, _, _ in read})
 
     def noting_cells(self, modality: str, columns: Mapping[str, Mapping[str, Any]]) -> MovieTable:
         """Return the table with the cells of metadata in its audit: how columns are read, and cells that do not fit.
@@ -169,8 +217,8 @@ class MovieTable:
             cells[name] = {**{key: column[key] for key in ("read_as", "why", "words")}, **counts}
             for row, why in column["unfit"].items():
                 movie, split = self.movies[row], str(self.splits[row])
-                file = self.layout.file_of(movie, split, modality)
-                audit.add(movie.id, file, split, "bad_cell", "kept", f"column {name}: {why}")
+                if split:
+                    audit.add(movie.id, self.content_file(row, modality), split, "bad_cell", "kept", f"column {name}: {why}")
             lost = [f"{unfit[s]} of {filled[s]} in {s}" for s in SPLITS if 10 * unfit[s] > filled[s]]
             if lost:
                 warnings.append(
@@ -206,7 +254,7 @@ class MovieTable:
         modality adds a warning.
 
         Args:
-            present: {modality: (N,) bool}, whether a movie has it.
+            present: {modality: (N,) bool}, whether a movie has it, `data.missing` aside.
 
         Raises:
             UserError: a split would have no movie, or a genre no movie in train.

@@ -69,6 +69,8 @@ def build_columns(
 ) -> tuple[MovieTable, dict[str, Column], dict[str, float]]:
     """Return the table without unusable contents, one column per encoder, and the seconds of preparing and encoding.
 
+    The columns lack the contents that `data.missing` takes. The store keeps these too, for runs with other rates.
+
     Args:
         table: of the data set.
         encoders: each adopts the preparation of its column.
@@ -83,16 +85,19 @@ def build_columns(
         UserError: a split has no usable content of a modality, or an encoder cannot run.
     """
     columns: dict[str, Column] = {}
+    present: dict[str, np.ndarray] = {}
     seconds = {"prepare": 0.0, "encode": 0.0}
     for modality, encoder in encoders.items():
         start = time.perf_counter()
         table, raw = prepare_column(table, encoder, cache.store, fitted)
         encoder.adopt(raw.preparation)
         prepared_at = time.perf_counter()
-        columns[modality] = cache.column(encoder, raw, fusion)
+        whole = cache.column(encoder, raw, fusion)
+        present[modality] = whole.present | table.taken(modality)
+        columns[modality] = whole.without(table.missing[modality]) if modality in table.missing else whole
         seconds["prepare"] += prepared_at - start
         seconds["encode"] += time.perf_counter() - prepared_at
-    table = table.stored({modality: column.present for modality, column in columns.items()})
+    table = table.stored(present)
     return (table if fitted else table.checked_labels()), columns, seconds
 
 
@@ -161,21 +166,23 @@ def prepare_column(table: MovieTable, encoder: Encoder, store: Store, fitted: bo
         UserError: no movie of a split has usable content, and `fitted` is False.
     """
     modality = encoder.modality
-    contents, digests = table.contents(modality), table.digests[modality]
+    contents, digests, left = table.contents(modality), table.digests[modality], ~table.taken(modality)
     try:
         with table.audited():
             column = prepared(
-                store, modality, contents, digests, table.in_train, encoder.preparation, fitted, str(table.layout.root)
+                *(store, modality, contents, digests, table.learned_from(modality), encoder.preparation, fitted),
+                str(table.layout.root),
             )
     except NoneUsable as nothing:
         table = table.noting(modality, nothing.bad)
-        table.require(modality, np.array([content is not None for content in contents]) & ~table.in_train)
+        table.require(modality, np.array([content is not None for content in contents]) & ~table.in_train & left)
         raise
     table = table.noting(modality, column.bad)
     if not fitted:
-        table.require(modality, column.present)
+        table.require(modality, column.present & left)
     if isinstance(column.preparation, TablePreparation):
-        table = table.noting_cells(modality, column.preparation.columns(contents))
+        read = [content if there else None for content, there in zip(contents, left, strict=True)]
+        table = table.noting_cells(modality, column.preparation.columns(read))
     return table, column
 
 

@@ -13,6 +13,8 @@ from gmu_lightning.fusion import Fusion, head_mismatch, mismatch, prefix_mismatc
 from gmu_lightning.movie import IncompatibleChoices, UserError
 from gmu_lightning.parallel import cores
 
+ROUNDING = 1e-9  # of a sum of rates
+
 
 def check_choices(config: RunConfig) -> None:
     """Check every part's arguments, and that data, modalities and fusion go together, as their classes declare.
@@ -32,6 +34,8 @@ def check_choices(config: RunConfig) -> None:
             f"data={choices.get('data', data.__name__)} has no {' and no '.join(absent)}: "
             f"choose modalities among {', '.join(offered)}"
         )
+    if problem := _missing_mismatch(config):
+        raise IncompatibleChoices(problem)
     name = choices.get("fusion", fusion.__name__)
     problem = mismatch(fusion, name, modalities) or head_mismatch(fusion, name, config.data.task) or _loss_mismatch(config)
     if problem is None and "text" in modalities:
@@ -40,6 +44,26 @@ def check_choices(config: RunConfig) -> None:
     if problem is not None:
         raise IncompatibleChoices(problem)
     _check_devices(config.trainer)
+
+
+def _missing_mismatch(config: RunConfig) -> str | None:
+    """Return why the rates of `data.missing` do not suit the modalities, as a sentence; None if they do."""
+    rates, modalities = config.data.missing.rates, config.modalities
+    typed = " and ".join(f"data.missing.{m}={rate:g}" for m, rate in rates.items())
+    unused = [m for m in rates if m not in modalities]
+    if unused:
+        rate = f"data.missing.{unused[0]}={rates[unused[0]]:g}"
+        return (
+            f"{rate} is of no modality of modalities={'+'.join(modalities)}: leave it out, or add {unused[0]} to the modalities"
+        )
+    if sum(rates.values()) <= len(modalities) - 1 + ROUNDING:
+        return None
+    if len(modalities) == 1:
+        return f"{typed} would leave nothing of a movie of modalities={modalities[0]}: leave it out, or add a modality"
+    return (
+        f"{typed} add up to more than {len(modalities) - 1}, and no movie loses all of its {len(modalities)} modalities: "
+        "give lower rates"
+    )
 
 
 def _loss_mismatch(config: RunConfig) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.robustness import summary
 from gmu_lightning.report.robustness import write as write_robustness
-from gmu_lightning.run import Run
+from gmu_lightning.run import Run, disagreeing
 from gmu_lightning.run_files import records
 from gmu_lightning.run_files.plain import Damaged
 
@@ -56,7 +57,8 @@ def evaluate(
     Args:
         run: a run with a best checkpoint.
         split: `train`, `val` or `test`.
-        root: folder of other raw data, or None for the run's own.
+        root: folder of other raw data, or None for the run's own. The run's draws of a split, of a share of train and of missing
+            modalities are repeated on the same data, wherever they are, and on no other.
         threshold: a number, or `val` or `val_per_genre`, which are tuned on the run's own val predictions. Only a multilabel
             run has another one than 0.5, the default.
         store: of prepared and encoded contents.
@@ -74,8 +76,7 @@ def evaluate(
         logger.warning("%s did not finish: what is scored is its best checkpoint so far", run.folder)
     prepare_process()
     config, checkpoint = recorded(run, root, backend, config_dir)
-    if root is None:
-        records.check_root(config.mapping, run / "config.yaml")
+    config = _on_its_data(config, run, store, root)
     if (run / "evaluate").is_symlink():
         raise UserError(f"{run / 'evaluate'} is a link, and results stay inside the run's folder: remove the link")
     rules = _rules(threshold, run, config.data.task)
@@ -101,6 +102,29 @@ def evaluate(
         write_robustness(study, folder)
         print(f"{summary(study)}\n{folder / 'robustness.png'}\n{folder / 'robustness.md'}")
     return folder
+
+
+def _on_its_data(config: RunConfig, run: Run, store: Store, root: str | None) -> RunConfig:
+    """Return the configuration, without the drawn split, share of train and missing modalities if the data are not the run's.
+
+    Args:
+        config: of the run, with the folder of the data.
+        run: its fingerprint tells whether the data are its own.
+        store: of the data.
+        root: as typed; None for the run's own data.
+
+    Raises:
+        UserError: the run's own data are gone.
+    """
+    if root is None:
+        records.check_root(config.mapping, run / "config.yaml")
+    if root is None or not config.data.drawn:
+        return config
+    with suppress(UserError):  # a draw may be impossible there; other errors come again
+        if not disagreeing(build.load_table(config, store, fitted=True).fingerprint, run.data_fingerprint):
+            return config
+    logger.warning("data.root=%s holds other data than the run's, so %s is not repeated", root, config.data.drawn)
+    return config.as_published
 
 
 def restored(

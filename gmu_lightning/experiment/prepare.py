@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from gmu_lightning.config.resolve import modalities_of
@@ -39,7 +39,7 @@ def prepare(config: RunConfig, folder: Path) -> None:
         for modality in config.modalities:
             encoder = config.encoder[modality].make()
             table, column = build.prepare_column(table, encoder, store)
-            present[modality] = column.present
+            present[modality] = column.present | table.taken(modality)
             where = store.root / "columns" / column.key
             print(f"{modality}: {int(column.present.sum())} of {len(table.movies)} movies, in {where}")
         table = table.stored(present)
@@ -74,10 +74,10 @@ def read_examples(run: Run, movies: Iterable[str], config_dir: str | None = None
     if disagreeing(table.fingerprint, run.data_fingerprint):
         raise UserError(f"{table.layout.root} holds other data now than {run.folder} was tested on")
     wanted = set(movies)
-    found = {movie.id: _example(movie) for movie in table.movies if movie.id in wanted}
+    found = {movie.id: _example(movie, table.lost_by(n)) for n, movie in enumerate(table.movies) if movie.id in wanted}
     return ExampleMovies(found, Truth.read(table.layout.root))
 
 
-def _example(movie: Movie) -> ExampleMovie:
-    plot, poster = movie.content.get("text"), movie.content.get("image")
+def _example(movie: Movie, lost: Collection[str]) -> ExampleMovie:
+    plot, poster = (None if m in lost else movie.content.get(m) for m in ("text", "image"))
     return ExampleMovie(plot if isinstance(plot, str) else None, thumbnail(poster) if isinstance(poster, Path) else None)

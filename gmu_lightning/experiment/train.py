@@ -178,6 +178,8 @@ def open_run(config: RunConfig, run: Run, cache: build.DatasetCache, continues: 
     if not config.trainer.in_float32:
         logger.warning("the network computes in %s; trainer.precision=32-true computes in float32", config.trainer.precision)
     write_json(run / "audit.json", table.report())
+    if table.missing:
+        write_json(run / "missing.json", table.lost)
     table.raise_if_strict()
     log_audit(table)
     model, data = build.build_model(config, table, columns, encoders)

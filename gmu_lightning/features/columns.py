@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from gmu_lightning.data.store import PreparedColumn, Store
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.features.runner import Runner, Sample, runner
 from gmu_lightning.files import digest
-from gmu_lightning.movie import Cached, Column, Features, Preparation
+from gmu_lightning.movie import Cached, Features, Preparation
 from gmu_lightning.parallel import all_threads, cores, in_threads, track
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,12 @@ class FeatureColumn:
     def resident(self) -> Tensor | None:
         """Return the vectors if no tokens are read, else None."""
         return self.vectors if self.sequences is None else None
+
+    def without(self, movies: np.ndarray) -> FeatureColumn:
+        """Return the column as if some movies lacked the modality; `movies` is (N,) bool."""
+        vectors = self.vectors.masked_fill(torch.from_numpy(movies)[:, None], 0.0)
+        sequences = None if self.sequences is None else self.sequences.without(movies)
+        return replace(self, vectors=vectors, present=self.present & ~movies, sequences=sequences)
 
     def batch(self, rows: Sequence[int], training: bool = False) -> Features:
         """Return the features of some movies, by their rows, on the CPU; `training` is not used."""
@@ -132,7 +138,7 @@ class FeatureCache:
     device: torch.device
     encoding: EncodeConfig = field(default_factory=EncodeConfig)
 
-    def column(self, encoder: Encoder, raw: PreparedColumn, fusion: Reader) -> Column:
+    def column(self, encoder: Encoder, raw: PreparedColumn, fusion: Reader) -> PreparedColumn | FeatureColumn:
         """Return the column that the model's batches are read from: cached features, or the prepared column.
 
         Features that the store lacks are computed. An encoder of tokens without parameters gets the prepared column back, because

@@ -45,8 +45,9 @@ def test_movies(run: TrainedRun, number: int) -> list[Example]:
         raise UserError(f"the data of {run.run.folder} are not there any more ({pending})")
     layout = data_set.open(run.modalities, store)
     found: list[Example] = []
+    splits = ("test", "val", "train") if data_set.split == "random" else ("test",)
     with reading(layout.root):
-        for movie in layout.read("test", Audit()):
+        for movie in (movie for split in splits for movie in layout.read(split, Audit())):
             if movie.id in truth and all(m in movie.content for m in run.modalities):
                 genres = tuple(g for g, yes in zip(predictions.genres, truth[movie.id], strict=True) if yes)
                 found.append(Example(_label(movie.id, movie.content.get("text"), genres), genres, movie.content))

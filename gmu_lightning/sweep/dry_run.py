@@ -119,16 +119,17 @@ def _part(config: RunConfig, modality: str) -> _Part:
         pending = data.pending(store)
         if pending:
             return _Part(f"data  {config.choices.get('data')}: {pending}; {name}: {weights}")
-        table = data.load((modality,), store)
+        table = data.load(config.modalities if data.missing else (modality,), store)
     except UserError as error:
         return _Part(f"stop  {name}: {error}", error)
     fusion = config.fusion.target
     cacheable = is_cacheable(encoder, fusion)
-    column = column_key(modality, table.digests[modality], table.in_train, encoder.preparation)
+    column = column_key(modality, table.digests[modality], table.learned_from(modality), encoder.preparation)
     features = feature_key(column, encoder, encoder.sequences and fusion.reads_tokens(modality), config.encode.precision)
     prepared, cached = store.has("columns", column), cacheable and store.has("features", features)
     state = "computed in every step" if not cacheable else "features cached" if cached else "features to be computed once"
     sizes = "/".join(str(len(table.rows(split))) for split in SPLITS)
-    line = f"data  {config.choices.get('data')} {sizes} movies, {name}: {weights}"
+    drawn = f" ({config.data.drawn})" if config.data.drawn else ""
+    line = f"data  {config.choices.get('data')} {sizes} movies{drawn}, {name}: {weights}"
     line += f", {'prepared' if prepared else 'to be prepared'}, {state}"
     return _Part(line, movies=len(table.movies) * ((not prepared) + (cacheable and not cached)))

@@ -348,3 +348,42 @@ def test_torch_accepts_the_largest_seed():
 def test_the_learning_rate_of_an_encoder_is_finite():
     with pytest.raises(UserError, match=r"encoder\.text\.lr=nan is no finite number"):
         resolved(choice("encoder/text", "minilm", lr=float("nan")))
+
+
+def with_draws(**changes: Any) -> dict[str, Any]:
+    """Return a resolved configuration with these options of the data."""
+    return resolved(data=choice("data", "mmimdb", **changes))
+
+
+def missing(**changes: Any) -> dict[str, Any]:
+    return {"missing": {"text": 0, "image": 0, "splits": ["train", "val", "test"], "seed": 0} | changes}
+
+
+def test_data_as_published_have_the_identity_of_runs_before_draws():
+    older = with_draws()
+    for key in ("split", "split_seed", "train_share", "missing"):
+        del older["data"][key]
+    same = (with_draws(), with_draws(split_seed=3), with_draws(train_share=1), with_draws(**missing(seed=4, splits=["val"])))
+    assert {identity(config) for config in same} == {identity(older)}
+    assert RunConfig.of(older).data.drawn == ""
+
+
+def test_every_draw_has_an_identity_of_its_own():
+    draws = [{}, {"train_share": 0.3}, {"split": "random"}, *({"split": "random", "split_seed": n} for n in (1, 2))]
+    draws += [missing(image=0.7), missing(image=0.3), missing(image=0.7, seed=1), missing(image=0.7, splits=["train"])]
+    assert len({identity(with_draws(**draw)) for draw in draws}) == len(draws)
+    assert identity(with_draws(**missing(image=0.7, splits=["test", "train"]))) == identity(
+        with_draws(**missing(image=0.7, splits=["train", "test"]))
+    )
+
+
+def test_a_random_split_records_its_seed_and_the_published_one_none():
+    assert with_draws(split="random", seed=4)["data"]["split_seed"] == 4
+    assert with_draws(split="random", seed=4, split_seed=0)["data"]["split_seed"] == 0
+    assert with_draws(split_seed=3)["data"]["split_seed"] is None
+
+
+def test_a_run_on_other_data_leaves_its_draws_out():
+    drawn = RunConfig.of(with_draws(split="random", split_seed=1, train_share=0.5, **missing(text=0.3)))
+    assert drawn.data.drawn == "split=random split_seed=1, train_share=0.5, missing.text=0.3 in train, val, test"
+    assert drawn.as_published.identity == identity(with_draws())

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from gmu_lightning.data.draws import drawn
 from gmu_lightning.data.files.dataset import Files
-from gmu_lightning.data.files.splits import drawn
 from gmu_lightning.data.readers.tables import read_records
 from gmu_lightning.data.store import Store
 from gmu_lightning.data.table import MovieTable

@@ -78,3 +78,48 @@ def test_processes_that_another_program_starts_are_allowed(on_four_cores, monkey
 def test_devices_of_a_gpu_are_counted_by_lightning(on_four_cores, monkeypatch):
     monkeypatch.setattr(choices, "has_accelerator", lambda name: True)
     on_four_cores(MANY, "trainer.accelerator=auto")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ("data.missing.video=0.7",),
+            "^data.missing.video=0.7 is of no modality of modalities=text.image: leave it out, or add ",
+        ),
+        (
+            ("data.missing.text=0.7", "data.missing.image=0.4"),
+            "^data.missing.text=0.7 and .* add up to more than 1, and no",
+        ),
+        (("modalities=text", "fusion=none", "data.missing.text=0.7"), "^data.missing.text=0.7 would leave nothing of a movie of"),
+    ],
+)
+def test_rates_that_do_not_suit_the_modalities_are_skipped(run_config, words, sentence):
+    with pytest.raises(IncompatibleChoices, match=sentence):
+        choices.check_choices(run_config("experiment=smoke", *words))
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("data.missing.image=1", "^data.missing.image=1 is not possible: give a number from 0 on and below 1$"),
+        ("data.missing.image=-0.1", "^data.missing.image=-0.1 is not possible"),
+        (
+            "data.missing.splits=[train,dev]",
+            "^data.missing.splits=.* is not possible: give a list of train, val and test",
+        ),
+        ("data.missing=0.3", "^data.missing=0.3 is not possible: give rates by modality, such as data.missing.image=0.7$"),
+        ("data.missing.seed=-1", "^data.missing.seed=-1 is not possible"),
+        ("data.train_share=0", "^data.train_share=0 is not possible: give a number above 0 up to 1$"),
+        ("data.train_share=1.2", "^data.train_share=1.2 is not possible"),
+        ("data.split=randm", "^data.split=randm does not exist: did you mean random.* valid are published, random$"),
+        ("data.split_seed=-1", "^data.split_seed=-1 is not possible: give a whole number from 0 on"),
+    ],
+)
+def test_a_draw_out_of_range_is_refused(run_config, word, sentence):
+    with pytest.raises(UserError, match=sentence):
+        choices.check_choices(run_config("experiment=smoke", word))
+
+
+def test_rates_that_leave_a_modality_to_every_movie_are_accepted(run_config):
+    choices.check_choices(run_config("experiment=smoke", "data.missing.text=0.9", "data.missing.image=0.1"))

@@ -11,12 +11,13 @@ from typing import Annotated, Any, ClassVar
 from gmu_lightning.data.audit import Audit
 from gmu_lightning.data.datamodule import MovieDataModule
 from gmu_lightning.data.dataset import DataSet
+from gmu_lightning.data.draws import drawn
 from gmu_lightning.data.files.folder import EXPECTED, read_folder
 from gmu_lightning.data.files.labels import Labels, check_labels, no_labels
 from gmu_lightning.data.files.leakage import refuse_texts, warned_leaks
 from gmu_lightning.data.files.records import Records
 from gmu_lightning.data.files.roles import COMMON, roles_of
-from gmu_lightning.data.files.splits import DEFAULT, by_column, drawn, shares_of
+from gmu_lightning.data.files.splits import DEFAULT, by_column, shares_of
 from gmu_lightning.data.readers.layouts import Layout, existing, reading, usable
 from gmu_lightning.data.readers.tables import RecordTable, format_of, read_records
 from gmu_lightning.data.store import Store
@@ -36,7 +37,7 @@ class Files(DataSet):
         columns: {role: column}, as in `roles_of`.
         separator: of the labels in a text, or `auto`.
         split: `column`, shares such as `0.7/0.1/0.2`, or `auto`: the column of splits if there is one, else `0.7/0.1/0.2`. Shares
-            are drawn by `seed`, stratified by labels, with whole groups.
+            are drawn by `split_seed`, stratified by labels, with whole groups.
         leave_out: columns that are not read.
         **common: those of every `DataSet`.
     """
@@ -54,6 +55,7 @@ class Files(DataSet):
     ):
         super().__init__(root, **common)
         self.columns, self.separator, self.split = dict(columns or {}), separator, split
+        self.draws_by_seed = common.get("split_seed") is not None
         self.leave_out = tuple(map(str, leave_out))
 
     @classmethod
@@ -176,11 +178,16 @@ class FilesLayout(Layout):
         rows = [n for n, id in enumerate(self.ids) if id and self.first[id] == n and n in self.labels]
         if wanted == "column" or (wanted == "auto" and roles.split is not None):
             assert roles.split is not None
+            if self.data_set.draws_by_seed:
+                raise UserError(
+                    f"data.split_seed={self.data_set.split_seed} draws nothing, because column {roles.split} of {table.path} has "
+                    f"the splits: leave it out, or draw splits, as in data.split={DEFAULT}"
+                )
             return by_column(table, roles.split, rows)
         shares = shares_of(DEFAULT if wanted == "auto" else wanted)
         groups = table.columns[roles.group] if roles.group else ()
         of_row = {n: str(groups[n]) for n in rows if groups and groups[n] not in (None, "")}
-        return {**drawn({n: self.labels[n] for n in rows}, of_row, shares, self.data_set.seed)}
+        return {**drawn({n: self.labels[n] for n in rows}, of_row, shares, self.data_set.split_seed)}
 
     def _refuse_leaks(self) -> None:
         train = [n for n, split in self.splits.items() if split == "train" and self.labels[n]]

@@ -1,12 +1,9 @@
-"""Assign records to train, val and test: by a column, or drawn by shares, stratified by labels and by whole groups."""
+"""Assign records to train, val and test by a column, and read the shares of a split that is drawn."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from collections.abc import Sequence
 
 from gmu_lightning.data.readers.tables import RecordTable
 from gmu_lightning.movie import SPLITS, UserError
@@ -58,65 +55,3 @@ def shares_of(text: str) -> tuple[float, float, float]:
     if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
         raise UserError(f"data.split={text} is no split: give {FORM}")
     return shares
-
-
-def drawn(labels: Mapping[int, Sequence[str]], groups: Mapping[int, Any], shares: Sequence[float], seed: int) -> dict[int, str]:
-    """Draw the split of each record by iterative stratification (Sechidis et al. 2011, section 3.2), with whole groups.
-
-    The rarest label is served first. Each record with it goes to the split that lacks most of that label, or, of equal splits, to
-    the one that lacks most records. A group counts as one record with all of its labels.
-
-    Args:
-        labels: {row: its labels}.
-        groups: {row: its group}; a row that is missing, or has None, is a group of its own.
-        shares: of train, val and test; they add up to 1.
-        seed: of the draw.
-
-    Returns:
-        {row: split}.
-    """
-    random = np.random.default_rng(seed)
-    units: dict[Any, list[int]] = {}
-    for n in labels:
-        group = groups.get(n)
-        units.setdefault(("row", n) if group is None else ("group", group), []).append(n)
-    members = list(units.values())
-    order = random.permutation(len(members)).tolist()
-    names = {name: c for c, name in enumerate(dict.fromkeys(label for n in labels for label in labels[n]))}
-    counts: list[dict[int, int]] = []
-    having: list[list[int]] = [[] for _ in names]
-    for u in range(len(members)):
-        count: dict[int, int] = {}
-        for n in members[u]:
-            for label in labels[n]:
-                count[names[label]] = count.get(names[label], 0) + 1
-        counts.append(count)
-    for u in order:
-        for c in counts[u]:
-            having[c].append(u)
-    left = [sum(counts[u][c] for u in rows) for c, rows in enumerate(having)]
-    wanted = [[share * count for share in shares] for count in left]  # (C, 3), what each split still needs of a label
-    room = [share * len(labels) for share in shares]  # records that each split still needs
-    found: dict[int, str] = {}
-    done = [False] * len(members)
-
-    def put(u: int, needed: Sequence[float]) -> None:
-        ranks = [(round(need, 9), round(free, 9)) for need, free in zip(needed, room, strict=True)]
-        best = [split for split, rank in enumerate(ranks) if rank == max(ranks)]
-        split = best[0] if len(best) == 1 else best[int(random.integers(len(best)))]
-        done[u] = True
-        room[split] -= len(members[u])
-        for label, count in counts[u].items():
-            wanted[label][split] -= count
-            left[label] -= count
-        found.update(dict.fromkeys(members[u], SPLITS[split]))
-
-    while any(left):
-        c = min((count, c) for c, count in enumerate(left) if count)[1]
-        for u in having[c]:
-            if not done[u]:
-                put(u, wanted[c])
-    for u in order:
-        if not done[u]:
-            put(u, room)
-    return found
