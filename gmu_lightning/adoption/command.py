@@ -40,17 +40,17 @@ LONGEST = 60  # letters of a name
 
 @dataclass(frozen=True)
 class Request:
-    """What was typed, complete.
+    """The arguments of one command.
 
     Attributes:
         options: of the command.
-        files: of the predictions, or folders with such files.
+        files: files of predictions, or folders with such files.
         data: the resolved node, with an absolute root.
         data_set: the choice of the group `data`.
         store: the folder of prepared contents.
-        folder: of the run; of several, each has a folder in it.
+        folder: of the run. Several runs have a folder each in it.
         overrides: as typed.
-        config_dir: the folder of the user's own classes; None without one.
+        config_dir: the folder of the user's own classes, or None.
     """
 
     options: AdoptConfig
@@ -66,7 +66,7 @@ class Request:
 def adopt(request: Request) -> list[Run]:
     """Write one run for each seed of the predictions, and return the runs.
 
-    Nothing is written before all files are read and checked, except audit.json if the data are refused.
+    All files are read and checked before the first run is written. If the data are refused, only audit.json is written.
 
     Raises:
         UserError: the data or the predictions are wrong, or a run's folder holds a finished run.
@@ -79,8 +79,8 @@ def adopt(request: Request) -> list[Run]:
         table = _load(node, request, modalities)
         table.raise_if_strict()
     predicted = [PredictedTable.of(path, table.vocabulary.names, table.data_set.task) for path in files]
-    for one in predicted:
-        logger.warning("%s: %s", one.path.name, one.read)
+    for source in predicted:
+        logger.warning("%s: %s", source.path.name, source.read)
     found = runs_of(predicted, table, request.options.seed)
     log_audit(table, table.warnings)
     several = len(found) > 1
@@ -163,7 +163,7 @@ def _write(run: Run, one: AdoptedRun, table: MovieTable, modalities: tuple[str, 
         if sentence not in table.warnings:
             logger.warning("warning: %s", sentence)
     write_json(run / "audit.json", table.report())
-    # Versions and device of this machine made none of the predictions, so they are left out.
+    # Versions and device are left out, because the predictions were made elsewhere.
     made = {"command": shlex.join(sys.argv), "cwd": str(Path.cwd()), "adopted_by": f"gmu_lightning {__version__}"}
     write_json(run / "environment.json", {**made, "seed": one.seed, "data_fingerprint": dict(table.fingerprint)})
     write_gates(run)

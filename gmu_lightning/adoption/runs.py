@@ -89,8 +89,8 @@ def runs_of(predicted: Sequence[PredictedTable], table: MovieTable, seed: int | 
     for a, b in combinations(runs, 2):
         if all(np.array_equal(a.probabilities[split], b.probabilities[split]) for split in SCORED):
             raise UserError(
-                f"seeds {a.seed} and {b.seed} predict the same for every movie, so they are one run: give predictions that were "
-                "made apart, such as by other samples of train, prompts or random seeds"
+                f"seeds {a.seed} and {b.seed} predict the same for every movie, so they are one run: give predictions "
+                "of other samples of train, prompts or random seeds"
             )
     return runs
 
@@ -150,8 +150,8 @@ def _refuse_twice(one: PredictedTable, n: int, before: Place) -> None:
     count = len(one.ids) - len(set(zip(one.ids, one.seeds or [0] * len(one.ids), strict=True)))
     often = f"{count:,} rows" if count > 1 else "a row"
     raise UserError(
-        f"{one.path} has {often} of a movie that it, or a file before it, predicts already, the first in {one.places[n]} "
-        f"({one.ids[n][:40]}, before in {before[0].places[before[1]]}): keep one, or tell runs apart by a column seed"
+        f"{one.path} has {often} of a movie that has a row already, the first in {one.places[n]} ({one.ids[n][:40]}, before in "
+        f"{before[0].places[before[1]]}): keep one, or add a column seed"
     )
 
 

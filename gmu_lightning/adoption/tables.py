@@ -154,8 +154,8 @@ def _of_genres(table: RecordTable, genres: Sequence[str]) -> dict[str, str]:
     lacking = [genre for genre in genres if genre not in columns]
     if lacking and (marked or (columns and _named(table, LABELS) is None)):
         raise UserError(
-            f"{table.path} lacks {len(lacking)} of {len(genres)} genres, the first {lacking[0]}: give a column {PROB}{lacking[0]}, "
-            "and so for every genre"
+            f"{table.path} lacks {len(lacking)} of {len(genres)} genres, the first {lacking[0]}: give a column "
+            f"{PROB}{lacking[0]}, and so for every genre"
         )
     return {} if lacking else {genre: columns[genre] for genre in genres}
 
@@ -179,10 +179,8 @@ def _probabilities(table: RecordTable, columns: Mapping[str, str], task: Task) -
     def refuse(wrong: np.ndarray, problem: Callable[[int], str], cure: str) -> None:
         if wrong.any():
             n, c = (int(k) for k in np.argwhere(wrong)[0])
-            cell = str(table.columns[names[c]][n])[:SHOWN]
-            raise UserError(
-                f"{table.path} has {problem(int(wrong.sum()))}, the first in {table.place(n)}, column {names[c]} ({cell!r}): {cure}"
-            )
+            place, cell = f"{table.place(n)}, column {names[c]}", str(table.columns[names[c]][n])[:SHOWN]
+            raise UserError(f"{table.path} has {problem(int(wrong.sum()))}, the first in {place} ({cell!r}): {cure}")
 
     refuse(
         np.isnan(found),
@@ -199,8 +197,8 @@ def _probabilities(table: RecordTable, columns: Mapping[str, str], task: Task) -
     if task == "multiclass" and off.any():
         n = int(off.argmax())
         raise UserError(
-            f"{table.path} has {_count(int(off.sum()), 'row')} whose probabilities do not add up to 1, the first in {table.place(n)} "
-            f"({found[n].sum():.3g}): data.task=multiclass takes the softmax over all labels"
+            f"{table.path} has {_count(int(off.sum()), 'row')} whose probabilities do not add up to 1, the first in "
+            f"{table.place(n)} ({found[n].sum():.3g}): data.task=multiclass takes the softmax over all labels"
         )
     return found
 
@@ -232,8 +230,9 @@ def _labels(table: RecordTable, column: str, genres: Sequence[str], task: Task) 
         )
     several = np.flatnonzero(found.sum(axis=1) != 1)
     if task == "multiclass" and len(several):
+        first = table.place(int(several[0]))
         raise UserError(
-            f"{table.path} has {_count(len(several), 'row')} without exactly one label, the first in {table.place(int(several[0]))}: "
+            f"{table.path} has {_count(len(several), 'row')} without exactly one label, the first in {first}: "
             "data.task=multiclass takes one for each movie"
         )
     return found

@@ -78,9 +78,10 @@ def command(
     left_out: Sequence[str] = (),
     overrides: Sequence[str] | None = None,
 ) -> str:
-    """Return the shell command that trains a setting with these seeds, from any folder; for adopted predictions, that adopts them.
+    """Return the shell command that trains a setting with these seeds, from any folder.
 
-    It repeats the overrides of the setting's last run, without `seed=` and `sweep=`; `data.root` and `store.dir` become absolute.
+    For adopted predictions, it is the command that adopts them. It repeats the overrides of the setting's last run, without
+    `seed=` and `sweep=`; `data.root` and `store.dir` become absolute.
     If an override could run code, or names an earlier run, it is `rerun=RUN` with the folder of the last run instead. It is a
     multirun if there are several seeds, or if `also` is given.
 
