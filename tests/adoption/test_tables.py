@@ -1,5 +1,7 @@
 """Tables of predictions: columns are found by name, and each fault is one sentence with its first place."""
 
+# ruff: noqa: E501  # a case is read in one line
+
 from __future__ import annotations
 
 import io
