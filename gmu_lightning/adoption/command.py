@@ -192,7 +192,7 @@ def _warnings(one: AdoptedRun, splits: Mapping[str, Predictions]) -> list[str]:
     if one.is_hard:
         found.append(
             f"{HARD}: the predictions are labels and no probabilities, so average precision has two levels to rank by, and "
-            "other thresholds change nothing"
+            "other thresholds have no effect"
         )
     if all(np.array_equal(of.decisions, of.labels) for of in splits.values()):
         found.append("perfect: every movie is predicted as it is labelled, so check that the file holds no true labels")

@@ -1,4 +1,4 @@
-"""Adopted predictions are runs like any other to leaderboards, compare and the page, and hold nothing that nobody knows."""
+"""Adopted predictions are runs like any other to leaderboards, compare and the page, and unknown values are null."""
 
 # ruff: noqa: E501  # a case is read in one line
 
@@ -80,7 +80,7 @@ def test_adopted_predictions_have_the_scores_of_their_run(smoke, adopted):
     assert adopted.data_fingerprint == {key: smoke.data_fingerprint[key] for key in ("movies", "text")}
 
 
-def test_nothing_that_nobody_knows_stands_in_the_files(smoke, adopted):
+def test_unknown_values_are_null_or_absent(smoke, adopted):
     known = adopted.metrics
     assert {key for key, value in known.items() if value is None} == {
         *("parameters/total", "parameters/trainable", "parameters/fusion", "seconds/total", "best_epoch", "epochs")
