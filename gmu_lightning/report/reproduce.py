@@ -117,7 +117,8 @@ def command(
 
 def _adopted_again(setting: Setting) -> str:
     """Return the command that adopts the predictions of a setting, of all its seeds, once more."""
-    files = dict.fromkeys(source["file"] for config in setting.configs for source in config["adopted"]["sources"])
+    nodes = [config.get("adopted") or {"sources": []} for config in setting.configs]  # a stranger's seeds may differ in it
+    files = dict.fromkeys(source["file"] for node in nodes for source in node["sources"])
     kept = [
         _absolute(override, setting.configs[-1])
         for override in setting.runs[-1].overrides
