@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MODALITIES = ("text", "image", "video", "audio", "metadata")
+UNKNOWN = "unknown"  # in place of modalities, in the configuration of adopted predictions
 SPLITS = ("train", "val", "test")
 
 

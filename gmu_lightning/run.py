@@ -31,7 +31,7 @@ class Predictions:
     Attributes:
         ids: of the N movies.
         split: `train`, `val` or `test`.
-        genres, modalities: names of the C and M axes.
+        genres, modalities: names of the C and M axes. Adopted predictions of unknown modalities have M = 0.
         present: (N, M) bool, whether a movie has a modality.
         logits: (N, C) float64.
         probabilities: (N, C), of the logits and the task. They are computed when the object is made, and are no argument.
@@ -117,13 +117,14 @@ class Predictions:
         genres, modalities = tuple(about["genres"]), tuple(about["modalities"])
 
         def stack(names: list[str]) -> np.ndarray:
-            return np.stack([columns[name] for name in names], axis=1)
+            return np.stack([columns[name] for name in names], axis=1) if names else np.zeros((len(columns["id"]), 0), dtype=bool)
 
         def per_modality(word: str) -> np.ndarray | None:
-            return stack([f"{word}/{m}" for m in modalities]) if f"{word}/{modalities[0]}" in columns else None
+            names = [f"{word}/{m}" for m in modalities]
+            return stack(names) if names and names[0] in columns else None
 
         def per_genre(word: str) -> np.ndarray | None:
-            if f"{word}/{modalities[0]}/{genres[0]}" not in columns:
+            if not modalities or f"{word}/{modalities[0]}/{genres[0]}" not in columns:
                 return None
             return np.stack([stack([f"{word}/{m}/{g}" for g in genres]) for m in modalities], axis=1)
 

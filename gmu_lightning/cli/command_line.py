@@ -42,7 +42,7 @@ from gmu_lightning.visible import guarded_streams
 logger = logging.getLogger(__name__)
 # Values that are paths or free text: they are taken as typed, outside Hydra's grammar and its sweeps.
 AS_TYPED = re.compile(
-    r"^\+{0,2}(data\.root|data\.separator|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|rerun|trust|input|output|against|remove|"
+    r"^\+{0,2}(data\.root|data\.separator|store\.dir|hydra\.run\.dir|hydra\.sweep\.dir|run|runs|rerun|trust|input|output|against|remove|predictions|name|"
     r"encoder\.\w+\.(preparation\.)?(?P<weights>name|weights|vectors))=(?P<value>.*)$",
     re.S,
 )
@@ -80,7 +80,7 @@ def call(task: Callable[[DictConfig, Session], None]) -> None:
 
 def is_path(word: str) -> bool:
     """Return whether the value of an argument, complete or not, is a path."""
-    return AS_TYPED.match(word) is not None or MEDIA.match(word) is not None
+    return (AS_TYPED.match(word) is not None and not word.startswith("name=")) or MEDIA.match(word) is not None
 
 
 def show_page(name: str, typed: Sequence[str]) -> None:

@@ -119,7 +119,7 @@ def known_keys() -> list[str]:
             with suppress(UserError):  # another package's file is damaged
                 of_choices |= {f"{prefix.format(path.parent.name)}{key}" for key in _flat(read_yaml(path)) if key != "defaults"}
     groups = [str(path.relative_to(folder)) for folder in folders() for path in folder.rglob("*") if path.is_dir()]
-    commands = ("train", "evaluate", "predict", "app", "export", "compare", "dashboard", "store", "info", "doctor")
+    commands = ("train", "evaluate", "predict", "app", "export", "adopt", "compare", "dashboard", "store", "info", "doctor")
     of_commands = {key for command in commands for key in _keys_of(command)}
     return sorted({*groups, *of_choices, *of_commands})
 

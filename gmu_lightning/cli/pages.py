@@ -157,6 +157,21 @@ PAGES: Mapping[str, Page] = {
         ),
         shown=(("compare.yaml", ""),),
     ),
+    "adopt": Page(
+        "Turn predictions that were made elsewhere into runs.",
+        (
+            ("Adopt a language model's answers about MM-IMDb", "predictions=answers.jsonl name=gpt-x data.root=PATH"),
+            ("Say what the predictor has read", "predictions=answers.jsonl name=gpt-x data.root=PATH modalities=text"),
+            (
+                "Adopt three seeds, of a table of your own",
+                "predictions=seed1.csv,seed2.csv,seed3.csv name=tf-idf data=files data.root=movies.csv",
+            ),
+            ("Adopt a file for val and one for test", "predictions=val.csv,test.csv name=tf-idf data.root=PATH"),
+            ("Choose the folder of the run", "predictions=answers.csv name=gpt-x data.root=PATH hydra.run.dir=FOLDER"),
+        ),
+        ("data",),
+        (("adopt.yaml", ""), ("data/mmimdb.yaml", "data.")),
+    ),
     "dashboard": Page(
         "Write a sweep's workspace and report to Weights & Biases.",
         (
@@ -207,7 +222,8 @@ OWN_CLASSES = {
     "info": "list the choices of this folder too",
 }
 # Keys that prepare inherits from train and does without.
-NOT_PREPARED = ("seed", "monitor", "check", "encode.", "data.batch_size", "data.token_budget", "data.workers")
+OF_BATCHES = ("data.batch_size", "data.token_budget", "data.workers")
+NOT_PREPARED = ("seed", "monitor", "check", "encode.", *OF_BATCHES)
 INTERNAL = ("hydra.output_subdir", "hydra.sweep.subdir", "hydra.sweeper.max_batch_size")
 
 
@@ -283,7 +299,8 @@ def help_page(name: str, typed: Sequence[str] = (), config_dir: str | None = Non
 
 def _belongs(option: Option, name: str) -> bool:
     """Return whether a command takes an option of the files that it shows."""
-    return option.key not in INTERNAL and not (name == "prepare" and option.key.startswith(NOT_PREPARED))
+    unused = {"prepare": NOT_PREPARED, "adopt": OF_BATCHES}.get(name, ())
+    return option.key not in INTERNAL and not option.key.startswith(unused)
 
 
 def options(path: Path, prefix: str = "", config_dir: str | None = None) -> Iterator[Option]:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
-from gmu_lightning.sweep.job import perform, perform_in_sweep, plain, resolved
+from gmu_lightning.sweep.job import choices_in, config_dir_in, perform, perform_in_sweep, plain, resolved
 from gmu_lightning.sweep.session import Session
 from gmu_lightning.visible import first_line
 
@@ -135,6 +135,27 @@ def export(config: DictConfig, session: Session) -> None:
     export_run(run, output, session.config_dir, chosen.onnx, chosen.push, chosen.private)
 
 
+def adopt(config: DictConfig, session: Session) -> None:
+    """Write predictions that were made elsewhere as runs, one for each seed."""
+    from gmu_lightning.config.options import AdoptConfig
+
+    chosen = AdoptConfig.of({key: config[key] for key in ("name", "modalities", "seed")})
+    files = _paths(str(config.predictions), "predictions")
+    hydra = _hydra()
+    data, home = plain(config)["data"], Path(hydra.runtime.cwd)
+    if data.get("root") is not None:
+        data["root"] = str(home / Path(str(data["root"])).expanduser())
+    store, folder = (home / Path(str(place)).expanduser() for place in (config.store.dir, hydra.run.dir))
+    from gmu_lightning.adoption.command import Request
+    from gmu_lightning.adoption.command import adopt as adopt_predictions
+    from gmu_lightning.experiment.environment import prepare_process
+
+    prepare_process()
+    typed = session.as_typed(hydra.overrides.task)
+    choice = str(choices_in(hydra)["data"])
+    adopt_predictions(Request(chosen, files, data, choice, store, folder, typed, config_dir_in(hydra)))
+
+
 def _store_of(run: Run) -> str:
     """Return the folder of the run's store; the default folder if that folder is gone or is no store, as a stranger's may be."""
     from gmu_lightning.data.inventory import is_store
@@ -171,6 +192,8 @@ def _paths(typed: str, key: str) -> list[Path]:
     """Return the folders of a value with commas; a value that exists as a whole is one. Raises UserError if one is empty."""
     folders = [typed] if typed and Path(typed).exists() else typed.split(",")
     if "" in folders:
+        if key == "predictions":
+            raise UserError(f"{key}={typed} names no file: give a file of predictions, or several with commas")
         sort = "a run or a sweep" if key == "runs" else "a run"
         raise UserError(f"{key}={typed} names no folder: give the folder of {sort}, or several with commas")
     return [Path(folder).expanduser() for folder in folders]

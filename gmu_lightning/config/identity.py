@@ -21,6 +21,7 @@ NOT_IDENTITY = (
     "callbacks.profiler",  # of runs before trainer.profiler
     "check",
     "choices",
+    "adopted.sources",  # files of predictions that were made elsewhere
     "data.root",
     "data.workers",
     "trainer.threads",
@@ -66,7 +67,12 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def run_slug(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> str:
     """Return fusion, modalities and seed as the name of a folder, for a resolved or an invalid configuration."""
     slug = f"{choices.get('fusion') or 'fusion'}-{config.get('modalities')}-seed{config.get('seed')}"
-    return re.sub(r"[^\w+.-]", "_", slug)[:100]
+    return as_folder(slug)
+
+
+def as_folder(words: str) -> str:
+    """Return words as the name of a folder."""
+    return re.sub(r"[^\w+.-]", "_", words)[:100]
 
 
 def _essence(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from gmu_lightning.config.ranges import Seed
 from gmu_lightning.config.schema import STRICT, read_part
+from gmu_lightning.movie import UNKNOWN
 
 
 class _Options:
@@ -83,6 +84,21 @@ class AppConfig(_Options):
     browser: bool = False
     upload_mb: Annotated[int, Ge(1), Le(10_000)] = 100
     backend: Literal["auto", "torch", "openvino"] | None = None
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class AdoptConfig(_Options):
+    """The options of an adoption.
+
+    Attributes:
+        name: of the predictor.
+        modalities: that it has read, joined by `+`, or `unknown`.
+        seed: of the first run; None for 1, or for the seeds in the predictions.
+    """
+
+    name: str
+    modalities: str = UNKNOWN
+    seed: Seed | None = None
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

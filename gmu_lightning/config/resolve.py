@@ -12,7 +12,7 @@ from typing import Any
 from gmu_lightning.config.checks import near
 from gmu_lightning.config.groups import choices_of, node_of
 from gmu_lightning.config.hardware import multiplies_bfloat16
-from gmu_lightning.movie import MODALITIES, SPLITS, IncompatibleChoices, UserError
+from gmu_lightning.movie import MODALITIES, SPLITS, UNKNOWN, IncompatibleChoices, UserError
 
 FROZEN_EPOCHS, TOKEN_EPOCHS, FINE_TUNING_EPOCHS = 25, 12, 5  # for frozen vectors, frozen tokens, a fine-tuned encoder
 FINE_TUNING_TOKENS = 2048  # of a padded batch, if a text encoder is fine-tuned
@@ -126,6 +126,11 @@ def modalities_of(word: str) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise UserError(f"modalities={word} names a modality twice: each stands once, joined by +")
     return names
+
+
+def known_modalities(word: str) -> tuple[str, ...]:
+    """Return the names in a word, as `modalities_of` does, or () for `unknown`, which adopted predictions may have."""
+    return () if word == UNKNOWN else modalities_of(word)
 
 
 def _resolved_encoder(encoder: dict[str, Any], frozen_dropout: float) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from gmu_lightning.config.resolve import modalities_of
+from gmu_lightning.config.resolve import known_modalities
 from gmu_lightning.config.schema import DataConfig, RunConfig
 from gmu_lightning.data.store import Store
 from gmu_lightning.experiment import build
@@ -70,7 +70,7 @@ def read_examples(run: Run, movies: Iterable[str], config_dir: str | None = None
     pending = data_set.pending(store)
     if pending:
         raise UserError(f"the data of {run.folder} are not there any more ({pending})")
-    table = data_set.load(modalities_of(recorded["modalities"]), store)
+    table = data_set.load(known_modalities(recorded["modalities"]), store)
     if disagreeing(table.fingerprint, run.data_fingerprint):
         raise UserError(f"{table.layout.root} holds other data now than {run.folder} was tested on")
     wanted = set(movies)

@@ -93,19 +93,21 @@ def final_scores(fitted: FitResult, run: Run, data: MovieDataModule, model: Movi
     }
 
 
-def split_scores(split: Predictions, model: MovieGenreClassifier, tuned: dict[str, Any]) -> dict[str, float]:
+def split_scores(split: Predictions, model: MovieGenreClassifier | None, tuned: dict[str, Any]) -> dict[str, float]:
     """Return the scores of one split: by the plain decisions under their own names, and at tuned thresholds as `name@rule`.
 
     Args:
         split: predictions and labels of N movies.
-        model: gives the loss.
+        model: gives the loss; None leaves it out.
         tuned: {rule: threshold, one or one per genre}; {} for a multiclass task.
 
     Returns:
         `loss`, the scores of `metrics.scores`, `name@rule`, and the counts `movies`, `movies_without_input` and
         `movies_with_genre`. A split without labels has only the counts.
     """
-    counts = {"movies": len(split.ids), "movies_without_input": int(np.sum(~split.present.any(axis=1)))}
+    counts = {"movies": len(split.ids)}
+    if split.modalities:
+        counts["movies_without_input"] = int(np.sum(~split.present.any(axis=1)))
     counts["movies_with_genre"] = int(split.labels.any(axis=1).sum())
     if not counts["movies_with_genre"]:
         return {**counts}
@@ -113,7 +115,7 @@ def split_scores(split: Predictions, model: MovieGenreClassifier, tuned: dict[st
     for rule, threshold in tuned.items():
         at = scores(split.labels, split.probabilities, split.genres, threshold)
         result |= {f"{name}@{rule}": value for name, value in at.items() if name.startswith("f1_")}
-    return {"loss": loss_of(model, split), **result, **counts}
+    return {**({"loss": loss_of(model, split)} if model else {}), **result, **counts}
 
 
 def scores_in_words(found: Mapping[str, Any], split: str) -> str:

@@ -17,15 +17,16 @@ RARE = {"f1_macro": 8, "ap_macro": 32}  # fewest test movies of a genre for inte
 COMPUTING = ("gmu-lightning", "torch", "pytorch-lightning", "transformers", "timm", "numpy", "pillow", "av")
 # Options of most fusions. Every other option belongs to one kind of fusion.
 OF_EVERY_FUSION = ("bias", "dim", "head", "hidden", "maxout_dropout", "maxout_hidden", "maxout_pieces")
-COMPARED = ("seed", "modalities", "fusion._target_", "fusion._partial_")  # these differ on purpose
+COMPARED = ("seed", "modalities", "fusion._target_", "fusion._partial_", "adopted.name")  # these differ on purpose
 NO_GROUPS = ("fusion", "sweep", "experiment", "logger")  # groups compared by their values, or not at all
+HARD = "hard_labels"  # code of the warning of adopted labels
 SHOWN = 6  # keys, and settings of each value
 
 
 def caveats(metric: str, settings: Sequence[ScoredSetting]) -> str | None:
     """Return all caveats of a comparison as one text; None without any."""
     own = [one.setting for one in settings]
-    found = [rare_genres(metric, settings), unfair(own), mixed_searches(settings), mixed_software(settings)]
+    found = [rare_genres(metric, settings), unfair(own), mixed_searches(settings), mixed_software(settings), adopted(own)]
     return " ".join(filter(None, found)) or None
 
 
@@ -52,12 +53,33 @@ def mixed_searches(settings: Sequence[ScoredSetting]) -> str | None:
     """Return a caveat on settings with different search budgets."""
     spent: dict[tuple[str, str], list[str]] = {}
     for one in settings:
+        if one.setting.is_adopted:
+            continue
         spent.setdefault(budget(one.setting.finished), []).append(one.name)
     if len(spent) < 2:
         return None
     spaces = len({space for _, space in spent if space}) > 1
     all_spent = [f"{n}{f' ({space})' if space and spaces else ''} of {', '.join(names)}" for (n, space), names in spent.items()]
     return f"Not all settings were tuned alike, and some of a difference may be of that: {'; '.join(all_spent)}."
+
+
+def adopted(settings: Sequence[Setting]) -> str | None:
+    """Return a caveat on adopted predictions, and on those among them that are labels."""
+    names = [one.name for one in settings if one.is_adopted]
+    if not names:
+        return None
+    hard = [one.name for one in settings if one.is_adopted and any(warning.startswith(HARD) for warning in one.warnings)]
+    words = (
+        f"The predictions of {shortened(names)} were made elsewhere. Movies, splits and labels are checked. The training, the "
+        "tuning, the parameters and the seconds are unknown."
+    )
+    if not hard:
+        return words
+    gives = "gives" if len(hard) == 1 else "give"
+    return (
+        f"{words} {shortened(hard)} {gives} labels and no probabilities: average precision then has two levels to rank by, so "
+        "compare F1, at the threshold .5."
+    )
 
 
 def mixed_software(settings: Sequence[ScoredSetting]) -> str | None:

@@ -28,8 +28,9 @@ def closing(comparison: Comparison, skipped: Collection[frozenset[str]] = ()) ->
     best = comparison.settings[0].setting
     seeds, why = missing_seeds(comparison)
     settings = [one.setting for one in comparison.settings]
-    jobs = len(seeds) * len(settings)
-    seconds = fmean(one.finished[-1].metrics["seconds/total"] for one in settings)
+    took = {one.name: one.finished[-1].metrics["seconds/total"] for one in settings}
+    trained = [one for one in settings if took[one.name] is not None]  # adopted predictions have null
+    jobs = len(seeds) * len(trained)
     return [
         "",
         *textwrap.wrap(f"Verdict: {summary(comparison)}", WIDTH),
@@ -38,8 +39,10 @@ def closing(comparison: Comparison, skipped: Collection[frozenset[str]] = ()) ->
         "",
         f"Rerun the best, {best.name}:",
         f"  {command(best, [int(seed) for seed in best.seeds])}",
-        *textwrap.wrap(f"{why} ({counted(jobs, 'job')} of about {seconds:.0f} s):", WIDTH),
-        f"  {add_seeds(settings, seeds, skipped)}",
+        *textwrap.wrap(
+            f"{why} ({counted(jobs, 'job')} of about {fmean(took[one.name] for one in trained):.0f} s):" if trained else "", WIDTH
+        ),
+        *([f"  {add_seeds(trained, seeds, skipped)}"] if trained else []),
         "",
     ]
 

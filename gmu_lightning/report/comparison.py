@@ -155,7 +155,7 @@ class Comparison:
     @cached_property
     def controls(self) -> list[Control]:
         """Every gate with each of its controls; gates without a control come last."""
-        controls = [one for one in self.settings if one.fusion == CONTROL and one.config["fusion"].get("gate", True)]
+        controls = [one for one in self.settings if one.fusion == CONTROL and (one.config.get("fusion") or {}).get("gate", True)]
         pairs = {frozenset((pair.a.name, pair.b.name)): pair for pair in self.pairs}
         refused = {frozenset((row["a"], row["b"])): row["why"] for row in self.refused}
         found, alone = [], []

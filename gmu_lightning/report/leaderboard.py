@@ -73,12 +73,13 @@ def _summary(
     metrics: Sequence[Mapping[str, float]], seeds: Sequence[str], warnings: Sequence[str], scores: Sequence[str] = SCORES
 ) -> Row:
     """Return the columns of results of a setting, from the metrics of its finished runs."""
+    seconds = [m[SECONDS] for m in metrics if m[SECONDS] is not None]  # unknown of adopted predictions
     row: Row = {
         "seeds": len(metrics),
         "seed_list": ",".join(seeds),
         "warnings": "; ".join(warnings),
         **{name: metrics[0][key] if metrics else None for name, key in COUNTS.items()},
-        "seconds/mean": statistics.fmean(m[SECONDS] for m in metrics) if metrics else None,
+        "seconds/mean": statistics.fmean(seconds) if seconds else None,
     }
     for score in scores:
         values = [m[score] for m in metrics if score in m]

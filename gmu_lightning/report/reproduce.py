@@ -24,7 +24,7 @@ NEVER_SWEPT = re.compile(r"\+{0,2}(data\.root|store\.dir|encoder\..*(weights|vec
 
 
 def more_seeds(setting: Setting, wanted: int) -> str | None:
-    """Return the command that brings a setting to `wanted` finished seeds; None if it has that many.
+    """Return the command that brings a setting to `wanted` finished seeds; None if it has that many, or is adopted.
 
     The new seeds follow the largest seed used, and the seed of the sweep's search is skipped.
 
@@ -33,7 +33,7 @@ def more_seeds(setting: Setting, wanted: int) -> str | None:
         wanted: number of finished seeds in total.
     """
     lacking = wanted - len(setting.finished)
-    if lacking < 1:
+    if lacking < 1 or setting.is_adopted:
         return None
     first = max(seed for config in setting.configs if isinstance(seed := config["seed"], int)) + 1
     tuned_with = trial_seed(setting.finished[-1])
@@ -80,7 +80,8 @@ def command(
 ) -> str:
     """Return the shell command that trains a setting with these seeds, from any folder.
 
-    It repeats the overrides of the setting's last run, without `seed=` and `sweep=`; `data.root` and `store.dir` become absolute.
+    For adopted predictions, it is the command that adopts them. It repeats the overrides of the setting's last run, without
+    `seed=` and `sweep=`; `data.root` and `store.dir` become absolute.
     If an override could run code, or names an earlier run, it is `rerun=RUN` with the folder of the last run instead. It is a
     multirun if there are several seeds, or if `also` is given.
 
@@ -95,6 +96,8 @@ def command(
         UserError: a file of the run or its sweep is damaged.
     """
     kept, last = overrides, (setting.finished or setting.runs)[-1]
+    if setting.is_adopted:
+        return _adopted_again(setting)
     if kept is None and is_rerun(setting):
         kept = [f"rerun={last.folder.absolute()}"]
     elif kept is None:
@@ -110,6 +113,20 @@ def command(
     many = ["-m", *typed.launcher] if len(seeds) > 1 or also else []
     words = [*sources, *many, *kept, f"seed={_listed(seeds)}", *also]
     return _where(kept, last) + "python -m gmu_lightning.train " + shlex.join(words)
+
+
+def _adopted_again(setting: Setting) -> str:
+    """Return the command that adopts the predictions of a setting, of all its seeds, once more."""
+    nodes = [config.get("adopted") or {"sources": []} for config in setting.configs]  # a stranger's seeds may differ in it
+    files = dict.fromkeys(source["file"] for node in nodes for source in node["sources"])
+    kept = [
+        _absolute(override, setting.configs[-1])
+        for override in setting.runs[-1].overrides
+        if not override.lstrip("+").startswith("predictions=") and not NOT_TYPED_AGAIN.match(override)
+    ]
+    own = setting.configs[-1].get("config_dir")
+    words = [*(["--config-dir", own] if own else []), f"predictions={','.join(files)}", *kept]
+    return "python -m gmu_lightning.adopt " + shlex.join(words)
 
 
 def is_rerun(setting: Setting) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from gmu_lightning.decisions import Task
 from gmu_lightning.metrics import TUNED
-from gmu_lightning.movie import UserError
+from gmu_lightning.movie import UNKNOWN, UserError
 from gmu_lightning.report.influence import KINDS, influence, retuned
 from gmu_lightning.report.settings import FEWEST_SEEDS, Setting
 from gmu_lightning.report.statistics import FEWEST_MOVIES, SplitScores
@@ -32,6 +32,8 @@ SCORES = tuple(
 )
 COUNTS = {"parameters": "parameters/total", "parameters_fusion": "parameters/fusion"}
 SECONDS = "seconds/total"
+# Keys of metrics.json that are null for adopted predictions.
+UNKNOWN_OF_ADOPTED = (*COUNTS.values(), "parameters/trainable", SECONDS, "best_epoch", "epochs")
 ACCURACY = ("test/accuracy", "val/accuracy")  # further scores of multiclass runs
 RANKING = {"f1_micro": "ap_micro", "f1_macro": "ap_macro", "f1_weighted": "ap_macro", "f1_samples": "ap_samples"}  # no threshold
 RANKING |= {"accuracy": "ap_micro"}
@@ -181,11 +183,16 @@ def companion_metrics(metric: str, task: Task) -> list[str]:
     return [*tuned, RANKING[kind]]
 
 
-def metrics_of(run: Run) -> dict[str, float]:
-    """Return a finished run's metrics.json. Raises UserError if it is damaged, or lacks a number that a leaderboard shows."""
+def metrics_of(run: Run) -> dict[str, Any]:
+    """Return a finished run's metrics.json. Adopted predictions have null for the numbers of parameters and the seconds.
+
+    Raises:
+        UserError: it is damaged, or lacks a number that a leaderboard shows.
+    """
     found = run.metrics
     scores = [key for key in SCORES if not (key.startswith("test/") and found.get("test/movies_with_genre") == 0)]
-    lacking = [key for key in (*COUNTS.values(), SECONDS, *scores) if not is_number(found.get(key))]
+    measured = [key for key in (*COUNTS.values(), SECONDS) if key not in found or found[key] is not None]
+    lacking = [key for key in (*measured, *scores) if not is_number(found.get(key))]
     if lacking:
         raise UserError(f"{run / 'metrics.json'} lacks {', '.join(lacking[:3])}: leave this run out, or train it again")
     return found
@@ -213,7 +220,7 @@ def check_comparable(run: Run) -> None:
         for key, a, b in (("genres", test.genres, val.genres), ("modalities", test.modalities, val.modalities)):
             if a != b:
                 raise Damaged(run / "predictions/val.parquet", f"its {key} are not those of test.parquet")
-        if "+".join(test.modalities) != config["modalities"]:
+        if ("+".join(test.modalities) or UNKNOWN) != config["modalities"]:
             raise Damaged(run / "predictions/test.parquet", "its modalities are not those of config.yaml")
 
 

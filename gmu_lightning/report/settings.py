@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gmu_lightning.config.identity import NOT_IDENTITY
+from gmu_lightning.movie import UNKNOWN
 from gmu_lightning.report.search import searched_keys
 from gmu_lightning.run import Run, disagreeing
 from gmu_lightning.run_files import records
@@ -52,6 +53,11 @@ class Setting:
     def seeds(self) -> list[str]:
         """Seeds of the finished runs as text, in the order of `finished`."""
         return [str(config["seed"]) for config in self.of_finished]
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether the predictions were made elsewhere."""
+        return records.is_adopted(self.configs[0])
 
     @cached_property
     def warnings(self) -> list[str]:
@@ -159,7 +165,10 @@ def few_seeds(seeds: Iterable[Collection[Any]]) -> str | None:
 
 
 def value_of(config: Mapping[str, Any], key: str) -> str | None:
-    """Return the value of an override's key as text; None if the configuration lacks this encoder or fusion option."""
+    """Return the value of an override's key as text; None if the configuration lacks this encoder or fusion option.
+
+    Of adopted predictions, it is None for every key that they lack.
+    """
     words = key.replace("/", ".").split(".")
     if words[0] == "encoder" and words[1:] and words[1] not in str(config["modalities"]).split("+"):
         return None
@@ -170,6 +179,8 @@ def value_of(config: Mapping[str, Any], key: str) -> str | None:
             if words[0] == "fusion" and isinstance(node, Mapping) and word not in node:
                 return None
             node = node.get(word) if isinstance(node, Mapping) else None
+    if node is None and records.is_adopted(config):
+        return None
     if isinstance(node, Mapping):  # a group of unknown choice
         return str(node.get("_target_", "")).rpartition(".")[2] or None
     return node if isinstance(node, str) else json.dumps(node)
@@ -177,7 +188,7 @@ def value_of(config: Mapping[str, Any], key: str) -> str | None:
 
 def _name(values: Mapping[str, str | None], same_modalities: bool, tuned: Collection[str] = ()) -> str:
     words = [str(values["fusion"] or "fusion")]
-    if not same_modalities:
+    if not same_modalities and values["modalities"] != UNKNOWN:
         words.append(str(values["modalities"]))
     words += [f"{key}={value}" for key, value in values.items() if key not in (*ALWAYS, *tuned) and value is not None]
     words += ["tuned"] if tuned else []

@@ -43,6 +43,7 @@ NAMES = {
 ABOUT = record(
     {
         **NAMES,
+        "modalities": sequence(one_of(*MODALITIES), most=len(MODALITIES), unique=True),  # none where they are unknown
         "threshold": maybe(either(sequence(SCORE), SCORE)),
         "open_threshold": maybe(SCORE),
         "bias": maybe(mapping(number())),

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gmu_lightning.movie import MODALITIES, UserError
+from gmu_lightning.movie import MODALITIES, UNKNOWN, UserError
 from gmu_lightning.run_files.plain import checking, csv_rows, is_there, json_object, text, yaml_mapping
 from gmu_lightning.run_files.shapes import (
     Check,
@@ -45,6 +45,8 @@ def none_if_gone(read: Callable[[Path], Any], path: Path, otherwise: Any) -> Any
 
 def _modalities(value: Any, place: str) -> None:
     word(value, place)
+    if value == UNKNOWN:  # of adopted predictions
+        return
     names = value.split("+")
     if not set(names) <= set(MODALITIES) or len(set(names)) < len(names):
         raise unexpected(value, place, f"names of {', '.join(MODALITIES)}, each once and joined by +,")
@@ -105,6 +107,7 @@ CONFIG = record(
         "encode": maybe(NODE),
         "monitor": word,
         "config_dir": maybe(word),
+        "adopted": maybe(record({"name": word, "sources": sequence(record({"file": word, "sha256": word}))})),
     },
 )
 FINISHED = record({"modalities": _modalities, "seed": whole()})
@@ -183,14 +186,24 @@ multirun = partial(yaml_mapping, most=MB, check=MULTIRUN, hint=HINT_OF_MULTIRUN)
 robustness = partial(json_object, most=MB, check=record({"split": word}))
 
 
+def is_adopted(config: Mapping[str, Any]) -> bool:
+    """Return whether a run holds predictions that were made elsewhere, and so no model, seconds or parameters."""
+    return config.get("adopted") is not None
+
+
 def check_config(found: Mapping[str, Any], path: Path, needed: Check) -> None:
-    """Check the keys of config.yaml that a task needs. Raises Damaged.
+    """Check the keys of config.yaml that a task needs. Raises Damaged, and UserError if a model is needed and the run has none.
 
     Args:
         found: the content of config.yaml.
         path: of config.yaml.
         needed: `FINISHED` for a run that finished, `COMPARED` for a comparison, or `EVALUATED` to build data and model again.
     """
+    if needed is EVALUATED and is_adopted(found):
+        raise UserError(
+            f"{path.parent} holds adopted predictions and no model, so only compare, leaderboards and reports read it: give the "
+            "folder of a run that train wrote"
+        )
     with checking(path):
         needed(found, "")
         if needed is EVALUATED and (lacking := [m for m in found["modalities"].split("+") if m not in found["encoder"]]):

@@ -200,7 +200,9 @@ def _shown(comparison: Comparison, config_dir: str | None) -> ExampleMovies:
     from gmu_lightning.report.page.movies import ExampleMovies, chosen_movies
 
     try:
-        return read_examples(comparison.settings[0].setting.finished[0], chosen_movies(comparison), config_dir)
+        known = [one.setting for one in comparison.alike if not one.setting.is_adopted]
+        run = (known or [comparison.settings[0].setting])[0].finished[0]
+        return read_examples(run, chosen_movies(comparison), config_dir)
     except (UserError, OSError) as reason:
         logger.warning(f"the report shows no movies: {reason}")
     except Exception as reason:  # a stranger's configuration or data may fail in any way, and the comparison does not need them

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gmu_lightning.confidential import secret_in, secret_sentence, without_any
 from gmu_lightning.config.hydra_versions import register_resolver
-from gmu_lightning.config.identity import run_slug
+from gmu_lightning.config.identity import as_folder, run_slug
 from gmu_lightning.config.resolve import resolve
 from gmu_lightning.console import quiet
 from gmu_lightning.files import digest, write_text
@@ -385,6 +385,8 @@ def register_resolvers() -> None:
     """Register `${words:}` and `${identity:}`, which name run folders, including those of invalid configurations."""
 
     def folder_words(*, _root_: DictConfig) -> str:
+        if "predictions" in _root_:  # of the command adopt
+            return as_folder(f"{_root_.get('name')}-{_root_.get('modalities')}")
         return run_slug(_root_, _root_.hydra.runtime.choices)
 
     def folder_identity(*, _root_: DictConfig) -> str:

@@ -109,6 +109,8 @@ def test_choices_of_packages_are_completed(complete, tmp_path):
 def test_other_commands_complete_their_keys(complete):
     assert complete("thres", "evaluate") == ["threshold="]
     assert complete("run=m", "evaluate")[1] == "run=mine/"
+    assert complete("predictions=m", "adopt")[1] == "predictions=mine/"
+    assert complete("name=m", "adopt") == []
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def test_every_example_composes(name, arguments):
         ("app", ["run", "threshold", "port", "host", "browser", "upload_mb"], ["data.root", "input", "seed"]),
         ("prepare", ["modalities", "data.root", "data.strict", "store.workers"], ["seed", "check", "data.batch_size"]),
         ("compare", ["runs", "metric", "against", "output"], ["store.dir", "modalities"]),
+        ("adopt", ["predictions", "name", "modalities", "seed", "data.root"], ["fusion", "data.batch_size", "monitor"]),
         ("dashboard", ["runs", "mode", "entity", "project"], ["store.dir", "against"]),
         ("store", ["store.dir", "remove", "older_than"], ["store.workers", "runs"]),
         ("info", ["group"], ["store.dir", "fusion"]),

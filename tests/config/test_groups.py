@@ -172,7 +172,7 @@ def test_the_environment_sets_the_mode_of_wandb_unless_typed(monkeypatch, variab
         assert compose("train", ["logger=wandb", "logger.wandb.mode=online"]).logger.wandb.mode == "online"
 
 
-@pytest.mark.parametrize("command", ["train", "prepare", "evaluate", "compare", "dashboard", "store", "info", "doctor"])
+@pytest.mark.parametrize("command", ["train", "prepare", "evaluate", "adopt", "compare", "dashboard", "store", "info", "doctor"])
 def test_no_command_logs_to_a_file(command):
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         hydra = compose(command, return_hydra_config=True).hydra

@@ -157,11 +157,12 @@ ENVIRONMENT = {
 }
 AUDIT = {"movies": [[], {"test": "x"}], "genres": [[], {"test": []}, {"test": {"Drama": "x"}}], "problems": [{}, [1], [{}]]}
 COMPARED = {
-    "modalities": [..., 5, "text+text", "odd", []],
+    "modalities": [..., 5, "text+text", "odd", [], "unknown"],
     "seed": [..., "one", -1, None],
     "data": [..., 5, []],
     "store": [..., 5],
 }
+COMPARED |= {"adopted": [5, {"name": "x"}, {"name": "x", "sources": [{"file": 1, "sha256": "x"}]}]}
 COMPARED |= {"choices": [5, {"fusion": 1.5}], "encoder": [5, {"text": 5}], "logger": [5]}
 EVALUATED = {
     "modalities": [..., "image+text", "text", "odd", 5],
@@ -424,6 +425,13 @@ def cases() -> list[Case]:
         Case("dashboard genre", "dashboard", "status.json", genre, 0),
         Case("compare warning", "compare", "status.json", key("warnings", [ESCAPES]), 0),
         Case("compare choice", "compare", "config.yaml", key("choices.fusion", ESCAPES), 0),
+        Case(
+            "compare adopted",
+            "compare",
+            "config.yaml",
+            key("adopted", {"name": "x", "sources": [{"file": ESCAPES, "sha256": ""}]}),
+            0,
+        ),
         Case("compare data set", "compare", "config.yaml", key("choices.data", ESCAPES), 0),
         Case("compare why", "compare", "status.json", lambda path: (key("state", "failed")(path), shown(ESCAPES)(path)), 0),
         Case("evaluate target", "evaluate", "config.yaml", key("fusion._target_", ESCAPES)),

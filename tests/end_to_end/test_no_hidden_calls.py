@@ -130,6 +130,7 @@ CASES: dict[str, list[str]] = {
     "evaluate": ["evaluate", "run={finished}/run", "robustness=true", "threshold=val"],
     "predict": ["predict", "run={finished}/run", "input={raw}/dataset", "output=predictions.csv"],
     "export": ["export", "run={finished}/run", "output=model"],
+    "adopt": ["adopt", "predictions={finished}/run/predictions", "name=x", "data=planted", "data.movies=60", "hydra.run.dir=run"],
     "compare": ["compare", "runs={finished}/sweep", "output=compared"],
     "dashboard": ["dashboard", "runs={finished}/sweep", "mode=offline", "output=board"],
     "info": ["info"],

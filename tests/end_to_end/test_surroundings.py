@@ -115,9 +115,9 @@ def test_a_process_that_dies_while_loading_fails_its_job(store, tmp_path, launch
     assert "seeds" in (tmp_path / "sweep/leaderboard.csv").read_text()
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "compare", "prepare", "dashboard"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "adopt", "compare", "prepare", "dashboard"])
 def test_arguments_outside_utf_8_are_refused(tmp_path, name):
-    key = {"train": "data.root", "prepare": "data.root", "evaluate": "run"}.get(name, "runs")
+    key = {"train": "data.root", "prepare": "data.root", "evaluate": "run", "adopt": "predictions"}.get(name, "runs")
     done = subprocess.run(
         [*(word.encode() for word in command(name)), f"{key}=caf".encode() + b"\xe9"],
         cwd=tmp_path,

@@ -63,7 +63,8 @@ def page(comparison: Comparison, runs: Sequence[Run], examples: ExampleMovies) -
         examples: plots, posters and the truth; empty if the data could not be read.
     """
     settings = comparison.alike
-    last = max((run for one in settings for run in one.setting.finished), key=lambda run: run.status["ended"])
+    trained = [one for one in settings if not one.setting.is_adopted]
+    last = max((run for one in trained or settings for run in one.setting.finished), key=lambda run: run.status["ended"])
     data_set = str((settings[0].config.get("choices") or {}).get("data", "the data"))
     context: dict[str, Any] = {
         **_findings(comparison, data_set, str(last.status["ended"])),
