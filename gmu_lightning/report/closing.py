@@ -28,7 +28,7 @@ def closing(comparison: Comparison, skipped: Collection[frozenset[str]] = ()) ->
     best = comparison.settings[0].setting
     seeds, why = missing_seeds(comparison)
     settings = [one.setting for one in comparison.settings]
-    jobs = len(seeds) * len(settings)
+    jobs = len(seeds) * sum(len(one.parts) for one in settings)
     seconds = fmean(one.finished[-1].metrics["seconds/total"] for one in settings)
     return [
         "",

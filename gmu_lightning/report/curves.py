@@ -12,6 +12,8 @@ from gmu_lightning.report.scoring import ScoredSetting
 from gmu_lightning.report.splits import KEYS, MISSING, SHARE, amounts
 from gmu_lightning.report.statistics import Interval
 
+FAR = 4.0  # ratio of the largest to the smallest value of a logarithmic axis
+
 
 @dataclass(frozen=True)
 class Point:
@@ -92,6 +94,11 @@ def _name(points: Sequence[tuple[float, ScoredSetting]], option: str) -> str:
     """Return the last point's name without the option."""
     one = points[-1][1]
     return one.name.replace(f" {option}={one.setting.values.get(option)}", "")
+
+
+def is_logarithmic(values: Sequence[float]) -> bool:
+    """Whether rising values are so far apart that an axis shows their logarithms."""
+    return values[0] > 0 and values[-1] > FAR * values[0]
 
 
 def label(option: str) -> str:
