@@ -174,6 +174,8 @@ def summary(comparison: Comparison) -> str:
             words.append(f"Whether its gates are the reason is open: fusion={CONTROL} is missing.")
     if unknown := [one.name for one in comparison.alike if not one.known]:
         words.append(f"{shortened(unknown)} cannot be tested: {TOO_FEW}.")
+    if single := sum(bool(pair.on_single_splits) for pair in comparison.pairs):
+        words.append(f"{counted(single, 'difference')} {'is' if single == 1 else 'are'} significant on single splits only.")
     if comparison.apart:
         words.append(f"Tested on {OTHERWISE}: {shortened([one.name for one in comparison.apart])}.")
     return " ".join(words)

@@ -7,14 +7,14 @@ from itertools import groupby
 from typing import Any
 
 from gmu_lightning.report.caveats import listed
-from gmu_lightning.report.comparison import Comparison, Pair
+from gmu_lightning.report.comparison import LEAST, Comparison, Pair
 from gmu_lightning.report.curves import Curve, is_logarithmic, label
 from gmu_lightning.report.page import svg
 from gmu_lightning.report.scoring import ScoredSetting, metric_label
 from gmu_lightning.report.split_sentences import single_splits
 from gmu_lightning.report.words import counted
 
-DRAWN = 6  # pairs with a chart of their splits
+DRAWN = 4  # pairs with a chart of their splits
 KINDS = 10  # colours of curves
 
 
@@ -57,11 +57,16 @@ def _pair_chart(pair: Pair) -> dict[str, str]:
     rows += [(name, one.difference.interval, "lead" if one.claimed else "") for name, one in pair.by_split.items()]
     scaled = []
     for name, (mean, low, high), kind in rows:
-        ends = (None, None) if low is None or high is None else (100 * low, 100 * high)
-        scaled.append(svg.Dot(name, 100 * mean, *ends, kind=kind))
+        ends = (None, None) if low is None or high is None else (_points(low), _points(high))
+        scaled.append(svg.Dot(name, _points(mean), *ends, kind=kind))
     title = f"{pair.a.name} minus {pair.b.name}"
     caption = f"{title}, points of {metric_label(pair.metric)} with 95 % intervals. Filled: significant."
     return {"svg": svg.dots(scaled, f"{title} by split", "points", digits=1), "caption": caption}
+
+
+def _points(value: float) -> float:
+    """Return a fraction in points, without a negative zero among the printed digits."""
+    return round(100 * value, 2) if abs(value) >= LEAST else 0.0
 
 
 def data_curves(comparison: Comparison) -> list[dict[str, Any]]:
