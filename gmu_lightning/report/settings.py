@@ -80,7 +80,7 @@ def settings_of(runs: Iterable[Run]) -> list[Setting]:
     for one in distinct:
         grouped.setdefault(merged.get(one.setting, one.setting), []).append(one)
     if merged:
-        grouped = {key: sorted(group, key=lambda one: splits.order(one.split)) for key, group in grouped.items()}
+        grouped = {key: sorted(_once(group), key=lambda one: splits.order(one.split)) for key, group in grouped.items()}
     of_runs = {key: [one.run for one in group] for key, group in grouped.items()}
     configs = {key: group[0].config for key, group in grouped.items()}
     varying = _varying([run for group in of_runs.values() for run in group], configs, splits.KEYS if merged else ())
@@ -256,6 +256,16 @@ def _distinct(runs: Iterable[Run]) -> list[_Distinct]:
             same_data[0].notes.append(f"two_results: {run.folder} is the same run as {first} with other scores, and is left out")
     found = [one for of_one in kept.values() for one in of_one]
     return sorted(found, key=lambda one: (len(str(one.config["seed"])), str(one.config["seed"])))
+
+
+def _once(runs: Sequence[_Distinct]) -> list[_Distinct]:
+    """Return the runs of a setting over splits, with each seed once on a split, as `split_seed` has no effect on a published one."""
+    kept: dict[tuple[str, str], list[_Distinct]] = {}
+    for one in runs:
+        before = kept.setdefault((one.split, str(one.config["seed"])), [])
+        if all(disagreeing(one.run.data_fingerprint, other.run.data_fingerprint) for other in before):
+            before.append(one)
+    return [one for group in kept.values() for one in group]
 
 
 def _checked(run: Run, finished: bool) -> Mapping[str, Any]:

@@ -83,9 +83,7 @@ def test_movie_of_several_splits_counts_with_its_sum():
     """The same test movies in every split have the variance of one split; disjoint ones have a K-th of it."""
     psi = np.random.default_rng(3).normal(0, 1, 50)
     same = on_splits([[0.5, 0.5]] * 4, influence=psi)
-    others = {
-        name: one._replace(movies=tuple(f"{name} {n}" for n in range(50))) for name, one in same.splits.items()
-    }
+    others = {name: one._replace(movies=tuple(f"{name} {n}" for n in range(50))) for name, one in same.splits.items()}
     apart = ScoresOverSplits(others)
     of_one = float(psi @ psi) / 50**2
     assert same.parts[0].variance == pytest.approx(of_one)
@@ -116,7 +114,9 @@ def test_effect_and_superiority_compare_runs_of_the_same_split():
     shift = [[0.10, 0.12], [0.50, 0.52], [0.90, 0.92]]
     found = difference_of(on_splits([[x + 0.05 for x in row] for row in shift]), on_splits(shift))
     assert found.superiority == 1
-    one = Difference(SplitScores(np.array([0.15, 0.17]), np.zeros((2, 50))), SplitScores(np.array([0.10, 0.12]), np.zeros((2, 50))))
+    one = Difference(
+        SplitScores(np.array([0.15, 0.17]), np.zeros((2, 50))), SplitScores(np.array([0.10, 0.12]), np.zeros((2, 50)))
+    )
     sd = one.a.scores.std(ddof=1)
     assert found.effect == pytest.approx(0.05 / sd * (1 - 3 / (4 * 6 - 1)))
 
