@@ -259,7 +259,7 @@ def _distinct(runs: Iterable[Run]) -> list[_Distinct]:
 
 
 def _once(runs: Sequence[_Distinct]) -> list[_Distinct]:
-    """Return the runs of a setting over splits, with each seed once on a split, as `split_seed` has no effect on a published one."""
+    """Return a setting's runs with each seed once on a split. The published split is the same for every `split_seed`."""
     kept: dict[tuple[str, str], list[_Distinct]] = {}
     for one in runs:
         before = kept.setdefault((one.split, str(one.config["seed"])), [])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from gmu_lightning.report.split_statistics import DifferenceOverSplits, OneSplit, ScoresOverSplits, difference_of
-from gmu_lightning.report.statistics import Difference, Retuned, SplitScores
+from gmu_lightning.report.statistics import Retuned, SplitScores
 
-from .simulated import Splits, split_claims
+from .simulated import Splits, World, split_claims
 
 IDS = tuple(str(n) for n in range(50))
 
@@ -114,24 +112,14 @@ def test_effect_and_superiority_compare_runs_of_the_same_split():
     shift = [[0.10, 0.12], [0.50, 0.52], [0.90, 0.92]]
     found = difference_of(on_splits([[x + 0.05 for x in row] for row in shift]), on_splits(shift))
     assert found.superiority == 1
-    one = Difference(
-        SplitScores(np.array([0.15, 0.17]), np.zeros((2, 50))), SplitScores(np.array([0.10, 0.12]), np.zeros((2, 50)))
-    )
-    sd = one.a.scores.std(ddof=1)
-    assert found.effect == pytest.approx(0.05 / sd * (1 - 3 / (4 * 6 - 1)))
+    assert found.effect == pytest.approx(0.05 / np.std([0.10, 0.12], ddof=1) * (1 - 3 / (4 * 6 - 1)))
 
 
 def test_simulated_splits_share_movies():
-    (one, *_) = Splits(pool=200).family([_world()] * 1, np.random.default_rng(0))
+    (one, *_) = Splits(pool=200).family([World()], np.random.default_rng(0))
     first, second = (set(split.movies) for split in list(one.splits.values())[:2])
     assert 0 < len(first & second) < len(first) == 60
     assert isinstance(difference_of(one, one), DifferenceOverSplits)
-
-
-def _world():
-    from .simulated import World
-
-    return World()
 
 
 @pytest.mark.heavy
@@ -146,5 +134,4 @@ def test_equal_settings_have_false_claims_in_at_most_5_percent_of_families(split
 @pytest.mark.heavy
 def test_a_difference_of_two_points_is_found():
     """Draw 60 families in which one of four settings is 2 points better, with 1,500 test movies and 6 splits."""
-    there = replace(Splits(splits=6), pool=5_000)
-    assert split_claims(there, 60, gain=0.055).power > 0.5
+    assert split_claims(Splits(pool=5_000, splits=6), 60, gain=0.055).power > 0.5

@@ -69,7 +69,7 @@ def test_mean_gives_each_split_the_same_weight(few):
     assert as_json(comparison)["settings"][0]["mean"] == pytest.approx(expected)
     (row,) = rows(settings_of(runs))
     assert row["test/f1_micro/mean"] == pytest.approx(expected)
-    assert row["test/f1_micro/sd"] == pytest.approx(np.std(sum(of_split.values(), []), ddof=1))
+    assert row["test/f1_micro/sd"] == pytest.approx(np.std(np.concatenate(list(of_split.values())), ddof=1))
 
 
 def test_verdict_holds_over_splits(found):
