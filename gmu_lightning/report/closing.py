@@ -51,7 +51,7 @@ def missing_seeds(comparison: Comparison) -> tuple[list[int], str]:
     every, fewest = set.union(*used), min(map(len, used))
     open_pairs = [pair for pair in comparison.pairs if not (pair.claimed or pair.same or pair.negligible)]
     needed = [pair.needed for pair in open_pairs if pair.needed is not None and pair.needed <= MANY_SEEDS]
-    if fewest < FEWEST_SEEDS:
+    if fewest < FEWEST_SEEDS and not comparison.splits:
         wanted, why = FEWEST_SEEDS, f"Add the seeds that are missing: {FEWEST_SEEDS} of each setting are the least"
     elif needed and max(needed) > fewest:
         wanted = max(needed)

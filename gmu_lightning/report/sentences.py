@@ -38,6 +38,7 @@ from gmu_lightning.report.words import chance, counted, ends, points
 from gmu_lightning.visible import visible
 
 TOO_FEW = "a test needs three seeds and two test movies"
+TOO_FEW_SPLITS = "a test over splits needs three splits, and the number of their train movies"
 ONE_EACH = "whose gates see one modality each"
 NO_BENEFIT = "this shows no benefit of weighing modalities"
 
@@ -173,7 +174,7 @@ def summary(comparison: Comparison) -> str:
         if any(found.gate is known[0] and found.control is None for found in comparison.controls):
             words.append(f"Whether its gates are the reason is open: fusion={CONTROL} is missing.")
     if unknown := [one.name for one in comparison.alike if not one.known]:
-        words.append(f"{shortened(unknown)} cannot be tested: {TOO_FEW}.")
+        words.append(f"{shortened(unknown)} cannot be tested: {TOO_FEW_SPLITS if comparison.splits else TOO_FEW}.")
     if single := sum(bool(pair.on_single_splits) for pair in comparison.pairs):
         words.append(f"{counted(single, 'difference')} {'is' if single == 1 else 'are'} significant on single splits only.")
     if comparison.apart:

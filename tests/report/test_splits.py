@@ -210,6 +210,16 @@ def test_commands_repeat_every_split(found):
     assert shlex.split(random)[-3:] == ["data.split=random", "data.split_seed=1", "seed=4"]
 
 
+def test_two_seeds_on_each_split_lack_none(few):
+    for fusion in ("mean", "concat"):
+        few.on_splits(fusion, 1.0, splits=(1, 2, 3), seeds=(1, 2))
+    runs = runs_under(few.folder)
+    comparison = compare(runs)
+    assert comparison.pairs[0].p_holm is not None
+    assert "seeds that are missing" not in " ".join(closing(comparison))
+    assert "Commands for the missing seeds" not in page(comparison, runs, ExampleMovies())
+
+
 def test_page_shows_scores_by_split_and_sections_of_one_split(found, pool):
     text = page(found, runs_under(pool.folder), ExampleMovies())
     (row,) = (row for row in Tables(text).rows("random 4") if row["setting"][0] == "mean")
