@@ -124,7 +124,7 @@ def curve_figure(
         x = [value * 1.02**place if logarithmic else value + aside * place for value in found]
         mean = np.array([estimate[0] for estimate in found.values()], dtype=float)
         ends = np.array([estimate[1:] for estimate in found.values()], dtype=float).T  # nan where unknown
-        style = {"color": SERIES[n % len(SERIES)], "linestyle": "-" if n < len(SERIES) else "--"}
+        style: dict[str, Any] = {"color": SERIES[n % len(SERIES)], "linestyle": "-" if n < len(SERIES) else "--"}
         panel.errorbar(x, mean, yerr=np.abs(ends - mean), marker="o", markersize=4, capsize=2, label=drawable(name), **style)
     if logarithmic:
         panel.set_xscale("log")

@@ -57,8 +57,8 @@ def _pair_chart(pair: Pair) -> dict[str, str]:
     rows += [(name, one.difference.interval, "lead" if one.claimed else "") for name, one in pair.by_split.items()]
     scaled = []
     for name, (mean, low, high), kind in rows:
-        ends = (None, None) if low is None or high is None else (_points(low), _points(high))
-        scaled.append(svg.Dot(name, _points(mean), *ends, kind=kind))
+        ends = [None if end is None else _points(end) for end in (low, high)]
+        scaled.append(svg.Dot(name, _points(mean), ends[0], ends[1], kind=kind))
     title = f"{pair.a.name} minus {pair.b.name}"
     caption = f"{title}, points of {metric_label(pair.metric)} with 95 % intervals. Filled: significant."
     return {"svg": svg.dots(scaled, f"{title} by split", "points", digits=1), "caption": caption}
