@@ -10,6 +10,7 @@ from gmu_lightning.config.identity import AS_BEFORE, NOT_IDENTITY
 from gmu_lightning.report.scoring import ScoredSetting, metric_label
 from gmu_lightning.report.search import budget, searched_keys
 from gmu_lightning.report.settings import Setting, value_of
+from gmu_lightning.report.splits import KEYS, MISSING, SHARE
 from gmu_lightning.run import Run
 
 RARE = {"f1_macro": 8, "ap_macro": 32}  # fewest test movies of a genre for intervals of full length
@@ -123,6 +124,8 @@ def unfair(settings: Sequence[Setting]) -> str | None:
     told = {one.name: _told(one) for one in finished}
     lines = []
     for key in differing(finished):
+        if key.startswith((SHARE, MISSING)):  # such settings are not compared
+            continue
         holders: dict[str, list[str]] = {}
         for name, of in told.items():
             if key in of:
@@ -156,7 +159,8 @@ def _told(one: Setting) -> dict[str, Any]:
     config = one.of_finished[0]
     tuned = searched_keys(one.finished)
     values = {group: value_of(config, group) for group in _choices(one)} | dict(_leaves(config))
-    return {key: value for key, value in values.items() if key not in COMPARED and key not in tuned}
+    left_out = {*COMPARED, *tuned, *(KEYS if one.splits else ())}
+    return {key: value for key, value in values.items() if key not in left_out}
 
 
 def _choices(one: Setting) -> list[str]:

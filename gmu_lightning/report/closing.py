@@ -30,7 +30,7 @@ def closing(comparison: Comparison, skipped: Collection[frozenset[str]] = ()) ->
     settings = [one.setting for one in comparison.settings]
     took = {one.name: one.finished[-1].metrics["seconds/total"] for one in settings}
     trained = [one for one in settings if took[one.name] is not None]  # adopted predictions have null
-    jobs = len(seeds) * len(trained)
+    jobs = len(seeds) * sum(len(one.parts) for one in trained)
     return [
         "",
         *textwrap.wrap(f"Verdict: {summary(comparison)}", WIDTH),
@@ -54,7 +54,7 @@ def missing_seeds(comparison: Comparison) -> tuple[list[int], str]:
     every, fewest = set.union(*used), min(map(len, used))
     open_pairs = [pair for pair in comparison.pairs if not (pair.claimed or pair.same or pair.negligible)]
     needed = [pair.needed for pair in open_pairs if pair.needed is not None and pair.needed <= MANY_SEEDS]
-    if fewest < FEWEST_SEEDS:
+    if fewest < FEWEST_SEEDS and not comparison.splits:
         wanted, why = FEWEST_SEEDS, f"Add the seeds that are missing: {FEWEST_SEEDS} of each setting are the least"
     elif needed and max(needed) > fewest:
         wanted = max(needed)

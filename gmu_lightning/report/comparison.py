@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from gmu_lightning.decisions import Task
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.caveats import differing
-from gmu_lightning.report.scoring import ScoredSetting, check_metric, companion_metrics, incompatibility, own_metric, same
+from gmu_lightning.report.curves import Curve, by_amounts, curves_of, other_amounts, why_apart
+from gmu_lightning.report.scoring import (
+    ScoredSetting,
+    check_metric,
+    common_splits,
+    companion_metrics,
+    incompatibility,
+    own_metric,
+    same,
+)
 from gmu_lightning.report.settings import Setting, settings_of
-from gmu_lightning.report.statistics import ALPHA, Difference, Interval, Resampled, Resampling, holm, letters
+from gmu_lightning.report.split_statistics import DifferenceOverSplits, difference_of
+from gmu_lightning.report.statistics import ALPHA, Difference, Interval, Resampled, Resampling, SplitScores, holm, letters
 from gmu_lightning.run import Run
 
 CONTROL = "self_gate"
 LEAST = 0.0005  # smaller differences are printed as 0.0 points
+
+
+class OnSplit(NamedTuple):
+    """The difference of a pair on one of several splits, as a comparison of the runs of that split would judge it."""
+
+    difference: Difference
+    p_holm: float | None  # over the pairs on this split
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the difference is significant on this split."""
+        return self.p_holm is not None and self.p_holm < ALPHA
 
 
 @dataclass(frozen=True)
@@ -26,7 +48,8 @@ class Pair:
     """Two compared settings, the better one first.
 
     Attributes:
-        p_holm: adjusted p over all pairs; None if a setting has fewer than three seeds.
+        difference: on the same movies, or over the splits that both settings have.
+        p_holm: adjusted p over all pairs; None if a setting has fewer than three seeds, or both share fewer than three splits.
         tests: resampling tests of the same difference.
         companions: {metric: difference} for tuned thresholds and for average precision. They show how much of a lead is due to
             the decisions. Empty for an average precision.
@@ -35,20 +58,22 @@ class Pair:
         needed: seeds of each setting that would show this difference with 80 % power; None above `MOST_SEEDS`.
         level: significance level of this pair in Holm's order.
         p_val: adjusted p on val, over all pairs.
+        by_split: {split: the difference on it} if there are several splits.
     """
 
     metric: str
     a: ScoredSetting
     b: ScoredSetting
-    difference: Difference
+    difference: Difference | DifferenceOverSplits
     p_holm: float | None
     tests: Resampled
-    companions: dict[str, Difference]
-    on_val: Difference
+    companions: dict[str, Difference | DifferenceOverSplits]
+    on_val: Difference | DifferenceOverSplits
     same: bool
     needed: int | None
     level: float
     p_val: float | None
+    by_split: Mapping[str, OnSplit] = field(default_factory=dict)
 
     @property
     def claimed(self) -> bool:
@@ -66,6 +91,13 @@ class Pair:
     def negligible(self) -> bool:
         """Whether the difference is printed as 0.0 points."""
         return abs(self.difference.mean) < LEAST
+
+    @property
+    def on_single_splits(self) -> dict[str, OnSplit]:
+        """The significant differences on single splits that do not hold over all splits."""
+        first = self.difference.mean > 0
+        claims = {name: one for name, one in self.by_split.items() if one.claimed}
+        return {name: one for name, one in claims.items() if not (self.claimed and (one.difference.mean > 0) is first)}
 
     @property
     def only_on_val(self) -> str | None:
@@ -124,18 +156,25 @@ class Comparison:
         family: number of comparisons in Holm's correction. Settings with equal predictions count once.
         against: name of the only setting that others are compared with; None compares every pair.
         left: (folder, reason) of folders that were not read.
+        curves: settings that differ in an amount of data alone. Pairs of different amounts are among `refused`, with `options`.
     """
 
     metric: str
     settings: Sequence[ScoredSetting]
     pairs: Sequence[Pair]
-    refused: Sequence[dict[str, str]]
+    refused: Sequence[dict[str, Any]]
     letters: dict[str, str]
     unscored: Sequence[Setting]
     resampling: Resampling
     family: int
     against: str | None = None
     left: Sequence[tuple[str, str]] = ()
+    curves: Sequence[Curve] = ()
+
+    @cached_property
+    def splits(self) -> list[str]:
+        """Names of the splits of the settings in `alike`, if there are several; the first one's come first."""
+        return list(dict.fromkeys(name for one in self.alike for name in one.splits))
 
     @property
     def task(self) -> Task:
@@ -207,7 +246,7 @@ def compare(
     if not scored:
         raise UserError("none of these runs finished: there is nothing to compare")
     metric = own_metric(metric, scored)
-    refused = [{"a": e.name, "b": e.name, "why": why} for e in scored if (why := e.split_within)]
+    refused: list[dict[str, Any]] = [{"a": e.name, "b": e.name, "why": why} for e in scored if (why := e.split_within)]
     broken = {row["a"] for row in refused}
     ranked = sorted((e for e in scored if e.name not in broken), key=lambda e: -e.scored(metric).mean)
     groups = sorted(grouped(ranked, ScoredSetting.tested_as), key=len, reverse=True)
@@ -219,25 +258,41 @@ def compare(
     for a, b in combinations(sound, 2):
         if baseline not in (None, a.name, b.name):
             continue
-        if why := incompatibility(a, b):
+        if why := why_apart(a, b):
+            refused.append({"a": a.name, "b": b.name, "why": why, "options": other_amounts(a, b)})
+        elif why := incompatibility(a, b):
             refused.append({"a": a.name, "b": b.name, "why": why})
         else:
-            both.append((a, b))
-    differences = [Difference(a.scored(metric), b.scored(metric)) for a, b in both]
-    resampling = Resampling([e.scored(metric) for e in sound], differences)
+            turned = bool(a.splits) and difference(a, b, metric).mean < 0  # the means may be over other splits
+            both.append((b, a) if turned else (a, b))
+    differences = [difference(a, b, metric) for a, b in both]
+    drawn = [one for e in sound if isinstance(one := e.scored(metric), SplitScores)]
+    resampling = Resampling(drawn, [one for one in differences if isinstance(one, Difference)])
     result = {one.name: group[0].name for group in grouped(sound, same) for one in group}
     pairs, family = _pairs(metric, both, differences, resampling, result)
     unscored = [one for one in settings if not one.finished]
-    return Comparison(metric, sound, pairs, refused, _letters(sound, pairs), unscored, resampling, family, baseline, left)
+    lettered, curves = _letters(sound, pairs), curves_of(sound)
+    return Comparison(metric, sound, pairs, refused, lettered, unscored, resampling, family, baseline, left, curves)
+
+
+def difference(a: ScoredSetting, b: ScoredSetting, metric: str, split: str = "test") -> Difference | DifferenceOverSplits:
+    """Return setting a minus setting b on val or test, over the splits that both have if there are several."""
+    return difference_of(a.scored(metric, split), b.scored(metric, split))
 
 
 def _letters(sound: Sequence[ScoredSetting], pairs: Sequence[Pair]) -> dict[str, str]:
-    """Return the letters of the settings alike with enough seeds; empty if some of their pairs are not compared."""
-    names = [one.name for one in sound if one.tested_as(sound[0]) and one.known]
-    among = [pair for pair in pairs if {pair.a.name, pair.b.name} <= set(names)]
-    if len(among) < len(names) * (len(names) - 1) // 2:
-        return {}
-    return letters(names, [(pair.a.name, pair.b.name) for pair in among if pair.claimed])
+    """Return the letters of the settings alike with enough seeds; empty if some of their pairs are not compared.
+
+    Settings with other amounts of data are not compared, and have letters of their own.
+    """
+    found: dict[str, str] = {}
+    for group in by_amounts([one for one in sound if one.tested_as(sound[0]) and one.known]).values():
+        names = [one.name for one in group]
+        among = [pair for pair in pairs if {pair.a.name, pair.b.name} <= set(names)]
+        if len(among) < len(names) * (len(names) - 1) // 2:
+            return {}
+        found |= letters(names, [(pair.a.name, pair.b.name) for pair in among if pair.claimed])
+    return found
 
 
 def _baseline(words: str, names: Sequence[str]) -> str:
@@ -254,7 +309,7 @@ def _baseline(words: str, names: Sequence[str]) -> str:
 def _pairs(
     metric: str,
     both: Sequence[tuple[ScoredSetting, ScoredSetting]],
-    differences: Sequence[Difference],
+    differences: Sequence[Difference | DifferenceOverSplits],
     resampling: Resampling,
     result: Mapping[str, str],
 ) -> tuple[list[Pair], int]:
@@ -268,10 +323,11 @@ def _pairs(
     # For each pair, the index of the first pair that compares the same two results.
     first = [seen.setdefault(key, n) for n, key in enumerate(results)]
     once = [first[n] == n and len(key) == 2 for n, key in enumerate(results)]
-    on_val = [Difference(a.scored(metric, "val"), b.scored(metric, "val")) for a, b in both]
+    on_val = [difference(a, b, metric, "val") for a, b in both]
     p = [difference.p if counts else None for difference, counts in zip(differences, once, strict=True)]
     p_val, _ = holm([difference.p if counts else None for difference, counts in zip(on_val, once, strict=True)])
     adjusted, levels = holm(p)
+    by_split = _on_splits(both, differences, once, first)
     pairs = []
     for n, (a, b) in enumerate(both):
         of: dict[str, Any] = {"p_holm": 1.0, "same": True, "needed": None, "level": ALPHA, "p_val": None}
@@ -279,7 +335,29 @@ def _pairs(
             k = first[n]
             needed = differences[n].seeds_needed(alpha=levels[k])
             of = {"p_holm": adjusted[k], "same": False, "needed": needed, "level": levels[k], "p_val": p_val[k]}
-        companions = {other: Difference(a.scored(other), b.scored(other)) for other in companion_metrics(metric, a.task)}
-        tests = resampling.of(differences[n])
-        pairs.append(Pair(metric, a, b, differences[n], tests=tests, companions=companions, on_val=on_val[n], **of))
+        companions = {other: difference(a, b, other) for other in companion_metrics(metric, a.task)}
+        of |= {"tests": resampling.of(differences[n]), "companions": companions, "on_val": on_val[n], "by_split": by_split[n]}
+        pairs.append(Pair(metric, a, b, differences[n], **of))
     return pairs, sum(value is not None for value in p)
+
+
+def _on_splits(
+    both: Sequence[tuple[ScoredSetting, ScoredSetting]],
+    differences: Sequence[Difference | DifferenceOverSplits],
+    once: Sequence[bool],
+    first: Sequence[int],
+) -> list[dict[str, OnSplit]]:
+    """Return the differences of each pair by split, with Holm's correction over the pairs on one split.
+
+    Args:
+        once: whether a pair counts in the correction.
+        first: for each pair, the index of the first pair with the same results.
+    """
+    found: list[dict[str, OnSplit]] = [{} for _ in both]
+    for split in dict.fromkeys(name for a, b in both for name in common_splits(a, b)):
+        own = [d.by_split.get(split) if isinstance(d, DifferenceOverSplits) else None for d in differences]
+        adjusted, _ = holm([None if one is None or not counts else one.p for one, counts in zip(own, once, strict=True)])
+        for n, one in enumerate(own):
+            if one is not None:
+                found[n][split] = OnSplit(one, adjusted[first[n]])
+    return found

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # One colour per modality, distinct for colour-blind readers: Okabe & Ito's palette, https://jfly.uni-koeln.de/color/
 COLOURS = dict(zip(MODALITIES, ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"), strict=True))
+SERIES = (*COLOURS.values(), "#D55E00", "#F0E442", "#000000")  # the palette's other colours
 GREYS = ("#333333", "#8C8C8C", "#C8C8C8")  # for all other series
 BAR = 0.1  # inches
 LETTERS_PER_INCH = 11  # of a title
@@ -101,6 +102,40 @@ def genre_distribution(genre_counts: Mapping[str, Mapping[str, int]], task: Task
     panel.set_xlim(0, 2 * values.max(initial=1))
     legend(panel)
     figure.set_label(f"Movies of each of {len(genres)} genres in {', '.join(genre_counts)}.")
+    return figure
+
+
+def curve_figure(
+    curves: Mapping[str, Mapping[float, Sequence[float | None]]], x_unit: str, y_unit: str, logarithmic: bool = False
+) -> Figure:
+    """Draw curves of estimates with their intervals.
+
+    Args:
+        curves: {name: {value: (mean, low, high)}}; the ends are None if unknown.
+        x_unit, y_unit: labels of the axes.
+        logarithmic: whether the x axis is.
+    """
+    figure = canvas(6.4, 4.2, [drawable(f"{y_unit} by {x_unit}")])
+    panel = figure.subplots()
+    values = sorted({value for found in curves.values() for value in found})
+    aside = 0.006 * (values[-1] - values[0])
+    for n, (name, found) in enumerate(curves.items()):
+        place = n - (len(curves) - 1) / 2
+        x = [value * 1.02**place if logarithmic else value + aside * place for value in found]
+        mean = np.array([estimate[0] for estimate in found.values()], dtype=float)
+        ends = np.array([estimate[1:] for estimate in found.values()], dtype=float).T  # nan where unknown
+        style: dict[str, Any] = {"color": SERIES[n % len(SERIES)], "linestyle": "-" if n < len(SERIES) else "--"}
+        panel.errorbar(x, mean, yerr=np.abs(ends - mean), marker="o", markersize=4, capsize=2, label=drawable(name), **style)
+    if logarithmic:
+        panel.set_xscale("log")
+        panel.minorticks_off()
+    panel.set_xticks(values, [f"{value:g}" for value in values])
+    panel.set_xlabel(x_unit)
+    panel.set_ylabel(y_unit)
+    plain(panel)
+    panel.legend(frameon=False, fontsize=8)
+    last = ", ".join(f"{name} {found[max(found)][0]:.3f}" for name, found in curves.items())
+    figure.set_label(f"{y_unit} by {x_unit}, with 95 % intervals. At the largest value: {last}.")
     return figure
 
 

@@ -56,26 +56,42 @@ def rows(settings: Iterable[Setting]) -> list[Row]:
     """Return one row per setting, by falling `test/f1_micro/mean`; settings without a finished run come last.
 
     Columns: `setting`, `modalities`, `fusion` and every other override whose value differs between settings, `seeds` (the number
-    of finished runs), `seed_list`, `warnings`, `parameters`, `parameters_fusion`, `seconds/mean`, then `<split>/<score>/mean` and
-    `/sd` (ddof 1). `accuracy` is among the scores if a run is multiclass. None is an empty cell.
+    of finished runs), `splits` (their number, if some setting has several), `seed_list`, `warnings`, `parameters`,
+    `parameters_fusion`, `seconds/mean`, then `<split>/<score>/mean` and `/sd` (ddof 1, over all runs). A mean gives each split
+    the same weight. `accuracy` is among the scores if a run is multiclass. None is an empty cell.
     """
     measured = [(one, [metrics_of(run) for run in one.finished]) for one in settings]
+    several = any(one.splits for one, _ in measured)
     single = any(ACCURACY[1] in metrics for _, of in measured for metrics in of)
     scores = (*SCORES, *(ACCURACY if single else ()))
     found = [
-        {"setting": one.key} | dict(one.values) | _summary(metrics, one.seeds, one.warnings, scores) for one, metrics in measured
+        {"setting": one.key} | dict(one.values) | _summary(metrics, one.seeds, one.warnings, scores, _weights(one, several))
+        for one, metrics in measured
     ]
     ranked = ("test/f1_micro/mean", "val/f1_micro/mean")  # the second decides where test has no labels
     return sorted(found, key=lambda row: [-1.0 if row[name] is None else row[name] for name in ranked], reverse=True)
 
 
+def _weights(one: Setting, several: bool) -> dict[str, list[float]] | None:
+    """Return {split: weight of each of its finished runs}; every split has the same sum. None without several splits."""
+    if not several:
+        return None
+    return {name: [1 / len(part.finished)] * len(part.finished) for name, part in one.splits.items() if part.finished}
+
+
 def _summary(
-    metrics: Sequence[Mapping[str, float]], seeds: Sequence[str], warnings: Sequence[str], scores: Sequence[str] = SCORES
+    metrics: Sequence[Mapping[str, float]],
+    seeds: Sequence[str],
+    warnings: Sequence[str],
+    scores: Sequence[str] = SCORES,
+    weights: Mapping[str, Sequence[float]] | None = None,
 ) -> Row:
     """Return the columns of results of a setting, from the metrics of its finished runs."""
     seconds = [m[SECONDS] for m in metrics if m[SECONDS] is not None]  # unknown of adopted predictions
+    of_run = None if weights is None else [weight for of_split in weights.values() for weight in of_split]
     row: Row = {
         "seeds": len(metrics),
+        **({} if weights is None else {"splits": len(weights)}),
         "seed_list": ",".join(seeds),
         "warnings": "; ".join(warnings),
         **{name: metrics[0][key] if metrics else None for name, key in COUNTS.items()},
@@ -83,7 +99,8 @@ def _summary(
     }
     for score in scores:
         values = [m[score] for m in metrics if score in m]
-        row[f"{score}/mean"] = statistics.fmean(values) if values else None
+        whole = len(values) == len(metrics)
+        row[f"{score}/mean"] = statistics.fmean(values, of_run if whole else None) if values else None
         row[f"{score}/sd"] = statistics.stdev(values) if len(values) > 1 else None
     return row
 
@@ -115,7 +132,8 @@ def write_leaderboard(
         cells = [_names(row) | _numbers(row, 4, spread, task) | {"warnings": row["warnings"]} for row in rows]
         lines += markdown_table(list(cells[0]), [list(row.values()) for row in cells], numbers)
         how = f"scores are fractions {DECISIONS[task]}"
-        lines += ["", f"Mean ± standard deviation over seeds; {how}; seconds are wall-clock."]
+        over = "all runs, each split with the same weight" if "splits" in rows[0] else "seeds"
+        lines += ["", f"Mean ± standard deviation over {over}; {how}; seconds are wall-clock."]
     else:
         lines += ["No run finished or failed."]
     lines += [line for note in (*([unfair] if unfair else []), *_equal_by_definition(rows)) for line in ("", note)]
@@ -178,7 +196,7 @@ def _numbers(row: Row, digits: int, spread: Collection[str], task: Task) -> dict
 
     parameters = row["parameters"]
     return {
-        "seeds": str(row["seeds"]),
+        **({"splits": str(row["splits"]), "runs": str(row["seeds"])} if "splits" in row else {"seeds": str(row["seeds"])}),
         **{label: score(name) for label, name in _read(task).items()},
         "params (M)": _rounded(None if parameters is None else parameters / 1e6, 2),
         "seconds": _rounded(row["seconds/mean"], 1),
@@ -200,7 +218,7 @@ def _codes(row: Row) -> str:
     """Return the codes of a row's warnings, such as `flat_loss 2/3, failed 1/3`."""
     short = []
     for warning in filter(None, row["warnings"].split("; ")):
-        count = re.search(r" \((\d+) of (\d+) seeds\)$", warning)
+        count = re.search(r" \((\d+) of (\d+) (?:seeds|runs)\)$", warning)
         code = re.match(r"\w+(?=: )", warning)
         short.append((code[0] if code else "other") + (f" {count[1]}/{count[2]}" if count else ""))
     return ", ".join(short)
@@ -230,8 +248,9 @@ def latex(comparison: Comparison) -> str:
     scores = [name_for(score, comparison.task) for score in LATEX_SCORES]
     best = {score: max(one.scored(score).mean for one in settings) for score in scores}
     labels = [label[0].upper() + label[1:] for label in map(metric_label, scores)]
+    head = ["Fusion", "Modalities", "Runs" if comparison.splits else "Seeds", *map(latex_escaped, labels), ""]
     lines = [r"% \usepackage{booktabs}", r"\begin{tabular}{llr" + "r" * len(scores) + "l}", r"\toprule"]
-    lines += [" & ".join(["Fusion", "Modalities", "Seeds", *map(latex_escaped, labels), ""]) + r" \\", r"\midrule"]
+    lines += [" & ".join(head) + r" \\", r"\midrule"]
     for one in settings:
         values = one.setting.values
         more = [f"{key}={value}" for key, value in values.items() if key not in PAGE_NAMES and value is not None]
@@ -240,7 +259,10 @@ def latex(comparison: Comparison) -> str:
         letters = comparison.letters.get(one.name, "")
         lines.append(" & ".join([*cells, f"${{}}^{{{letters}}}$" if letters else ""]) + r" \\")
     how = {"multilabel": "threshold 0.5", "multiclass": "decisions for the most probable label"}[comparison.task]
-    note = f"Per cent on {len(settings[0].test[0].ids)} test movies, mean and standard deviation over seeds; {how}."
+    tested, over = f"on {len(settings[0].test[0].ids)} test movies", "seeds"
+    if comparison.splits:
+        tested, over = f"over {len(comparison.splits)} splits", "all runs"
+    note = f"Per cent {tested}, mean and standard deviation over {over}; {how}."
     if comparison.letters:
         note += f" Settings that share a letter do not differ significantly in {metric_label(comparison.metric)} (Holm, 5 \\%)."
     notes = [f"Not compared: {row['a']} and {row['b']}: {row['why']}." for row in comparison.refused]
@@ -254,8 +276,9 @@ def latex(comparison: Comparison) -> str:
 
 
 def _latex_score(one: ScoredSetting, score: str, best: float) -> str:
-    scores = 100 * one.scored(score).scores
-    mean = rf"\textbf{{{scores.mean():.1f}}}" if one.scored(score).mean == best else f"{scores.mean():.1f}"
+    scores, found = 100 * one.scored(score).scores, one.scored(score).mean
+    mean = f"{100 * found if one.splits else scores.mean():.1f}"
+    mean = rf"\textbf{{{mean}}}" if found == best else mean
     return mean + (f" $\\pm$ {np.std(scores, ddof=1):.1f}" if len(scores) > 1 else "")
 
 
@@ -275,7 +298,7 @@ def page_table(comparison: Comparison, published: Sequence[Mapping[str, Any]]) -
     rows = [_measured(one, comparison, keys, also) for one in comparison.settings]
     for row in published:
         names, scores = [str(row.get(key, "")) for key in keys], [row.get(score) for score in also]
-        absent = {"seeds": None, "interval": "", "letters": "", "command": "", "parameters": None, "seconds": None}
+        absent = {**dict.fromkeys(("seeds", "splits", "parameters", "seconds")), "interval": "", "letters": "", "command": ""}
         mean, remarks = row.get(comparison.metric), row["source"]
         rows.append({**absent, "names": names, "mean": mean, "scores": scores, "published": True, "remarks": remarks})
     for row in rows:
@@ -286,7 +309,8 @@ def page_table(comparison: Comparison, published: Sequence[Mapping[str, Any]]) -
     notes = list(dict.fromkeys(row["remarks"] for row in rows if row["remarks"]))
     for row in rows:
         row["note"] = notes.index(row["remarks"]) + 1 if row["remarks"] else None
-    return {"names": keys, "scores": labels, "rows": rows, "filters": filters, "published": bool(published), "notes": notes}
+    found = {"names": keys, "scores": labels, "rows": rows, "filters": filters, "published": bool(published), "notes": notes}
+    return found | {"splits": bool(comparison.splits)}
 
 
 def _measured(one: ScoredSetting, comparison: Comparison, keys: Sequence[str], also: Sequence[str]) -> Row:
@@ -298,6 +322,7 @@ def _measured(one: ScoredSetting, comparison: Comparison, keys: Sequence[str], a
         "scores": [one.scored(score).mean if one.has(score) else None for score in also],
         "published": False,
         "seeds": row["seeds"],
+        "splits": sum(bool(part.finished) for part in one.setting.splits.values()),
         "interval": ends(one.scored(comparison.metric).interval),
         "letters": comparison.letters.get(one.name, ""),
         "command": command(one.setting, [int(seed) for seed in one.setting.seeds]),

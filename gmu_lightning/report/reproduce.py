@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -32,6 +32,9 @@ def more_seeds(setting: Setting, wanted: int) -> str | None:
         setting: has at least one finished run.
         wanted: number of finished seeds in total.
     """
+    if setting.splits:
+        commands = (more_seeds(part, wanted) for part in setting.parts if part.finished)
+        return " && ".join(filter(None, commands)) or None
     lacking = wanted - len(setting.finished)
     if lacking < 1 or setting.is_adopted:
         return None
@@ -94,7 +97,11 @@ def command(
 
     Raises:
         UserError: a file of the run or its sweep is damaged.
+
+    A setting over several splits has a command for each kind of split.
     """
+    if setting.splits and overrides is None:
+        return _of_products(setting.parts, seeds, lambda _: also, left_out=left_out)
     kept, last = overrides, (setting.finished or setting.runs)[-1]
     if setting.is_adopted:
         return _adopted_again(setting)
@@ -144,18 +151,39 @@ def add_seeds(settings: Sequence[Setting], seeds: Sequence[int], skipped: Collec
         seeds: at least one.
         skipped: overrides, without seed, of the jobs that a sweep skips. A cross product may hold these too.
     """
+    return _of_products([part for one in settings for part in one.parts if part.finished], seeds, into_sweep, skipped)
+
+
+def _of_products(
+    settings: Sequence[Setting],
+    seeds: Sequence[int],
+    also: Callable[[Setting], Sequence[str]],
+    skipped: Collection[frozenset[str]] = (),
+    left_out: Sequence[str] = (),
+) -> str:
+    """Return the commands that train settings of one split each, a command for each cross product, joined by ` && `.
+
+    Args:
+        settings: each has a run.
+        seeds: at least one.
+        also: returns the further overrides of a setting.
+        skipped: as in `add_seeds`.
+        left_out: overrides to drop, each exactly as it was typed.
+    """
     of_sweep: dict[tuple[Any, ...], list[tuple[Setting, dict[str, str]]]] = {}
     for setting in (one for one in settings if not is_rerun(one)):
-        kept = [word for word in setting.runs[-1].overrides if not word.lstrip("+").startswith(NOT_A_SETTING)]
+        typed_words = (word for word in setting.runs[-1].overrides if word not in left_out)
+        kept = [word for word in typed_words if not word.lstrip("+").startswith(NOT_A_SETTING)]
         typed = {word.partition("=")[0]: word for word in kept}
-        of_sweep.setdefault((setting.finished[-1].folder.absolute().parent, tuple(sorted(typed))), []).append((setting, typed))
-    lines = [command(setting, seeds, into_sweep(setting)) for setting in settings if is_rerun(setting)]
+        last = (setting.finished or setting.runs)[-1].folder.absolute()
+        of_sweep.setdefault((last.parent, tuple(sorted(typed))), []).append((setting, typed))
+    lines = [command(setting, seeds, also(setting)) for setting in settings if is_rerun(setting)]
     for group in of_sweep.values():
         for block in _products([typed for _, typed in group], skipped):
             inside = [setting for setting, typed in group if all(typed[key] in words for key, words in block.items())]
             first = next((setting for setting in inside if setting.configs[-1].get("config_dir")), inside[0])
             words = [_absolute(_swept(key, words), first.configs[-1]) for key, words in block.items()]
-            lines.append(command(first, seeds, into_sweep(first), overrides=words))
+            lines.append(command(first, seeds, also(first), overrides=words))
     return " && ".join(lines)
 
 

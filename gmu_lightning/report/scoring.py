@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import combinations
 from typing import Any
@@ -15,6 +15,7 @@ from gmu_lightning.metrics import TUNED
 from gmu_lightning.movie import UNKNOWN, UserError
 from gmu_lightning.report.influence import KINDS, influence, retuned
 from gmu_lightning.report.settings import FEWEST_SEEDS, Setting
+from gmu_lightning.report.split_statistics import FEWEST_SPLITS, OneSplit, ScoresOverSplits
 from gmu_lightning.report.statistics import FEWEST_MOVIES, SplitScores
 from gmu_lightning.run import Predictions, Run, disagreeing
 from gmu_lightning.run_files import records
@@ -25,6 +26,7 @@ STILL = 1e-6  # largest standard deviation of a gate that counts as rounding
 PLAIN = 0.5  # the threshold of metrics.json's plain keys
 AGREE = 1e-6
 MATTERS = ("label_policy", "limit", "seed", "plot", "absent", "layout")  # options of `data` that change the movies or labels
+DRAWN = ("split", "split_seed", "train_share", "missing")  # the same, which older runs lack
 SCORES = tuple(
     f"{split}/{score}"
     for split in ("test", "val")
@@ -68,15 +70,26 @@ def complete(p: Predictions) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ScoredSetting:
-    """A setting with the predictions of its finished runs."""
+    """A setting with the predictions of its finished runs.
+
+    Attributes:
+        setting: the runs.
+        test, val: their predictions, in the same order.
+        splits: {name: its runs on a split}, if they have several splits; otherwise empty.
+    """
 
     setting: Setting
     test: Sequence[Predictions]
     val: Sequence[Predictions]
+    splits: Mapping[str, ScoredSetting] = field(default_factory=dict)
 
     @classmethod
     def of(cls, setting: Setting) -> ScoredSetting:
         """Read the runs' files. Raises UserError with the name of a damaged run."""
+        parts = {name: cls.of(part) for name, part in setting.splits.items() if part.finished}
+        if len(parts) > 1:
+            test, val = [p for e in parts.values() for p in e.test], [p for e in parts.values() for p in e.val]
+            return cls(setting, test, val, parts)
         return cls(setting, [read(run, "test") for run in setting.finished], [read(run, "val") for run in setting.finished])
 
     @property
@@ -101,15 +114,32 @@ class ScoredSetting:
         return any(len(gate) < 2 or bool((gate.std(axis=0) > STILL).any()) for gate in gates)
 
     @cached_property
-    def _known(self) -> dict[tuple[str, str], SplitScores]:
+    def _known(self) -> dict[tuple[str, str], SplitScores | ScoresOverSplits]:
         return {}
+
+    @property
+    def seeds_each(self) -> int:
+        """Number of runs; with several splits, the smallest number on one."""
+        return min((len(one.test) for one in self.splits.values()), default=len(self.test))
+
+    @cached_property
+    def train_movies(self) -> int:
+        """Number of train movies, as the first run's audit counts them; 0 if it does not."""
+        return int((self.setting.finished[0].audit.get("movies") or {}).get("train", 0))
+
+    def on(self, split: str) -> ScoredSetting | None:
+        """Return its runs on one of several splits; None if it has none there."""
+        own = self.splits or {name: self for name in self.setting.splits if self.setting.splits[name].finished}
+        return own.get(split)
 
     def has(self, metric: str) -> bool:
         """Return whether the task has the metric: only multiclass has an accuracy, only multilabel has thresholds to tune."""
         return (metric != "accuracy" or self.task == "multiclass") and ("@" not in metric or self.task == "multilabel")
 
-    def scored(self, metric: str, split: str = "test") -> SplitScores:
-        """Return the scores of every run on a split, by the plain decisions or at thresholds tuned on val."""
+    def scored(self, metric: str, split: str = "test") -> SplitScores | ScoresOverSplits:
+        """Return the scores of every run on val or test, by the plain decisions or at thresholds tuned on val."""
+        if (metric, split) not in self._known and self.splits:
+            self._known[metric, split] = ScoresOverSplits({k: e.one_split(metric, split) for k, e in self.splits.items()})
         if (metric, split) not in self._known:
             kind, _, rule = metric.partition("@")
             found = [
@@ -120,20 +150,39 @@ class ScoredSetting:
             self._known[metric, split] = SplitScores(np.array([f.score for f in found]), np.stack([f.psi for f in found]), retune)
         return self._known[metric, split]
 
+    def one_split(self, metric: str, split: str) -> OneSplit:
+        """Return the scores on val or test with the movies behind them. The runs have one split."""
+        scores, movies = self.scored(metric, split), tuple((self.test if split == "test" else self.val)[0].ids)
+        assert isinstance(scores, SplitScores)
+        ratio = len(movies) / self.train_movies if self.train_movies else None
+        return OneSplit(scores, movies, tuple(self.val[0].ids), ratio)
+
     def tested_as(self, other: ScoredSetting) -> bool:
-        """Whether both settings have the same test movies, genres, labels, task and threshold."""
+        """Whether both settings have the same test movies, genres, labels, task and threshold, on all splits that both have.
+
+        If one has several splits, both need two in common.
+        """
+        if self.splits or other.splits:
+            shared = common_splits(self, other)
+            return len(shared) > 1 and all(self.splits[name].tested_as(other.splits[name]) for name in shared)
         a, b = self.test[0], other.test[0]
         alike = a.ids == b.ids and a.genres == b.genres and a.task == b.task and a.threshold == b.threshold
         return alike and np.array_equal(a.labels, b.labels)
 
     @property
     def known(self) -> bool:
-        """Whether there are enough seeds and movies for an interval."""
+        """Whether there are enough seeds, splits and movies for an interval."""
+        if self.splits:
+            counted = all(one.train_movies and len(one.test[0].ids) >= FEWEST_MOVIES for one in self.splits.values())
+            return counted and len(self.splits) >= FEWEST_SPLITS
         return len(self.test) >= FEWEST_SEEDS and len(self.test[0].ids) >= FEWEST_MOVIES
 
     @property
     def split_within(self) -> str | None:
         """Reason why the setting's own seeds disagree; None if they are consistent."""
+        if self.splits:
+            within = ((name, one.split_within) for name, one in self.splits.items())
+            return next((f"on the split {name}, {reason}" for name, reason in within if reason), None)
         configs = self.setting.of_finished
         if not all(p.labels.any() for p in self.test):
             return "no movie of its test split has a label, so it has no test scores"
@@ -242,13 +291,23 @@ def read(run: Run, split: str) -> Predictions:
     return found
 
 
+def common_splits(a: ScoredSetting, b: ScoredSetting) -> list[str]:
+    """Return the names of the splits that both settings have, if both have several."""
+    return [name for name in a.splits if name in b.splits]
+
+
 def same(a: ScoredSetting, b: ScoredSetting) -> bool:
     """Whether two settings have the same seeds and equal test logits."""
+    if a.splits or b.splits:
+        return list(a.splits) == list(b.splits) and all(same(one, b.splits[name]) for name, one in a.splits.items())
     return a.setting.seeds == b.setting.seeds and shared_and_same(a, b) > 0
 
 
 def shared_and_same(a: ScoredSetting, b: ScoredSetting) -> int:
-    """Return the number of shared seeds if both settings predict the same with each of them; otherwise 0."""
+    """Return the number of shared runs if both settings predict the same with each of them; otherwise 0."""
+    if names := common_splits(a, b):
+        counts = [shared_and_same(a.splits[name], b.splits[name]) for name in names]
+        return sum(counts) if all(counts) else 0
     theirs = dict(zip(b.setting.seeds, b.test, strict=True))
     shared = [(x, theirs[seed]) for seed, x in zip(a.setting.seeds, a.test, strict=True) if seed in theirs]
     return len(shared) if all(_alike(x, y) for x, y in shared) else 0
@@ -260,9 +319,20 @@ def _alike(x: Predictions, y: Predictions) -> bool:
 
 def incompatibility(a: ScoredSetting, b: ScoredSetting) -> str | None:
     """Return the reason why two settings are not comparable; None if they are."""
+    if a.splits or b.splits:
+        names = common_splits(a, b)
+        if len(names) < 2:
+            return f"{_shared_splits(a, b)}, and a comparison over splits needs at least two"
+        reasons = ((name, incompatibility(a.splits[name], b.splits[name])) for name in names)
+        return next((f"on the split {name}, {reason}" for name, reason in reasons if reason), None)
     on_test = unlike(a.test[0], b.test[0], a.config, b.config)
     on_val = unlike(a.val[0], b.val[0], a.config, b.config)
     return on_test or (on_val and f"on val {on_val}")
+
+
+def _shared_splits(a: ScoredSetting, b: ScoredSetting) -> str:
+    names = [name for name in a.setting.splits if a.on(name) and b.on(name)]
+    return f"they share one split, {names[0]}" if names else "they share no split"
 
 
 def unlike(a: Predictions, b: Predictions, config_a: Mapping[str, Any], config_b: Mapping[str, Any]) -> str | None:
@@ -277,9 +347,10 @@ def unlike(a: Predictions, b: Predictions, config_a: Mapping[str, Any], config_b
     differ = disagreeing(a.data_fingerprint, b.data_fingerprint)
     if not differ and a.ids == b.ids and a.genres == b.genres and np.array_equal(a.labels, b.labels):
         return None
+    both = [key for key in DRAWN if key in config_a["data"] and key in config_b["data"]]
     options = [
         f"data.{key} is {config_a['data'].get(key)} in one and {config_b['data'].get(key)} in the other"
-        for key in MATTERS
+        for key in (*MATTERS, *both)
         if config_a["data"].get(key) != config_b["data"].get(key)
     ]
     if options:

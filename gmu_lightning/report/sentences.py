@@ -9,9 +9,22 @@ from typing import Any
 from gmu_lightning.files import markdown_table, write_json, write_text
 from gmu_lightning.report.caveats import OF_EVERY_FUSION, caveats, listed, shortened
 from gmu_lightning.report.comparison import CONTROL, LEAST, Comparison, Control, Pair
+from gmu_lightning.report.curve_tables import curve_lines, curve_rows, other_questions, write_figures
+from gmu_lightning.report.curves import by_amounts
 from gmu_lightning.report.reproduce import more_seeds, with_fusion
 from gmu_lightning.report.scoring import OTHERWISE, RANKING, ScoredSetting, metric_label, shared_and_same
 from gmu_lightning.report.settings import FEWEST_SEEDS
+from gmu_lightning.report.split_sentences import (
+    SPLIT_NOTE,
+    counts,
+    left_out,
+    pair_on_splits,
+    single_splits,
+    split_rows,
+    splits_of,
+    untested,
+)
+from gmu_lightning.report.split_statistics import DifferenceOverSplits
 from gmu_lightning.report.statistics import (
     ALPHA,
     FEWEST_MOVIES,
@@ -21,9 +34,11 @@ from gmu_lightning.report.statistics import (
     Difference,
     Interval,
 )
+from gmu_lightning.report.words import chance, counted, ends, points
 from gmu_lightning.visible import visible
 
 TOO_FEW = "a test needs three seeds and two test movies"
+TOO_FEW_SPLITS = "a test over splits needs three splits, and the number of their train movies"
 ONE_EACH = "whose gates see one modality each"
 NO_BENEFIT = "this shows no benefit of weighing modalities"
 
@@ -36,10 +51,10 @@ def pair_sentence(pair: Pair) -> str:
     if few := too_few(pair):
         return f"{a} is {size} above {b}. This difference cannot be tested: {few}"
     if pair.claimed:
-        one, other = len(pair.a.test), len(pair.b.test)
-        counts = counted(one, "seed") if one == other else f"{one} and {other} seeds"
-        return f"{a} beats {b} by {size}, {_p(pair.p_holm)}, {counts}{_threshold_part(pair)}"
-    words = f"{a} and {b} do not differ significantly ({size}, {_p(pair.p_holm)}). {_seeds_wanted(pair)}{_shared(pair)}"
+        return f"{a} beats {b} by {size}, {chance(pair.p_holm)}, {counts(pair)}{_threshold_part(pair)}{left_out(pair)}"
+    over = f", {counts(pair)}" if pair.by_split else ""
+    words = f"{a} and {b} do not differ significantly ({size}, {chance(pair.p_holm)}{over}). {_seeds_wanted(pair)}"
+    words += _shared(pair) + left_out(pair)
     low = pair.difference.interval.low
     if low is not None and low > 0:
         words += ". The interval excludes 0, but only p is corrected for the number of comparisons"
@@ -47,11 +62,15 @@ def pair_sentence(pair: Pair) -> str:
 
 
 def too_few(pair: Pair) -> str | None:
-    """Return the lack of movies or seeds that prevents a finding; None if there are enough."""
+    """Return the lack of movies, seeds or splits that prevents a finding; None if there are enough."""
     if pair.difference.p is not None:
         return None
+    if pair.by_split and (why := untested(pair)):
+        return f"{why}{left_out(pair)}"
     if len(pair.a.test[0].ids) < FEWEST_MOVIES:
         return "there is one test movie"
+    if pair.by_split and not pair.difference.a.tuned_on_few:
+        return "a split has one test movie"
     if pair.difference.a.tuned_on_few:
         return f"thresholds were tuned on {counted(len(pair.a.val[0].ids), 'val movie')}, and a test needs {FEWEST_TUNED}"
     few = [f"{e.name} has {counted(len(e.test), 'seed')}" for e in (pair.a, pair.b) if len(e.test) < FEWEST_SEEDS]
@@ -60,7 +79,8 @@ def too_few(pair: Pair) -> str | None:
 
 def _shared(pair: Pair) -> str:
     shared = shared_and_same(pair.a, pair.b)
-    return f". They predict the same on the {counted(shared, 'seed')} that both have" if shared else ""
+    noun = "run" if pair.by_split else "seed"
+    return f". They predict the same on the {counted(shared, noun)} that both have" if shared else ""
 
 
 def _threshold_part(pair: Pair) -> str:
@@ -76,7 +96,7 @@ def _threshold_part(pair: Pair) -> str:
     return words
 
 
-def _left(pair: Pair, tuned: Difference) -> str:
+def _left(pair: Pair, tuned: Difference | DifferenceOverSplits) -> str:
     threshold = pair.difference.mean - tuned.mean
     part = "the threshold is not the cause" if threshold < LEAST else f"{100 * threshold:.1f} points come from the threshold"
     words = f"the lead is {points(tuned.interval)}, so {part}"
@@ -88,16 +108,20 @@ def _left(pair: Pair, tuned: Difference) -> str:
 def _seeds_wanted(pair: Pair) -> str:
     if pair.negligible:
         return "The difference is negligible"
+    every = " on every split" if pair.by_split else ""
+    if pair.by_split and min(pair.a.seeds_each, pair.b.seeds_each) < 2:
+        return "One seed on a split does not tell how many seeds would show a difference of this size"
     if pair.needed is None:
-        chance = pair.difference.power(MOST_SEEDS, pair.level)
+        power = pair.difference.power(MOST_SEEDS, pair.level)
         movies = f"{len(pair.a.test[0].ids)} test movies"
         movies += "" if pair.difference.a.retune is None else f" and {len(pair.a.val[0].ids)} val movies"
-        return f"With {movies}, even {MOST_SEEDS} seeds of each would show this difference in only {chance:.0%} of comparisons"
-    more = [max(pair.needed - len(one.test), 0) for one in (pair.a, pair.b)]
+        where = f"With {movies}" if not every else f"On these {len(pair.by_split)} splits"
+        return f"{where}, even {MOST_SEEDS} seeds of each{every} would show this difference in only {power:.0%} of comparisons"
+    more = [max(pair.needed - one.seeds_each, 0) for one in (pair.a, pair.b)]
     of = f"{counted(max(more[0], 1), 'more seed')} of each"
     if more[0] != more[1]:
         of = f"{counted(more[0], 'more seed')} of {pair.a.name} and {more[1]} of {pair.b.name}"
-    return f"About {of} would be needed to show a difference of this size"
+    return f"About {of}{every} would be needed to show a difference of this size"
 
 
 def seeds_command(pair: Pair) -> str | None:
@@ -105,7 +129,7 @@ def seeds_command(pair: Pair) -> str | None:
 
     Return None if the pair is claimed, equal or negligible, has the seeds it needs, or would need more than `MOST_SEEDS`.
     """
-    wanted = FEWEST_SEEDS if pair.difference.p is None else pair.needed
+    wanted = FEWEST_SEEDS if pair.difference.p is None and not pair.by_split else pair.needed
     if pair.claimed or wanted is None or pair.same or pair.negligible:
         return None
     return "; ".join(filter(None, (more_seeds(e.setting, wanted) for e in (pair.a, pair.b)))) or None
@@ -144,16 +168,27 @@ def summary(comparison: Comparison) -> str:
     known = [one for one in comparison.alike if one.known]
     words = ["No difference can be claimed."]
     if known:
-        words = [_against(comparison, comparison.against) if comparison.against else _best(comparison, known)]
+        words = [_against(comparison, comparison.against) if comparison.against else _ranking(comparison, known)]
         warned = known[0].setting.warnings
         words += [f"{known[0].name} has warnings: {'; '.join(warned)}."] if warned else []
         if any(found.gate is known[0] and found.control is None for found in comparison.controls):
             words.append(f"Whether its gates are the reason is open: fusion={CONTROL} is missing.")
     if unknown := [one.name for one in comparison.alike if not one.known]:
-        words.append(f"{shortened(unknown)} cannot be tested: {TOO_FEW}.")
+        words.append(f"{shortened(unknown)} cannot be tested: {TOO_FEW_SPLITS if comparison.splits else TOO_FEW}.")
+    if single := sum(bool(pair.on_single_splits) for pair in comparison.pairs):
+        words.append(f"{counted(single, 'difference')} {'is' if single == 1 else 'are'} significant on single splits only.")
     if comparison.apart:
         words.append(f"Tested on {OTHERWISE}: {shortened([one.name for one in comparison.apart])}.")
     return " ".join(words)
+
+
+def _ranking(comparison: Comparison, known: Sequence[ScoredSetting]) -> str:
+    """Return the finding over the settings, or for each amount of data if these differ."""
+    groups = by_amounts(known)
+    if len(groups) == 1:
+        return _best(comparison, known)
+    found = [f"With {amounts}: {_best(comparison, group)}" for amounts, group in groups.items() if len(group) > 1]
+    return " ".join(found) or "Each amount of data has one setting, so there is no ranking."
 
 
 def _best(comparison: Comparison, known: Sequence[ScoredSetting]) -> str:
@@ -208,6 +243,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "refused": list(comparison.refused),
         "left_out": [{"folder": folder, "why": why} for folder, why in comparison.left],
         "without_scores": [{"name": one.name, "warnings": one.warnings} for one in comparison.unscored],
+        **({"splits": splits_of(comparison)} if comparison.splits else {}),
+        **({"curves": curve_rows(comparison)} if comparison.curves else {}),
     }
 
 
@@ -225,6 +262,7 @@ def _setting_row(one: ScoredSetting, comparison: Comparison) -> dict[str, Any]:
         "letters": comparison.letters.get(one.name),
         "warnings": one.setting.warnings,
         "setting": one.setting.key,
+        **({"splits": split_rows(one, comparison.metric)} if comparison.splits else {}),
     }
 
 
@@ -249,6 +287,7 @@ def pair_row(pair: Pair) -> dict[str, Any]:
         "only_on_val": pair.only_on_val,
         "seeds_needed": pair.needed,
         "command": seeds_command(pair),
+        **(pair_on_splits(pair) if pair.by_split else {}),
     }
 
 
@@ -260,30 +299,49 @@ def _control_row(one: Control) -> dict[str, Any]:
 
 
 def write(comparison: Comparison, folder: Path) -> None:
-    """Write comparison.json and comparison.md. Create the folder if necessary. Raises ValueError if a number is NaN."""
+    """Write comparison.json, comparison.md and figures of curves. Create the folder if necessary.
+
+    Raises ValueError if a number is NaN.
+    """
     write_json(folder / "comparison.json", as_json(comparison))
     write_text(folder / "comparison.md", markdown(comparison))
+    write_figures(comparison, folder)
+
+
+def _method(comparison: Comparison) -> str:
+    """Return how letters, intervals and p are computed."""
+    tuned = ", and between thresholds tuned on other draws of val (bootstrap)" if "@" in comparison.metric else ""
+    words = "Settings that share a letter do not differ significantly. " if comparison.letters else ""
+    if comparison.letters and len(by_amounts(comparison.alike)) > 1:
+        words = "Settings with the same amount of data that share a letter do not differ significantly. "
+    words += (
+        f"{SPLIT_NOTE}{tuned}. A difference is paired by split. "
+        if comparison.splits
+        else "Intervals hold the mean over all seeds and all such movies: Student's, over the variance between seeds and between "
+        f"movies (infinitesimal jackknife){tuned}. "
+    )
+    return (
+        f"{words}p are Holm's over {counted(comparison.family, 'comparison')}. Fix the number of seeds in advance: adding seeds "
+        "until a difference is significant inflates false claims."
+    )
 
 
 def markdown(comparison: Comparison) -> str:
     """Return the content of comparison.md."""
     found, label = as_json(comparison), metric_label(comparison.metric)
     findings = " ".join(filter(None, [summary(comparison), found["caution"]]))
-    lines = [f"# {label[0].upper()}{label[1:]} on {found['movies']} test movies", "", findings, ""]
+    splits = comparison.splits
+    tested = f"over {len(splits)} splits" if splits else f"on {found['movies']} test movies"
+    lines = [f"# {label[0].upper()}{label[1:]} {tested}", "", findings, ""]
     apart, table = {one.name for one in comparison.apart}, []
     for one in found["settings"]:
         name = f"{one['name']}, tested otherwise ({one['movies']} movies)" if one["name"] in apart else one["name"]
         interval = ends(Interval(one["mean"], one["low"], one["high"]))
-        table.append([name, str(one["seeds"]), f"{one['mean']:.3f}", interval, f"{one['val']:.3f}", one["letters"] or ""])
-    lines += markdown_table(["setting", "seeds", "mean", "95 % interval", "val", ""], table, ("seeds", "mean", "val"))
-    tuned = ", and between thresholds tuned on other draws of val (bootstrap)" if "@" in comparison.metric else ""
-    lines += [
-        "",
-        ("Settings that share a letter do not differ significantly. " if comparison.letters else "")
-        + "Intervals hold the mean over all seeds and all such movies: Student's, over the variance between seeds and between "
-        f"movies (infinitesimal jackknife){tuned}. p are Holm's over {counted(comparison.family, 'comparison')}. Fix the "
-        "number of seeds in advance: adding seeds until a difference is significant inflates false claims.",
-    ]
+        runs = [str(len(one["splits"])), str(one["seeds"])] if splits else [str(one["seeds"])]
+        table.append([name, *runs, f"{one['mean']:.3f}", interval, f"{one['val']:.3f}", one["letters"] or ""])
+    head = ["splits", "runs"] if splits else ["seeds"]
+    lines += markdown_table(["setting", *head, "mean", "95 % interval", "val", ""], table, (*head, "mean", "val"))
+    lines += ["", _method(comparison)]
     if comparison.controls:
         lines += ["", "## Gated fusion against its control", ""]
     for sentence, command in is_it_the_gate(comparison):
@@ -294,38 +352,16 @@ def markdown(comparison: Comparison) -> str:
         lines.append(f"- {row['sentence']}.")
         lines += [f"  {row['only_on_val']} wins on val, and not on test."] if row["only_on_val"] else []
         lines += [f"  `{row['command']}`"] if row["command"] else []
+    if splits:
+        lines += ["", "## On single splits", "", *(f"- {words}." for words in single_splits(comparison))]
+    lines += curve_lines(comparison)
     flagged = [(one["name"], one["warnings"]) for one in found["settings"] + found["without_scores"] if one["warnings"]]
+    refused = [row for row in comparison.refused if not row.get("options")]
     for title, rows in (
         ("Warnings", [f"{name}: {warning}" for name, warnings in flagged for warning in warnings]),
-        ("Not compared", [f"{row['a']} and {row['b']}: {row['why']}" for row in comparison.refused]),
+        ("Not compared", [*(f"{row['a']} and {row['b']}: {row['why']}" for row in refused), *other_questions(comparison)]),
         ("Left out", [f"{folder}: {why}" for folder, why in comparison.left]),
     ):
         if rows:
             lines += ["", f"## {title}", "", *(f"- {' '.join(row.split())}" for row in rows)]
     return visible("\n".join(lines)) + "\n"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun, such as `1 seed` or `3 more seeds`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def points(interval: Interval, of: str = "") -> str:
-    """Return an interval in points, such as `5.6 points of micro F1 [3.9, 7.2]`, without brackets if its ends are unknown.
-
-    `of` follows the word points, with its space.
-    """
-    mean, *bounds = (None if value is None else f"{round(100 * value, 1) + 0.0:.1f}" for value in interval)  # + 0.0: no -0.0
-    return f"{mean} points{of}" + (f" [{bounds[0]}, {bounds[1]}]" if bounds[0] is not None else "")
-
-
-def ends(interval: Interval) -> str:
-    """Return an interval's ends, such as `[0.612, 0.634]`, or `too few seeds or movies`."""
-    return "too few seeds or movies" if interval.low is None else f"[{interval.low:.3f}, {interval.high:.3f}]"
-
-
-def _p(p: float | None) -> str:
-    if p is None or p < 0.001:
-        return "" if p is None else "p < .001"
-    digits = 4 if round(p, 3) == round(ALPHA, 3) else 3  # .0497 is below the limit, and .050 would not show it
-    return f"p = {p:.{digits}f}".replace("0.", ".", 1)

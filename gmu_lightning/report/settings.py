@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from gmu_lightning.config.identity import NOT_IDENTITY
 from gmu_lightning.movie import UNKNOWN
+from gmu_lightning.report import splits
 from gmu_lightning.report.search import searched_keys
 from gmu_lightning.run import Run, disagreeing
 from gmu_lightning.run_files import records
@@ -28,16 +29,17 @@ FEWEST_SEEDS = 3  # with two, intervals are too short and false findings too fre
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs that differ in their seed alone.
+    """Runs that differ in their seed alone, or in seed and split if some setting of the comparison has several splits.
 
     Attributes:
-        key: hash of the setting, shared by its runs.
+        key: hash of the setting, shared by its runs. It includes the split unless `splits` is given.
         values: {key that varies between the settings: its value as text, None if it does not apply}; `ALWAYS` first.
         name: unique among the compared settings. Searched values are shortened to `tuned` if the name stays unique.
         runs: finished, failed and interrupted runs, by seed.
         configs: their configurations, in the order of `runs`.
         finished, of_finished: the finished runs, by seed, and their configurations.
         notes: warnings about several runs.
+        splits: {name of the split: the setting of its runs alone}; empty if no setting of the comparison has several splits.
     """
 
     key: str
@@ -48,11 +50,18 @@ class Setting:
     finished: Sequence[Run]
     of_finished: Sequence[Mapping[str, Any]]
     notes: Sequence[str] = ()
+    splits: Mapping[str, Setting] = field(default_factory=dict)
 
     @property
     def seeds(self) -> list[str]:
-        """Seeds of the finished runs as text, in the order of `finished`."""
-        return [str(config["seed"]) for config in self.of_finished]
+        """Seeds of the finished runs as text, in the order of `finished`; each once if there are several splits."""
+        found = [str(config["seed"]) for config in self.of_finished]
+        return list(dict.fromkeys(found)) if self.splits else found
+
+    @property
+    def parts(self) -> Sequence[Setting]:
+        """The settings of its splits; itself alone without splits."""
+        return list(self.splits.values()) or [self]
 
     @property
     def is_adopted(self) -> bool:
@@ -62,35 +71,52 @@ class Setting:
     @cached_property
     def warnings(self) -> list[str]:
         """Each distinct warning once, in its first seed's words, with its number of seeds. Failures count as warnings."""
-        return [*self.notes, *_warnings(self.runs)]
+        return [*self.notes, *_warnings(self.runs, [part.runs for part in self.parts])]
 
 
 def settings_of(runs: Iterable[Run]) -> list[Setting]:
     """Return the settings of these runs, each with its finished, failed and interrupted runs; others are left out.
 
-    Two runs of one identity and the same data count once. Raises UserError if a file of a run is damaged.
+    Two runs of one identity and the same data count once. If a setting has finished runs on several splits, its runs on all
+    splits are one setting, and so are those of every other setting. Raises UserError if a file of a run is damaged.
     """
     grouped: dict[str, list[_Distinct]] = {}
-    for one in _distinct(runs):
-        grouped.setdefault(one.setting, []).append(one)
+    distinct = _distinct(runs)
+    merged = _over_splits(distinct)
+    for one in distinct:
+        grouped.setdefault(merged.get(one.setting, one.setting), []).append(one)
+    if merged:
+        grouped = {key: sorted(_once(group), key=lambda one: splits.order(one.split)) for key, group in grouped.items()}
     of_runs = {key: [one.run for one in group] for key, group in grouped.items()}
     configs = {key: group[0].config for key, group in grouped.items()}
-    varying = _varying([run for group in of_runs.values() for run in group], configs)
+    varying = _varying([run for group in of_runs.values() for run in group], configs, splits.KEYS if merged else ())
     values = {key: {name: value_of(config, name) for name in (*ALWAYS, *varying)} for key, config in configs.items()}
     same_modalities = len({value["modalities"] for value in values.values()}) == 1
     whole = {key: _name(value, same_modalities) for key, value in values.items()}
     short = {key: _name(value, same_modalities, searched_keys(of_runs[key])) for key, value in values.items()}
     counts = Counter(short.values())
     names = {key: short[key] if counts[short[key]] == 1 else whole[key] for key in grouped}
-    shared, other_movies = Counter(names.values()), _of_other_movies(of_runs)
+    shared, other_movies = Counter(names.values()), _of_other_movies(grouped, bool(merged))
     found = []
     for key, group in grouped.items():
         name = names[key] if shared[names[key]] == 1 else f"{names[key]} ({key[:6]})"
-        notes = [note for one in group for note in one.notes] + ([other_movies[key]] if key in other_movies else [])
-        done = [one for one in group if one.finished]
-        every, scored = [one.config for one in group], [one.config for one in done]
-        found.append(Setting(key, values[key], name, of_runs[key], every, [one.run for one in done], scored, notes))
+        whole_setting = _setting(key, values[key], name, group, other_movies.get(key, ()))
+        by_split: dict[str, list[_Distinct]] = {}
+        for one in group if merged else ():
+            by_split.setdefault(one.split, []).append(one)
+        parts = {split: _setting(part[0].setting, values[key], name, part) for split, part in by_split.items()}
+        found.append(replace(whole_setting, splits=parts))
     return found
+
+
+def _setting(
+    key: str, values: Mapping[str, str | None], name: str, group: Sequence[_Distinct], also: Sequence[str] = ()
+) -> Setting:
+    """Return the setting of these runs; `also` are further notes."""
+    notes = [*(note for one in group for note in one.notes), *also]
+    done = [one for one in group if one.finished]
+    every, scored = [one.config for one in group], [one.config for one in done]
+    return Setting(key, values, name, [one.run for one in group], every, [one.run for one in done], scored, notes)
 
 
 def ended_as(state: str, runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -204,6 +230,21 @@ class _Distinct(NamedTuple):
     finished: bool
     notes: list[str]
 
+    @property
+    def split(self) -> str:
+        """Name of the run's split."""
+        return splits.split_of(self.config)
+
+
+def _over_splits(runs: Sequence[_Distinct]) -> dict[str, str]:
+    """Return {setting: its hash without the split} if a setting has finished runs on several splits; {} otherwise."""
+    if len({one.split for one in runs if one.finished}) < 2:
+        return {}
+    configs = {one.setting: one.config for one in runs}
+    keys = {key: splits.without_split(config) for key, config in configs.items()}
+    found = Counter(key for key, _ in {(keys[one.setting], one.split) for one in runs if one.finished})
+    return keys if max(found.values()) > 1 else {}
+
 
 def _distinct(runs: Iterable[Run]) -> list[_Distinct]:
     """Return the runs that finished, failed or were interrupted, by seed.
@@ -228,6 +269,16 @@ def _distinct(runs: Iterable[Run]) -> list[_Distinct]:
     return sorted(found, key=lambda one: (len(str(one.config["seed"])), str(one.config["seed"])))
 
 
+def _once(runs: Sequence[_Distinct]) -> list[_Distinct]:
+    """Return a setting's runs with each seed once on a split. The published split is the same for every `split_seed`."""
+    kept: dict[tuple[str, str], list[_Distinct]] = {}
+    for one in runs:
+        before = kept.setdefault((one.split, str(one.config["seed"])), [])
+        if all(disagreeing(one.run.data_fingerprint, other.run.data_fingerprint) for other in before):
+            before.append(one)
+    return [one for group in kept.values() for one in group]
+
+
 def _checked(run: Run, finished: bool) -> Mapping[str, Any]:
     config = run.config
     if finished:
@@ -235,22 +286,33 @@ def _checked(run: Run, finished: bool) -> Mapping[str, Any]:
     return {"seed": "none", "modalities": "none", **config}  # a run that failed may lack them
 
 
-def _of_other_movies(runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
-    """Return {setting: a warning} for settings with other movies than the majority; for all settings without a majority."""
-    seen = {key: next((f for run in of_one if (f := run.data_fingerprint.get("movies"))), None) for key, of_one in runs.items()}
-    counts = Counter(found for found in seen.values() if found).most_common()
-    if len(counts) < 2:
-        return {}
+def _of_other_movies(settings: Mapping[str, Sequence[_Distinct]], over_splits: bool) -> dict[str, list[str]]:
+    """Return {setting: warnings} for settings with other movies than the majority; for all settings without a majority.
+
+    Only settings with the same share of train are compared, and if `over_splits`, only runs of the same split.
+    """
+    seen: dict[tuple[str, float], dict[str, str | None]] = {}
+    for key, runs in settings.items():
+        for one in runs:
+            share = splits.amounts(one.config)[splits.SHARE]
+            group = seen.setdefault((one.split if over_splits else "", share), {})
+            group[key] = group.get(key) or one.run.data_fingerprint.get("movies")
+    found: dict[str, list[str]] = {}
     words = "other_data: it saw other movies, splits or labels than"
-    if counts[0][1] == counts[1][1]:
-        return {key: f"{words} others here" for key, found in seen.items() if found}
-    return {key: f"{words} most settings here" for key, found in seen.items() if found not in (None, counts[0][0])}
+    for (split, _), of_settings in seen.items():
+        where = f" on the split {split}" if split else ""
+        counts = Counter(movies for movies in of_settings.values() if movies).most_common()
+        tied = len(counts) > 1 and counts[0][1] == counts[1][1]
+        for key, movies in of_settings.items():
+            if len(counts) > 1 and movies and (tied or movies != counts[0][0]):
+                found.setdefault(key, []).append(f"{words} {'others here' if tied else 'most settings here'}{where}")
+    return found
 
 
-def _varying(runs: Sequence[Run], configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _varying(runs: Sequence[Run], configs: Mapping[str, Mapping[str, Any]], left_out: Collection[str]) -> list[str]:
     typed = dict.fromkeys(re.split("[=@]", override)[0].lstrip("+~") for run in runs for override in run.overrides)
     differs = [key for key in typed if len({value_of(config, key) for config in configs.values()} - {None}) > 1]
-    return [key for key in differs if key not in (*ALWAYS, "seed", "sweep") and not _is_outside_the_setting(key)]
+    return [key for key in differs if key not in (*ALWAYS, "seed", "sweep", *left_out) and not _is_outside_the_setting(key)]
 
 
 def _is_outside_the_setting(key: str) -> bool:
@@ -258,10 +320,11 @@ def _is_outside_the_setting(key: str) -> bool:
     return any(name == outside or name.startswith(f"{outside}.") for outside in NOT_IDENTITY)
 
 
-def _warnings(runs: Sequence[Run]) -> Iterator[str]:
+def _warnings(runs: Sequence[Run], by_split: Sequence[Sequence[Run]]) -> Iterator[str]:
     sentences: dict[str, str] = {}
     counts: Counter[str] = Counter()
-    if any(disagreeing(a, b) for a, b in combinations([run.data_fingerprint for run in runs], 2)):
+    prints = ([run.data_fingerprint for run in of_split] for of_split in by_split)
+    if any(disagreeing(a, b) for of_split in prints for a, b in combinations(of_split, 2)):
         yield "mixed_data: the seeds of this setting did not see the same data, so their mean means nothing"
     for run in runs:
         state, why = run.status["state"], run.status["why"]
@@ -271,4 +334,5 @@ def _warnings(runs: Sequence[Run]) -> Iterator[str]:
             sentences.setdefault(but_for_numbers, sentence.replace("; ", ", "))  # "; " parts one from the next
             counts[but_for_numbers] += 1
     for but_for_numbers, sentence in sentences.items():
-        yield f"{sentence} ({counts[but_for_numbers]} of {len(runs)} seeds)" if len(runs) > 1 else sentence
+        noun = "seeds" if len(by_split) == 1 else "runs"
+        yield f"{sentence} ({counts[but_for_numbers]} of {len(runs)} {noun})" if len(runs) > 1 else sentence

@@ -31,6 +31,7 @@ POWER = 0.8  # of a planned comparison
 FEWEST_MOVIES = 2  # the fewest with a variance
 FEWEST_TUNED = 20  # val movies for tuned thresholds; 10 gave too many false findings
 MOST_SEEDS = 200  # the largest number worth training
+WORTH_TRAINING = range(FEWEST_SEEDS, MOST_SEEDS + 1)  # seeds
 DRAWS = 9_999  # of a bootstrap or permutation test
 AT_ONCE = 20_000_000  # numbers in a block of draws
 
@@ -132,7 +133,7 @@ class SplitScores:
         if self.between_seeds is None:
             return Interval(self.mean, None, None)
         movies = VarianceComponent(max(0.0, self.between_movies), self.influence.shape[1] - 1)
-        return self._within(_half_width([movies, self.of_thresholds(), self.between_seeds]))
+        return self._within(half_width([movies, self.of_thresholds(), self.between_seeds]))
 
     @property
     def interval_of_movies(self) -> Interval:
@@ -140,7 +141,7 @@ class SplitScores:
         count = self.influence.shape[1]
         if count < FEWEST_MOVIES:
             return Interval(self.mean, None, None)
-        return self._within(_half_width([VarianceComponent(max(0.0, self.between_movies), count - 1)]))
+        return self._within(half_width([VarianceComponent(max(0.0, self.between_movies), count - 1)]))
 
     def _within(self, half: float) -> Interval:
         return Interval(self.mean, max(0.0, self.mean - half), min(1.0, self.mean + half))
@@ -183,20 +184,13 @@ class Difference:
         """Interval of the difference over all seeds and movies."""
         if self.parts is None:
             return Interval(self.mean, None, None)
-        half = _half_width(self.parts)
+        half = half_width(self.parts)
         return Interval(self.mean, self.mean - half, self.mean + half)
 
     @property
     def p(self) -> float | None:
         """Two-sided p of no difference; None for too few seeds or movies."""
-        from scipy.stats import t
-
-        if self.parts is None:
-            return None
-        sd = math.sqrt(sum(part.variance for part in self.parts))
-        if sd == 0:
-            return 1.0 if self.mean == 0 else 0.0
-        return float(2 * t.sf(abs(self.mean) / sd, _degrees(self.parts)))
+        return None if self.parts is None else p_of(self.mean, self.parts)
 
     @property
     def effect(self) -> float | None:
@@ -204,10 +198,8 @@ class Difference:
         if self.parts is None:
             return None
         degrees = self.a.seeds + self.b.seeds - 2
-        pooled = ((self.a.seeds - 1) * self.a.scores.var(ddof=1) + (self.b.seeds - 1) * self.b.scores.var(ddof=1)) / degrees
-        if pooled == 0:
-            return None
-        return float(self.mean / math.sqrt(pooled) * (1 - 3 / (4 * degrees - 1)))
+        squares = (self.a.seeds - 1) * self.a.scores.var(ddof=1) + (self.b.seeds - 1) * self.b.scores.var(ddof=1)
+        return hedges(self.mean, squares, degrees)
 
     @property
     def superiority(self) -> float:
@@ -220,21 +212,16 @@ class Difference:
 
         Few seeds estimate the variance between seeds badly, so the plan uses its upper 80 % bound (Browne 1995).
         """
-        if self.parts is None or self.mean == 0:
-            return None
-        return next((seeds for seeds in range(FEWEST_SEEDS, MOST_SEEDS + 1) if self.power(seeds, alpha) >= POWER), None)
+        planned = () if self.parts is None or self.mean == 0 else WORTH_TRAINING
+        return next((seeds for seeds in planned if self.power(seeds, alpha) >= POWER), None)
 
     def power(self, seeds: int, alpha: float = ALPHA) -> float:
         """Return the power of this number of seeds at the significance level `alpha`, as planned by `seeds_needed`."""
-        from scipy.stats import chi2, nct, t
+        from scipy.stats import chi2
 
         spreads = [s.scores.var(ddof=1) * (s.seeds - 1) / chi2.ppf(0.2, s.seeds - 1) for s in (self.a, self.b)]
         parts = [*self.shared, *(VarianceComponent(spread / seeds, seeds - 1) for spread in spreads)]
-        sd = math.sqrt(sum(part.variance for part in parts))
-        if sd == 0:
-            return 1.0
-        degrees = _degrees(parts)
-        return float(nct.sf(t.isf(alpha / 2, degrees), degrees, abs(self.mean) / sd))
+        return power_of(self.mean, parts, alpha)
 
 
 def _between_runs(rows: np.ndarray) -> float:
@@ -251,11 +238,39 @@ def _degrees(parts: Sequence[VarianceComponent]) -> float:
     return sum(p.variance for p in parts) ** 2 / sum(p.variance**2 / p.degrees for p in parts)
 
 
-def _half_width(parts: Sequence[VarianceComponent]) -> float:
+def half_width(parts: Sequence[VarianceComponent]) -> float:
+    """Return half the length of the 95 % interval of an estimate with these parts of its variance."""
     from scipy.stats import t
 
     sd = math.sqrt(sum(part.variance for part in parts))
     return sd and float(t.isf((1 - LEVEL) / 2, _degrees(parts))) * sd
+
+
+def p_of(mean: float, parts: Sequence[VarianceComponent]) -> float:
+    """Return the two-sided p of an estimate if the true value is 0."""
+    from scipy.stats import t
+
+    sd = math.sqrt(sum(part.variance for part in parts))
+    if sd == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * t.sf(abs(mean) / sd, _degrees(parts)))
+
+
+def power_of(mean: float, parts: Sequence[VarianceComponent], alpha: float) -> float:
+    """Return the probability that an estimate of this true value is significant at the level `alpha`."""
+    from scipy.stats import nct, t
+
+    sd = math.sqrt(sum(part.variance for part in parts))
+    if sd == 0:
+        return 1.0
+    degrees = _degrees(parts)
+    return float(nct.sf(t.isf(alpha / 2, degrees), degrees, abs(mean) / sd))
+
+
+def hedges(mean: float, squares: float, degrees: int) -> float | None:
+    """Return Hedges' g; None without a spread. `squares` is the sum of squares within groups, with these degrees of freedom."""
+    pooled = squares / degrees
+    return None if pooled == 0 else float(mean / math.sqrt(pooled) * (1 - 3 / (4 * degrees - 1)))
 
 
 class Resampled(NamedTuple):
@@ -264,11 +279,11 @@ class Resampled(NamedTuple):
     low: float | None  # the middle 95 % of a bootstrap over movies and seeds; None for too few seeds
     high: float | None
     p_bootstrap: float | None  # the bootstrap's share beyond 0, doubled
-    p_permutation: float  # by swapping the settings movie by movie, for these runs alone
+    p_permutation: float | None  # by swapping the settings movie by movie, for these runs alone
 
 
 class Resampling:
-    """Bootstrap and permutation tests, for settings on the same or different movies.
+    """Bootstrap and permutation tests, for settings on the same or different movies. There are none over several splits.
 
     The bootstrap is hierarchical. Each draw takes N movies, which all settings on these movies share, and S seeds of each
     setting, with replacement. Tuned thresholds also take one draw of val.
@@ -283,12 +298,15 @@ class Resampling:
             of_these = [pair for pair in pairs if _movies(pair.a) == count]
             self._p |= zip(map(id, of_these), _permuted(of_these), strict=True)
 
-    def interval(self, one: SplitScores) -> tuple[float, float] | tuple[None, None]:
+    def interval(self, one: object) -> tuple[float, float] | tuple[None, None]:
         """Return the middle 95 % of a setting's drawn means; None for too few seeds or movies."""
-        return (None, None) if one.between_seeds is None else _middle(self._means[id(one)])
+        known = isinstance(one, SplitScores) and one.between_seeds is not None
+        return _middle(self._means[id(one)]) if known else (None, None)
 
-    def of(self, pair: Difference) -> Resampled:
+    def of(self, pair: object) -> Resampled:
         """Return both tests of a difference."""
+        if not isinstance(pair, Difference):
+            return Resampled(None, None, None, None)
         if pair.parts is None:
             return Resampled(None, None, None, self._p[id(pair)])
         drawn = self._means[id(pair.a)] - self._means[id(pair.b)]

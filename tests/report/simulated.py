@@ -13,6 +13,7 @@ from scipy import stats
 
 from gmu_lightning.report.influence import Influence, influence, retuned
 from gmu_lightning.report.scoring import TUNED
+from gmu_lightning.report.split_statistics import OneSplit, ScoresOverSplits, difference_of
 from gmu_lightning.report.statistics import Difference, SplitScores, holm
 
 Split = tuple[np.ndarray, np.ndarray]  # labels and difficulties, both (N, C)
@@ -110,3 +111,63 @@ def false_claims(
             p, _ = holm([Difference(a, b).p for a, b in combinations(those, 2)])
             found[n] += min(value for value in p if value is not None) < 0.05
     return FalseClaims(*(found / families).tolist())
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Settings on random splits of one pool of movies, which overlap.
+
+    Attributes:
+        pool: number of movies of the pool, which is drawn anew for each family.
+        splits, seeds: number of splits, and of runs of a setting on each.
+        shares: of train, val and test.
+        train_sd: standard deviation of a setting's skill over draws of train. Each movie of train contributes to it, so that
+            splits with common train movies have similar skills.
+    """
+
+    pool: int = 1_000
+    splits: int = 5
+    seeds: int = 5
+    shares: tuple[float, float, float] = (0.6, 0.1, 0.3)
+    train_sd: float = 0.01
+
+    def family(self, worlds: Sequence[World], rng: np.random.Generator, metric: str = "f1_micro") -> list[ScoresOverSplits]:
+        """Draw a pool and its splits, and return the scores of one setting for each world."""
+        labels, hard = worlds[0].movies(self.pool, rng)
+        train, val = (round(share * self.pool) for share in self.shares[:2])
+        orders = [rng.permutation(self.pool) for _ in range(self.splits)]
+        found = []
+        for world in worlds:
+            own = hard + rng.normal(0, world.taste_sd, hard.shape)
+            worth = rng.normal(0, self.train_sd * np.sqrt(train), self.pool)  # of each movie for training
+            runs = {}
+            for n, order in enumerate(orders):
+                rows = order[train + val :]
+                there = replace(world, skill=world.skill + float(worth[order[:train]].mean()))
+                scores = there.runs(labels[rows], own[rows], self.seeds, rng, metric)
+                ids = tuple(str(row) for row in rows)
+                runs[f"random {n}"] = OneSplit(scores, ids, tuple(map(str, order[train : train + val])), len(rows) / train)
+            found.append(ScoresOverSplits(runs))
+        return found
+
+
+class SplitClaims(NamedTuple):
+    """Shares of families in which a pair is significant under Holm's correction."""
+
+    naive: float  # by the plain variance between splits
+    corrected: float
+    power: float  # share of significant pairs with the first setting
+
+
+def split_claims(splits: Splits, families: int, gain: float = 0.0, settings: int = 4, seed: int = 5) -> SplitClaims:
+    """Draw families of settings, the first one with `gain` more skill than the others, and return their claims."""
+    rng = np.random.default_rng(seed)
+    world = World(seed_sd=0.02, taste_sd=0.5, own_sd=0.5, shares=(0.5, 0.35, 0.3, 0.25, 0.2, 0.12, 0.08, 0.05))
+    worlds = [replace(world, skill=world.skill + gain), *[world] * (settings - 1)]
+    found = np.zeros(3)
+    for _ in range(families):
+        pairs = [difference_of(a, b) for a, b in combinations(splits.family(worlds, rng), 2)]
+        naive = [stats.ttest_rel(pair.a.means, pair.b.means).pvalue for pair in pairs]
+        p = [value if value is not None else 1.0 for value in holm([pair.p for pair in pairs])[0]]
+        found += min(holm(naive)[0]) < 0.05, min(p) < 0.05, np.mean([value < 0.05 for value in p[: settings - 1]])
+    return SplitClaims(*(found / families).tolist())

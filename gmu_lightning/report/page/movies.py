@@ -16,6 +16,7 @@ from gmu_lightning.movie import BadContent
 from gmu_lightning.pictures import decoded_picture
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.gates import Truth, driven
+from gmu_lightning.report.page.splits import on_one_split
 from gmu_lightning.report.scoring import ScoredSetting
 from gmu_lightning.run import Predictions
 
@@ -63,8 +64,9 @@ def thumbnail(poster: Path | bytes, width: int = WIDTH) -> str | None:
 
 def chosen_movies(comparison: Comparison) -> list[str]:
     """Return the test movies of the page: a sample with a fixed seed, and the movies most driven by one modality."""
-    ids, (_, drives) = comparison.alike[0].test[0].ids, _driven(comparison)
-    return list(dict.fromkeys([*sample(ids, len(comparison.alike)), *(ids[n] for rows in drives.values() for n in rows)]))
+    settings = on_one_split(comparison)
+    ids, (_, drives) = settings[0].test[0].ids, _driven(settings)
+    return list(dict.fromkeys([*sample(ids, len(settings)), *(ids[n] for rows in drives.values() for n in rows)]))
 
 
 def sample(ids: Sequence[str], settings: int) -> list[str]:
@@ -73,9 +75,9 @@ def sample(ids: Sequence[str], settings: int) -> list[str]:
     return [ids[n] for n in sorted(rows)]
 
 
-def _driven(comparison: Comparison) -> tuple[str, dict[str, list[int]]]:
+def _driven(settings: Sequence[ScoredSetting]) -> tuple[str, dict[str, list[int]]]:
     """Return the best setting with exact contributions, and its driven movies."""
-    return next(((one.name, rows) for one in comparison.alike if (rows := driven(one.test))), ("", {}))
+    return next(((one.name, rows) for one in settings if (rows := driven(one.test))), ("", {}))
 
 
 class _Predicted(NamedTuple):
@@ -100,14 +102,15 @@ def browser(comparison: Comparison, examples: ExampleMovies) -> dict[str, list[d
     """Return `cards` of the sample, and `driven`, groups of cards per driving modality. Unreadable movies are left out."""
     if not examples.movies:
         return {"cards": [], "driven": []}
-    first = comparison.settings[0].test[0]
-    predicted = [_Predicted.of(one) for one in comparison.alike]
+    settings = on_one_split(comparison)
+    first = settings[0].test[0]
+    predicted = [_Predicted.of(one) for one in settings]
     row = {movie: n for n, movie in enumerate(first.ids)}
 
     def cards(movies: Iterable[str]) -> list[dict[str, Any]]:
         return [_card(first, row[movie], predicted, examples.movies[movie]) for movie in movies if movie in examples.movies]
 
-    by, drives = _driven(comparison)
+    by, drives = _driven(settings)
     groups = [
         {"title": f"Most driven by {modality}, for {by}", "cards": cards(first.ids[n] for n in rows)}
         for modality, rows in drives.items()

@@ -60,6 +60,6 @@ def _points(value: float) -> str:
 
 
 def seed_commands(comparison: Comparison) -> list[str]:
-    """Return one command per setting with fewer finished seeds than a test needs."""
-    commands = (more_seeds(one.setting, FEWEST_SEEDS) for one in comparison.settings)
+    """Return one command per setting with fewer finished seeds than a test needs. A test over splits needs one on each."""
+    commands = (more_seeds(one.setting, FEWEST_SEEDS) for one in comparison.settings if not one.splits)
     return [command for command in commands if command]

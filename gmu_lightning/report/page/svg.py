@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
+from gmu_lightning.report.statistics import Interval
+
 WIDTH = 380.0  # of a drawing, for a phone; the page may scale it
 THICK = 8.0  # of a bar, with the space below it
 GAP = 9.0  # between two groups of bars
@@ -19,6 +21,7 @@ LETTER = 6.2  # approximate width in a label
 MARGIN = 14.0
 NAMED = 8  # most curves with a label at their end
 LINE = 12.0  # height of such a label
+MOST_TICKS = 8  # values that are all marked on an axis
 Scale = Callable[[float], float]  # from a value to its place in the drawing
 
 
@@ -43,6 +46,15 @@ class Line(NamedTuple):
     name: str = ""
 
 
+class Estimates(NamedTuple):
+    """A curve of estimates with their intervals, of one CSS class."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[Interval]
+    kind: str
+
+
 class Bars(NamedTuple):
     """A group of horizontal bars under one label: CSS class, value (None leaves a gap), and spread, drawn as a whisker."""
 
@@ -60,31 +72,33 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     return found if len(found) > 1 else [low, high]
 
 
-def dots(rows: Sequence[Dot], about: str, unit: str, scale: Sequence[Dot] = ()) -> str:
+def dots(rows: Sequence[Dot], about: str, unit: str, scale: Sequence[Dot] = (), digits: int = 3) -> str:
     """Draw a row per estimate: its label, its interval and its numbers in columns of their own, so that none covers another.
 
     Args:
         scale: estimates that set the ends of the axis, if not `rows`.
+        digits: of the numbers; tooltips have one more.
     """
     ends = [v for row in scale or rows for v in row[1:4] if v is not None]
     low, high = _padded(min(ends), max(ends))
     at, marks = _scale(low, high, 0, 100), ticks(low, high)
     grid = "".join(f'<line class="grid" x1="{at(v):.2f}%" x2="{at(v):.2f}%" y1="0" y2="100%"></line>' for v in marks)
-    body = [_dot(row, at, grid) for row in rows]
+    body = [_dot(row, at, grid, digits) for row in rows]
     axis = "".join(f'<text x="{at(v):.2f}%" y="13" text-anchor="middle">{v:g}</text>' for v in marks)
     unit = f'<span class="unit">{escape(unit)}</span>'
     body.append(f'<div class="row axis"><span></span><svg aria-hidden="true">{axis}</svg>{unit}</div>')
     return f'<div class="chart dots" role="group" aria-label="{escape(about)}">{"".join(body)}</div>'
 
 
-def _dot(row: Dot, at: Scale, grid: str) -> str:
+def _dot(row: Dot, at: Scale, grid: str, digits: int) -> str:
     """Return a row of `dots`. Its text repeats the numbers, so that screen readers skip the drawing."""
-    title, value = f"{row.label}: {row.mean:.4f}", f"<b>{row.mean:.3f}</b>"
+    short, long = f".{digits}f", f".{digits + 1}f"
+    title, value = f"{row.label}: {row.mean:{long}}", f"<b>{row.mean:{short}}</b>"
     line = ""
     if row.low is not None and row.high is not None:
         line = f'<line x1="{at(row.low):.2f}%" x2="{at(row.high):.2f}%" y1="50%" y2="50%"></line>'
-        title += f" [{row.low:.4f}, {row.high:.4f}]"
-        value += f" [{row.low:.3f}, {row.high:.3f}]"
+        title += f" [{row.low:{long}}, {row.high:{long}}]"
+        value += f" [{row.low:{short}}, {row.high:{short}}]"
     value += f' <span class="note">{escape(row.note)}</span>' if row.note else ""
     mark = f'<g class="mark"><title>{escape(title)}</title>{line}<circle cx="{at(row.mean):.2f}%" cy="50%" r="5"></circle></g>'
     parts = (
@@ -147,6 +161,41 @@ def lines(curves: Sequence[Line], about: str, x_unit: str, y_unit: str, square: 
     # The script computes the values of a point from its place.
     axes = {"x": [x_unit, start, 52, (end - start) / (right - 52)], "y": [y_unit, low, height - 40, (low - high) / (height - 50)]}
     return _svg(width, height, about, body, f' data-axes="{escape(json.dumps(axes))}"')
+
+
+def estimates(curves: Sequence[Estimates], about: str, x_unit: str, y_unit: str, logarithmic: bool = False) -> str:
+    """Draw curves with an interval at each value.
+
+    Curves are moved a little to the side, so that no interval covers another, and have their names at their ends.
+    """
+    height, bottom = 260.0, 220.0
+    right = WIDTH - (MARGIN + 6 + LETTER * min(24, max(len(curve.label) for curve in curves)))
+    values = sorted({x for curve in curves for x in curve.x})
+    ends = [v for curve in curves for interval in curve.y for v in interval if v is not None]
+    low, high = _padded(min(ends), max(ends))
+    up = _scale(low, high, bottom, 10)
+    place: Scale = math.log if logarithmic else float
+    linear = _scale(place(values[0]), place(values[-1]), 62, right - 10)
+    marked = values if len(values) <= MOST_TICKS else ticks(values[0], values[-1])
+    body = [
+        _x_axis(marked, lambda value: linear(place(value)), 10, bottom, x_unit),
+        _y_axis(ticks(low, high, 5), up, 52, right, y_unit),
+    ]
+    for n, curve in enumerate(curves):
+        aside = 3.0 * (n - (len(curves) - 1) / 2)
+        points = [(linear(place(x)) + aside, up(interval.mean)) for x, interval in zip(curve.x, curve.y, strict=True)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        body.append(f'<polyline class="{curve.kind}" points="{path}"></polyline>')
+        for (x, y), value, (mean, least, most) in zip(points, curve.x, curve.y, strict=True):
+            title, whisker = f"{curve.label} at {value:g}: {mean:.4f}", ""
+            if least is not None and most is not None:
+                title += f" [{least:.4f}, {most:.4f}]"
+                whisker = f'<polyline class="{curve.kind}" points="{x:.1f},{up(least):.1f} {x:.1f},{up(most):.1f}"></polyline>'
+            dot = _mark("circle", curve.kind, cx=x, cy=y, r=3)
+            body.append(f'<g class="point"><title>{escape(title)}</title>{whisker}{dot}</g>')
+    places = _apart([up(curve.y[-1].mean) for curve in curves], bottom)
+    body += [_text(right + 6, y + 3.5, c.label, "start", c.kind, 24) for c, y in zip(curves, places, strict=True)]
+    return _svg(WIDTH, height, about, body)
 
 
 def _apart(places: Sequence[float], bottom: float) -> list[float]:

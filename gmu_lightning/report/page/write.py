@@ -15,11 +15,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gmu_lightning.report.caveats import listed
 from gmu_lightning.report.comparison import Comparison
+from gmu_lightning.report.curve_tables import other_questions
 from gmu_lightning.report.leaderboard import page_table
 from gmu_lightning.report.page import sections
 from gmu_lightning.report.page.gates import gate_sections
 from gmu_lightning.report.page.movies import ExampleMovies, browser
 from gmu_lightning.report.page.pairs import pair_matrix, seed_commands
+from gmu_lightning.report.page.splits import data_curves, on_one_split, split_section
 from gmu_lightning.report.reproduce import command
 from gmu_lightning.report.scoring import OTHERWISE, ScoredSetting, companion_metrics, metric_label
 from gmu_lightning.report.search import searches
@@ -33,6 +35,8 @@ SECTIONS = {
     "summary": "Summary",
     "leaderboard": "Leaderboard",
     "pairs": "Pairwise differences",
+    "splits": "Splits",
+    "amounts": "Amounts of data",
     "gates": "Gates",
     "ablation": "Modality ablation",
     "genres": "Scores by genre",
@@ -49,6 +53,8 @@ DECISIONS = {
 }
 OPTIONAL = {  # sections that may be empty, with their parts
     "search": ["searches"],
+    "splits": ["splits"],
+    "amounts": ["data_curves"],
     "ablation": ["ablation"],
     "gates": ["gates", "still_gates"],
     "movies": ["cards", "driven"],
@@ -62,7 +68,7 @@ def page(comparison: Comparison, runs: Sequence[Run], examples: ExampleMovies) -
         runs: all runs, including failed and skipped ones.
         examples: plots, posters and the truth; empty if the data could not be read.
     """
-    settings = comparison.alike
+    settings = on_one_split(comparison)
     trained = [one for one in settings if not one.setting.is_adopted]
     last = max((run for one in trained or settings for run in one.setting.finished), key=lambda run: run.status["ended"])
     data_set = str((settings[0].config.get("choices") or {}).get("data", "the data"))
@@ -73,6 +79,8 @@ def page(comparison: Comparison, runs: Sequence[Run], examples: ExampleMovies) -
         "searches": searches(runs),
         **gate_sections(settings, examples.truth),
         **browser(comparison, examples),
+        **split_section(comparison),
+        "data_curves": data_curves(comparison),
         **_ended(runs),
         "audit": _audit(settings),
         "environment": _environment(last),
@@ -118,6 +126,7 @@ def _findings(comparison: Comparison, data_set: str, ended: str) -> dict[str, An
     facts = {
         "settings": len(settings),
         "runs": sum(len(one.test) for one in settings),
+        **({"splits": len(comparison.splits)} if comparison.splits else {}),
         "test movies": f"{len(test.ids):,}{apart}",
         "genres": len(test.genres),
         "last run": ended[:16].replace("T", " ") + " UTC",
@@ -127,6 +136,8 @@ def _findings(comparison: Comparison, data_set: str, ended: str) -> dict[str, An
         "facts": facts,
         "best": {"name": best.name, "command": command(best.setting, [int(seed) for seed in best.setting.seeds])},
         "found": as_json(comparison),
+        "other_amounts": other_questions(comparison),
+        "tested": f"over {len(comparison.splits)} splits" if comparison.splits else f"on {len(test.ids)} test movies",
         "genres": test.genres,
         "metric": metric_label(comparison.metric),
         "verdict": summary(comparison),
