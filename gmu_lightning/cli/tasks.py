@@ -164,7 +164,7 @@ def compare(config: DictConfig, session: Session) -> None:
     comparison = write_comparison(runs, folder, str(config.metric), against, left, session.config_dir)
     write_board(runs, folder)
     print(markdown(comparison))
-    print("\n".join(str(folder / name) for name in ("comparison.json", "leaderboard.tex", "report.html")))
+    print("\n".join(str(folder / name) for name in ("comparison.json", "checklist.md", "leaderboard.tex", "report.html")))
 
 
 def _paths(typed: str, key: str) -> list[Path]:

@@ -41,20 +41,30 @@ def more_seeds(setting: Setting, wanted: int) -> str | None:
     return command(setting, seeds, into_sweep(setting))
 
 
-def with_fusion(setting: Setting, fusion: str, keys: Sequence[str]) -> str:
+def with_fusion(setting: Setting, fusion: str, keys: Sequence[str], modalities: Sequence[str] = ()) -> str:
     """Return the command that trains another fusion as this setting was trained, with the seeds of its finished runs.
 
     The runs go into the setting's sweep, if it has one.
 
     Args:
         setting: has at least one finished run.
-        fusion: a choice, such as `mean`.
+        fusion: a choice, such as `mean`, or several with commas.
         keys: options that both fusions have, without `fusion.`. Typed overrides of other fusion options are dropped.
+        modalities: choices that replace the setting's own.
     """
     theirs = tuple(f"fusion.{key}=" for key in keys)
-    left_out = [word for word in setting.runs[-1].overrides if _of_fusion(word) and not word.lstrip("+").startswith(theirs)]
+    typed = setting.runs[-1].overrides
+    left_out = [word for word in typed if _of_fusion(word) and not word.lstrip("+").startswith(theirs)]
+    also = [f"fusion={fusion}"]
+    if modalities:
+        left_out += [word for word in typed if _key(word) == "modalities"]
+        also.append(f"modalities={','.join(modalities)}")
     seeds = [int(seed) for seed in setting.seeds]
-    return command(setting, seeds, [f"fusion={fusion}", *into_sweep(setting)], left_out)
+    return command(setting, seeds, [*also, *into_sweep(setting)], left_out)
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+")
 
 
 def _of_fusion(override: str) -> bool:
@@ -120,39 +130,81 @@ def is_rerun(setting: Setting) -> bool:
 def add_seeds(settings: Sequence[Setting], seeds: Sequence[int], skipped: Collection[frozenset[str]] = ()) -> str:
     """Return the shell line that trains every setting with these seeds, into the sweep of its last finished run.
 
-    Settings that form a cross product share one command. Several commands are joined by ` && `.
-
     Args:
         settings: each has a finished run.
         seeds: at least one.
         skipped: overrides, without seed, of the jobs that a sweep skips. A cross product may hold these too.
     """
+    return train_all(settings, seeds, skipped=skipped, into_sweeps=True)
+
+
+def train_all(
+    settings: Sequence[Setting],
+    seeds: Sequence[int],
+    also: Sequence[str] = (),
+    dropped: Collection[str] = (),
+    skipped: Collection[frozenset[str]] = (),
+    into_sweeps: bool = False,
+) -> str:
+    """Return the shell line that trains every setting with these seeds.
+
+    Settings that form a cross product share one command. Several commands are joined by ` && `.
+
+    Args:
+        settings: each has a finished run.
+        seeds: at least one.
+        also: further overrides, as `key=value`, which replace typed ones of the same key.
+        dropped: keys whose typed overrides are left out.
+        skipped: overrides, without seed, of the jobs that a sweep skips. A cross product may hold these too.
+        into_sweeps: whether the runs go into the sweep of the setting's last finished run.
+    """
+    replaced = {*map(_key, also), *dropped}
     of_sweep: dict[tuple[Any, ...], list[tuple[Setting, dict[str, str]]]] = {}
     for setting in (one for one in settings if not is_rerun(one)):
         kept = [word for word in setting.runs[-1].overrides if not word.lstrip("+").startswith(NOT_A_SETTING)]
-        typed = {word.partition("=")[0]: word for word in kept}
+        typed = {word.partition("=")[0]: word for word in kept if _key(word) not in replaced}
         of_sweep.setdefault((setting.finished[-1].folder.absolute().parent, tuple(sorted(typed))), []).append((setting, typed))
-    lines = [command(setting, seeds, into_sweep(setting)) for setting in settings if is_rerun(setting)]
+
+    def further(setting: Setting) -> list[str]:
+        return [*also, *(into_sweep(setting) if into_sweeps else [])]
+
+    lines = [command(setting, seeds, further(setting)) for setting in settings if is_rerun(setting)]
     for group in of_sweep.values():
         for block in _products([typed for _, typed in group], skipped):
             inside = [setting for setting, typed in group if all(typed[key] in words for key, words in block.items())]
             first = next((setting for setting in inside if setting.configs[-1].get("config_dir")), inside[0])
             words = [_absolute(_swept(key, words), first.configs[-1]) for key, words in block.items()]
-            lines.append(command(first, seeds, into_sweep(first), overrides=words))
+            lines.append(command(first, seeds, further(first), overrides=words))
     return " && ".join(lines)
 
 
+def evaluations(runs: Sequence[Run], option: str) -> str:
+    """Return the shell lines that evaluate each of these runs with an option, such as `robustness=true`."""
+    return "\n".join(_evaluation(run, option) for run in runs)
+
+
+def _evaluation(run: Run, option: str) -> str:
+    folder = run.config.get("config_dir")
+    own = ["--config-dir", folder] if folder else []
+    return shlex.join(["python", "-m", "gmu_lightning.evaluate", *own, f"run={run.folder.absolute()}", option])
+
+
 def _products(settings: Sequence[dict[str, str]], skipped: Collection[frozenset[str]]) -> list[dict[str, list[str]]]:
-    """Return cross products, {key: its overrides}, which together hold exactly these settings and skipped jobs."""
+    """Return cross products, {key: its overrides}, which together hold exactly these settings and skipped jobs.
+
+    Of the ways to split the settings at one key after another, it is the one with the fewest products.
+    """
     block = {key: list(dict.fromkeys(typed[key] for typed in settings)) for key in settings[0]}
     wanted = {frozenset(typed.values()) for typed in settings}
     varying = [key for key, words in block.items() if len(words) > 1]
     paths = [key for key in varying if NEVER_SWEPT.fullmatch(key)]
     if not paths and all(set(job) in wanted or frozenset(job) in skipped for job in product(*block.values())):
         return [block]
-    split = (paths or varying)[0]
-    parts = [[typed for typed in settings if typed[split] == word] for word in block[split]]
-    return [found for part in parts for found in _products(part, skipped)]
+    found = []
+    for split in paths[:1] or varying:
+        parts = [[typed for typed in settings if typed[split] == word] for word in block[split]]
+        found.append([block for part in parts for block in _products(part, skipped)])
+    return min(found, key=len)
 
 
 def _swept(key: str, words: Sequence[str]) -> str:

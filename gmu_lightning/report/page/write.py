@@ -14,6 +14,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gmu_lightning.report.caveats import listed
+from gmu_lightning.report.checklist.items import SOURCE, Item, verdict
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.leaderboard import page_table
 from gmu_lightning.report.page import sections
@@ -40,6 +41,7 @@ SECTIONS = {
     "curves": "Learning curves",
     "search": "Hyperparameter search",
     "movies": "Example movies",
+    "checklist": "Checklist",
     "runs": "Runs and data",
     "environment": "Environment",
 }
@@ -52,15 +54,17 @@ OPTIONAL = {  # sections that may be empty, with their parts
     "ablation": ["ablation"],
     "gates": ["gates", "still_gates"],
     "movies": ["cards", "driven"],
+    "checklist": ["checks"],
 }
 
 
-def page(comparison: Comparison, runs: Sequence[Run], examples: ExampleMovies) -> str:
+def page(comparison: Comparison, runs: Sequence[Run], examples: ExampleMovies, checks: Sequence[Item] = ()) -> str:
     """Return the text of report.html.
 
     Args:
         runs: all runs, including failed and skipped ones.
         examples: plots, posters and the truth; empty if the data could not be read.
+        checks: the checklist; without items, the page has no such section.
     """
     settings = comparison.alike
     last = max((run for one in settings for run in one.setting.finished), key=lambda run: run.status["ended"])
@@ -72,6 +76,9 @@ def page(comparison: Comparison, runs: Sequence[Run], examples: ExampleMovies) -
         "searches": searches(runs),
         **gate_sections(settings, examples.truth),
         **browser(comparison, examples),
+        "checks": checks,
+        "checked": verdict(checks) if checks else "",
+        "source": SOURCE,
         **_ended(runs),
         "audit": _audit(settings),
         "environment": _environment(last),

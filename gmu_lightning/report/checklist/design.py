@@ -1,0 +1,136 @@
+"""Checks of a comparison's design: which settings ran, how often, and how they were tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gmu_lightning.report.caveats import OF_EVERY_FUSION, listed, search_budgets, shortened, uneven
+from gmu_lightning.report.checklist.found import (
+    BOARD,
+    COMPARISON,
+    NO_FUSION,
+    Found,
+    again,
+    all_seeds,
+    fusing,
+    modalities_of,
+    span,
+)
+from gmu_lightning.report.comparison import CONTROL, Comparison
+from gmu_lightning.report.reproduce import more_seeds, train_all, with_fusion
+from gmu_lightning.report.scoring import COUNTS, SECONDS, ScoredSetting
+from gmu_lightning.report.search import FOLDER, searched_keys
+from gmu_lightning.report.sentences import counted, ends
+from gmu_lightning.report.settings import FEWEST_SEEDS, Setting
+from gmu_lightning.run_files.plain import is_there
+from gmu_lightning.run_files.shapes import is_number
+
+CONTROLS = ("mean", CONTROL, "late_transformer")
+SHOWN = 3  # keys that were tried unevenly
+
+
+def seeds(settings: Sequence[ScoredSetting]) -> Found:
+    """Check that every setting has enough seeds for a test."""
+    counts = {one.name: len(set(one.setting.seeds)) for one in settings}
+    few = [one for one in settings if counts[one.name] < FEWEST_SEEDS]
+    if not few:
+        return Found(True, BOARD, f"{span(counts.values())} seeds of each of {counted(len(settings), 'setting')}")
+    names = shortened([f"{one.name} ({counts[one.name]})" for one in few])
+    return Found(False, BOARD, f"With fewer seeds no difference can be claimed: {names}", _more_seeds(few))
+
+
+def intervals(comparison: Comparison) -> Found:
+    """Check that every score has an interval over seeds and movies."""
+    settings, metric = comparison.settings, comparison.metric
+    unknown = [one for one in settings if one.scored(metric).interval.low is None]
+    if not unknown:
+        best = settings[0]
+        return Found(True, COMPARISON, f"{best.name}: {ends(best.scored(metric).interval)}; every other setting has one, too")
+    names = shortened([f"{one.name} ({len(one.test)} seeds, {len(one.test[0].ids)} movies)" for one in unknown])
+    return Found(False, COMPARISON, f"Too few seeds or movies for an interval: {names}", _more_seeds(unknown))
+
+
+def _more_seeds(few: Iterable[ScoredSetting]) -> str:
+    return "\n".join(filter(None, (more_seeds(one.setting, FEWEST_SEEDS) for one in few)))
+
+
+def budgets(settings: Sequence[ScoredSetting]) -> Found:
+    """Check that every setting had the same search budget. Without a search, all must have run on the same defaults."""
+    own = [one.setting for one in settings]
+    spent, unequal = search_budgets(settings), uneven(own)
+    sweeps = dict.fromkeys(run.folder.absolute().parent for one in own for run in one.finished)
+    searches = [path for sweep in sweeps if is_there(path := sweep / FOLDER / "search.json")]
+    proof = searches[0] if searches else own[0].finished[0] / "config.yaml"
+    if len(spent) > 1:
+        parts = "; ".join(f"{budget} of {shortened(names)}" for budget, names in spent.items())
+        return Found(False, proof, f"Not all settings were tuned alike: {parts}", _search_all(own, unequal))
+    (budget,) = spent
+    searched = any(searched_keys(one.finished) for one in own)
+    if unequal:
+        start = f"{budget} of each setting" if searched else "Nothing was searched"
+        parts = "; ".join(f"{key}: {values}" for key, values in list(unequal.items())[:SHOWN])
+        return Found(False, proof, f"{start}, and not all tried the same values ({parts})", _search_all(own, unequal))
+    if searched:
+        return Found(True, proof, f"{budget} of each setting over the same space")
+    why = "Nothing was searched: all settings ran on the same values, which may suit one fusion better than another"
+    return Found(True, own[0].finished[0] / "config.yaml", why)
+
+
+def _search_all(settings: Sequence[Setting], unequal: Iterable[str]) -> str:
+    """Return the command that searches for each setting with the same budget, in a new sweep."""
+    searched = {key for one in settings for key in searched_keys(one.finished)}
+    return train_all(settings, all_seeds(settings), ["sweep=search"], {*searched, *unequal})
+
+
+def unimodal(settings: Sequence[ScoredSetting]) -> Found:
+    """Check that each modality was trained alone."""
+    several = fusing(settings)
+    if not several:
+        return Found(True, BOARD, NO_FUSION)
+    alone = [modalities_of(one)[0] for one in settings if one.fusion == "none"]
+    needed = {m: one for one in reversed(several) for m in modalities_of(one)}
+    lacking = {m: one for m, one in needed.items() if m not in alone}
+    if not lacking:
+        return Found(True, BOARD, f"A row of fusion none for each of {listed(sorted(needed))}")
+    commands = []
+    for one in {of.name: of for of in lacking.values()}.values():
+        alone = [m for m, of in lacking.items() if of is one]
+        commands.append(with_fusion(one.setting, "none", OF_EVERY_FUSION, alone))
+    return Found(False, BOARD, f"No row of fusion none for {listed(sorted(lacking))}", "\n".join(commands))
+
+
+def controls(settings: Sequence[ScoredSetting]) -> Found:
+    """Check that the controls ran on the modalities of every other fusion."""
+    several = fusing(settings)
+    if not several:
+        return Found(True, BOARD, NO_FUSION)
+    reasons, commands = [], []
+    for names, one in {frozenset(modalities_of(one)): one for one in reversed(several)}.items():
+        there = {other.fusion for other in several if names == set(modalities_of(other)) and not _ungated_control(other)}
+        if lacking := [name for name in CONTROLS if name not in there]:
+            reasons.append(f"{listed(lacking)} on {'+'.join(modalities_of(one))}")
+            commands.append(with_fusion(one.setting, ",".join(lacking), OF_EVERY_FUSION))
+    if reasons:
+        return Found(False, BOARD, f"Missing: {'; '.join(reasons)}", "\n".join(commands))
+    return Found(True, BOARD, "All of them stand beside the other fusions of the same modalities")
+
+
+def _ungated_control(one: ScoredSetting) -> bool:
+    """Whether a setting is `self_gate` with its gate switched off, so that it is no control."""
+    return one.fusion == CONTROL and not one.config["fusion"].get("gate", True)
+
+
+def costs(settings: Sequence[ScoredSetting]) -> Found:
+    """Check that parameters and seconds of every run are known, so that they stand beside the scores."""
+    unknown = [one for one in settings if not all(_has_costs(run.metrics) for run in one.setting.finished)]
+    if not unknown:
+        return Found(True, BOARD, "Columns parameters, parameters_fusion and seconds/mean")
+    names = shortened([one.name for one in unknown])
+    proof = next(run / "metrics.json" for run in unknown[0].setting.finished if not _has_costs(run.metrics))
+    return Found(False, proof, f"Not recorded for {names}", again(one.setting for one in unknown))
+
+
+def _has_costs(metrics: Mapping[str, Any]) -> bool:
+    found = [metrics.get(key) for key in (COUNTS["parameters"], SECONDS)]
+    return all(is_number(value) and float(value) > 0 for value in found if value is not None) and None not in found
