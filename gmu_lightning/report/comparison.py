@@ -12,6 +12,7 @@ from typing import Any
 from gmu_lightning.decisions import Task
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.caveats import differing
+from gmu_lightning.report.diagnosed import Diagnosed, diagnoses_of
 from gmu_lightning.report.scoring import ScoredSetting, check_metric, companion_metrics, incompatibility, own_metric, same
 from gmu_lightning.report.settings import Setting, settings_of
 from gmu_lightning.report.statistics import ALPHA, Difference, Interval, Resampled, Resampling, holm, letters
@@ -151,6 +152,11 @@ class Comparison:
     def apart(self) -> list[ScoredSetting]:
         """All other settings."""
         return [one for one in self.settings if not one.tested_as(self.settings[0])]
+
+    @cached_property
+    def diagnoses(self) -> list[Diagnosed]:
+        """What `evaluate diagnose=true` left in the runs, a row for each setting with several modalities."""
+        return diagnoses_of(self.settings)
 
     @cached_property
     def controls(self) -> list[Control]:

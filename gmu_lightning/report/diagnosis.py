@@ -63,11 +63,8 @@ class Diagnosis:
         Raises:
             UserError: a file of the diagnosis is damaged or missing.
         """
-        for path in sorted((run / "evaluate").glob(f"*/{NAME}"), reverse=True):
-            found = records.diagnosis(path)
-            if found["split"] == split and not disagreeing(run.data_fingerprint, found["data_fingerprint"]):
-                return cls.read(path)
-        return None
+        path = newest(run, split)
+        return None if path is None else cls.read(path)
 
     @classmethod
     def read(cls, path: Path) -> Diagnosis:
@@ -106,6 +103,19 @@ class Diagnosis:
         influences = {key: one.psi.astype(np.float32) for key, one in self.measures.items()}
         write_table(folder / TABLE, {"id": list(self.ids), **influences})
         write_json(folder / NAME, {**as_json(self), "sentences": list(sentences)})
+
+
+def newest(run: Run, split: str = "test") -> Path | None:
+    """Return the diagnosis.json of a run's newest diagnosis of a split on the run's own data; None if there is none.
+
+    Raises:
+        UserError: a newer diagnosis.json is damaged.
+    """
+    for path in sorted((run / "evaluate").glob(f"*/{NAME}"), reverse=True):
+        found = records.diagnosis(path)
+        if found["split"] == split and not disagreeing(run.data_fingerprint, found["data_fingerprint"]):
+            return path
+    return None
 
 
 ABOUT = ("seed", "permutations", "partners", "complete", "calibrated_on", "data_fingerprint")

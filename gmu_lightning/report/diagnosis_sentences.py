@@ -10,8 +10,8 @@ import numpy as np
 from gmu_lightning.report.caveats import listed
 from gmu_lightning.report.diagnosis import Combined
 from gmu_lightning.report.scoring import metric_label, name_for
-from gmu_lightning.report.sentences import counted, points
 from gmu_lightning.report.statistics import Interval
+from gmu_lightning.report.words import counted, points
 
 MARGIN = 0.005  # half a point: a smaller effect is none
 Verdict = Literal["yes", "no", "reversed", "open"]

@@ -9,6 +9,7 @@ from typing import Any
 from gmu_lightning.files import markdown_table, write_json, write_text
 from gmu_lightning.report.caveats import OF_EVERY_FUSION, caveats, listed, shortened
 from gmu_lightning.report.comparison import CONTROL, LEAST, Comparison, Control, Pair
+from gmu_lightning.report.diagnosed import diagnosis_lines, diagnosis_rows
 from gmu_lightning.report.reproduce import more_seeds, with_fusion
 from gmu_lightning.report.scoring import OTHERWISE, RANKING, ScoredSetting, metric_label, shared_and_same
 from gmu_lightning.report.settings import FEWEST_SEEDS
@@ -21,6 +22,7 @@ from gmu_lightning.report.statistics import (
     Difference,
     Interval,
 )
+from gmu_lightning.report.words import counted, ends, points
 from gmu_lightning.visible import visible
 
 TOO_FEW = "a test needs three seeds and two test movies"
@@ -205,6 +207,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "settings": [_setting_row(one, comparison) for one in comparison.settings],
         "pairs": [pair_row(pair) for pair in comparison.pairs],
         "controls": [_control_row(one) for one in comparison.controls],
+        "diagnoses": diagnosis_rows(comparison.diagnoses, comparison.metric),
         "refused": list(comparison.refused),
         "left_out": [{"folder": folder, "why": why} for folder, why in comparison.left],
         "without_scores": [{"name": one.name, "warnings": one.warnings} for one in comparison.unscored],
@@ -288,6 +291,7 @@ def markdown(comparison: Comparison) -> str:
         lines += ["", "## Gated fusion against its control", ""]
     for sentence, command in is_it_the_gate(comparison):
         lines += [f"- {sentence}.", *([f"  `{command}`"] if command else [])]
+    lines += diagnosis_lines(comparison.diagnoses, comparison.metric)
     if comparison.pairs:
         lines += ["", f"## Against {comparison.against}" if comparison.against else "## Pairs", ""]
     for row in sorted(found["pairs"], key=lambda row: row["verdict"] == "none"):
@@ -303,25 +307,6 @@ def markdown(comparison: Comparison) -> str:
         if rows:
             lines += ["", f"## {title}", "", *(f"- {' '.join(row.split())}" for row in rows)]
     return visible("\n".join(lines)) + "\n"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun, such as `1 seed` or `3 more seeds`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def points(interval: Interval, of: str = "") -> str:
-    """Return an interval in points, such as `5.6 points of micro F1 [3.9, 7.2]`, without brackets if its ends are unknown.
-
-    `of` follows the word points, with its space.
-    """
-    mean, *bounds = (None if value is None else f"{round(100 * value, 1) + 0.0:.1f}" for value in interval)  # + 0.0: no -0.0
-    return f"{mean} points{of}" + (f" [{bounds[0]}, {bounds[1]}]" if bounds[0] is not None else "")
-
-
-def ends(interval: Interval) -> str:
-    """Return an interval's ends, such as `[0.612, 0.634]`, or `too few seeds or movies`."""
-    return "too few seeds or movies" if interval.low is None else f"[{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def _p(p: float | None) -> str:

@@ -16,9 +16,8 @@ from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.page.movies import ExampleMovies
 from gmu_lightning.report.page.write import page
 from gmu_lightning.run import Run
-from gmu_lightning.sweep.files import write_comparison
 
-from .made_runs import Sweep, write_study
+from .made_runs import Sweep, write_diagnosis, write_study
 from .page_reader import Tables
 
 SEEDS, BUDGETS, ALONE, CONTROLS, COSTS, INTERVALS, TEST, SPLITS, MISSING, GATES, VERSIONS = range(11)
@@ -74,37 +73,37 @@ def test_searches_of_one_budget_are_equal(tmp_path):
 
 
 def test_without_a_search_all_values_must_be_equal(sweep):
-    runs = [*sweep.three_seeds("mean", optimizer={"lr": 0.001}), *sweep.three_seeds("concat", optimizer={"lr": 0.001})]
+    runs = [sweep.run(fusion, optimizer={"lr": 0.001}) for fusion in ("mean", "concat")]
     found = check(runs, BUDGETS)
     assert found.ok and found.why.startswith("Nothing was searched")
-    more = sweep.three_seeds("concat", 0.4, typed=["optimizer.lr=0.01"], optimizer={"lr": 0.01})
-    uneven = check([*runs, *more], BUDGETS)
+    other: dict[str, Any] = {"typed": ["optimizer.lr=0.01"], "optimizer": {"lr": 0.01}}
+    more = [*runs, sweep.run("concat", skill=0.4, **other)]
+    uneven = check(more, BUDGETS)
     assert not uneven.ok and "optimizer.lr: 0.001 in concat optimizer.lr=0.001 and mean optimizer.lr=0.001" in uneven.why
     line = words(uneven.command)
     assert "sweep=search" in line and "fusion=mean,concat" in line and not any(word.startswith("optimizer") for word in line)
-    crossed = [*runs, *more, *sweep.three_seeds("mean", 0.3, typed=["optimizer.lr=0.01"], optimizer={"lr": 0.01})]
-    assert check(crossed, BUDGETS).ok  # each fusion was tried with both
+    assert check([*more, sweep.run("mean", skill=0.3, **other)], BUDGETS).ok  # each fusion was tried with both
 
 
 def test_each_modality_has_a_run_of_its_own(sweep):
-    runs = [*sweep.three_seeds("mean"), *sweep.three_seeds("none", modalities="text")]
+    runs = [*sweep.three_seeds("mean"), sweep.run("none", modalities="text")]
     lacking = check(runs, ALONE)
     assert not lacking.ok and lacking.why.endswith("for image")
     assert {"fusion=none", "modalities=image", "seed=1,2,3"} <= set(words(lacking.command))
     assert not {"fusion=mean", "modalities=text+image"} & set(words(lacking.command))
-    assert check([*runs, *sweep.three_seeds("none", modalities="image")], ALONE).ok
+    assert check([*runs, sweep.run("none", modalities="image")], ALONE).ok
     assert check(runs[3:], ALONE).ok  # nothing is fused
 
 
 def test_each_choice_of_modalities_has_its_controls(sweep):
-    runs = [run for fusion in ("concat", "mean", "self_gate", "late_transformer") for run in sweep.three_seeds(fusion)]
+    runs = [sweep.run(fusion) for fusion in ("concat", "mean", "self_gate", "late_transformer")]
     assert check(runs, CONTROLS).ok
-    lacking = check(runs[:6], CONTROLS)
+    lacking = check(runs[:2], CONTROLS)
     assert not lacking.ok and lacking.why == "Missing: self_gate and late_transformer on text+image"
     assert "fusion=self_gate,late_transformer" in words(lacking.command)
-    other = check([*runs, *sweep.three_seeds("mean", modalities="text+audio")], CONTROLS)
+    other = check([*runs, sweep.run("mean", modalities="text+audio")], CONTROLS)
     assert not other.ok and other.why == "Missing: self_gate and late_transformer on text+audio"
-    ungated = [*runs[:6], *runs[9:], *sweep.three_seeds("self_gate", options={"gate": False})]
+    ungated = [*runs[:2], runs[3], sweep.run("self_gate", options={"gate": False})]
     assert check(ungated, CONTROLS).why == "Missing: self_gate on text+image"
 
 
@@ -161,23 +160,24 @@ def test_a_monitor_of_test_is_a_no(sweep):
     assert "monitor=test/f1_micro is no score of val" in check(runs, TEST).why
 
 
-def other_split(folder: Path, seed: int, **more: Any) -> list[Run]:
-    """Write three seeds of `mean` on a random split, whose movies have a fingerprint of their own."""
+def other_split(folder: Path, seed: int) -> list[Run]:
+    """Write two seeds of `mean` on a random split, whose movies have a fingerprint of their own."""
     sweep = Sweep(folder, fingerprint={"movies": f"m{seed}", "text": "t1", "image": "i1"})
     typed = ["data.split=random", f"data.split_seed={seed}"]
-    return sweep.three_seeds("mean", 1 + seed / 10, typed=typed, data={"split": "random", "split_seed": seed}, **more)
+    data = {"split": "random", "split_seed": seed}
+    return [sweep.run("mean", n, 1 + seed / 10, typed=typed, data=data) for n in (1, 2)]
 
 
 def test_several_splits_of_every_setting(sweep):
     runs = [*other_split(sweep.folder, 1), *other_split(sweep.folder, 2)]
     found = check(runs, SPLITS)
     assert found.ok and found.why == "2 splits for every setting" and found.proof.endswith("/config.yaml")
-    one = check(runs[:3], SPLITS)
+    one = check(runs[:2], SPLITS)
     assert not one.ok and "random, split_seed 1" in one.why
     line = words(one.command)
     assert {"data.split=random", "data.split_seed=1,2,3,4,5", "fusion=mean"} <= set(line)
     assert sum(word.startswith("data.split") for word in line) == 2  # the typed ones are replaced
-    lame = check([*runs, *sweep.three_seeds("concat")], SPLITS)
+    lame = check([*runs, sweep.run("concat")], SPLITS)
     assert not lame.ok and lame.why == "1 of 2 settings: one split only (published)"
     assert "fusion=concat" in words(lame.command)
 
@@ -194,9 +194,9 @@ def test_shares_of_a_table_are_drawn_by_the_datas_seed(sweep):
     for seed in (0, 1):
         made = Sweep(sweep.folder, fingerprint={"movies": f"m{seed}"})
         data = {"split": "0.7/0.1/0.2", "seed": seed}
-        runs += made.three_seeds("mean", 1 + seed, typed=[f"data.seed={seed}"], data=data, choices={"data": "files"})
+        runs.append(made.run("mean", 1, 1 + seed, typed=[f"data.seed={seed}"], data=data, choices={"data": "files"}))
     assert check(runs, SPLITS).ok
-    found = check(runs[:3], SPLITS)
+    found = check(runs[:1], SPLITS)
     assert "0.7/0.1/0.2, seed 0" in found.why and "data.seed=1,2,3,4,5" in words(found.command)
 
 
@@ -226,9 +226,18 @@ def test_rates_of_missing_modalities_are_named(sweep):
 def test_every_gated_run_needs_a_diagnosis(sweep):
     runs = sweep.rivals()
     found = check(runs, GATES)
-    assert not found.ok and found.why == "3 of 3 gated runs without a diagnosis (gmu_original)"
+    assert not found.ok and found.why == "3 of 3 gated runs without a readable diagnosis (gmu_original)"
     assert found.command and found.command.count("diagnose=true") == 3 and "concat" not in found.command
     assert check(runs[3:], GATES).ok  # concat has no gates
+    for run in runs[:2]:
+        write_diagnosis(run)
+    third = check(runs, GATES)
+    assert not third.ok and words(third.command)[2:] == ["gmu_lightning.evaluate", f"run={runs[2].folder}", "diagnose=true"]
+    write_diagnosis(runs[2])
+    whole = check(runs, GATES)
+    assert whole.ok and whole.proof == f"{runs[0].folder.name}/evaluate/1/diagnosis.json"
+    (sweep.folder / whole.proof).write_text("{}")
+    assert not check(runs, GATES).ok  # a damaged file proves nothing
 
 
 def recorded(runs: Sequence[Run], **more: Any) -> Sequence[Run]:
@@ -293,23 +302,15 @@ def test_proofs_elsewhere_are_absolute(sweep, tmp_path):
 
 
 def test_the_page_shows_the_items_and_escapes_them(compared):
-    runs = [*compared.three_seeds("<b>max</b>", modalities="text+image")[:1], *compared.rivals()]
+    runs = [compared.run("<b>max</b>"), *compared.rivals()]
     comparison = compare(runs)
     items = checklist(comparison, compared.folder)
     text = page(comparison, runs, ExampleMovies(), items)
     shown = Tables(text)
-    section = text[text.index('<section id="checklist">') :].split("</section>")[0]
+    section = text[text.index('<section id="checklist">') :].partition("</section>")[0]
     assert section.count('<li class="met">') == sum(one.ok for one in items) and section.count('<li class="open">') > 3
     assert "<b>max" not in section and "&lt;b&gt;max" in section
     commands = [names["data-copy"] for tag, names in shown.tags if tag == "button" and "data-copy" in names]
     assert {one.command for one in items if one.command} <= set(commands)
     assert verdict(items) in shown.words
     assert 'id="checklist"' not in page(comparison, runs, ExampleMovies())
-
-
-def test_a_comparison_leaves_its_checklist(sweep, tmp_path):
-    runs = sweep.rivals()
-    write_comparison(runs, tmp_path / "found")
-    items = json.loads((tmp_path / "found/checklist.json").read_text())
-    text = (tmp_path / "found/report.html").read_text()
-    assert f"{sum(one['ok'] for one in items)} of 11 items are met" in text

@@ -21,8 +21,8 @@ from gmu_lightning.report.comparison import CONTROL, Comparison
 from gmu_lightning.report.reproduce import more_seeds, train_all, with_fusion
 from gmu_lightning.report.scoring import COUNTS, SECONDS, ScoredSetting
 from gmu_lightning.report.search import FOLDER, searched_keys
-from gmu_lightning.report.sentences import counted, ends
 from gmu_lightning.report.settings import FEWEST_SEEDS, Setting
+from gmu_lightning.report.words import counted, ends
 from gmu_lightning.run_files.plain import is_there
 from gmu_lightning.run_files.shapes import is_number
 

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 from gmu_lightning.report.caveats import computed_by, listed, shortened
 from gmu_lightning.report.checklist.found import NO_FUSION, Doubts, Found, again, all_seeds, fusing, span
+from gmu_lightning.report.comparison import Comparison
+from gmu_lightning.report.diagnosis import newest
 from gmu_lightning.report.reproduce import evaluations, train_all
 from gmu_lightning.report.scoring import ScoredSetting
-from gmu_lightning.report.sentences import counted
+from gmu_lightning.report.words import counted
 from gmu_lightning.run import Run, disagreeing
 from gmu_lightning.run_files import records
 from gmu_lightning.run_files.plain import Damaged, is_there
@@ -151,23 +153,23 @@ def _protocol(run: Run, config: Mapping[str, Any]) -> tuple[Path, str] | None:
     return None
 
 
-def diagnosed(settings: Sequence[ScoredSetting]) -> Found:
-    """Check that every run whose gates move has a diagnosis."""
-    gated = [one for one in settings if one.gates_move]
+def diagnosed(comparison: Comparison) -> Found:
+    """Check that every run whose gates move has a diagnosis that can be read."""
+    gated = [of for of in comparison.diagnoses if of.one.gates_move]
     if not gated:
-        return Found(True, settings[0].setting.finished[0] / "predictions/test.parquet", "No setting has gates that move")
-    there = {run.folder: _diagnosis(run) for _, run, _ in _runs(gated)}
-    lacking = [(one, run) for one, run, _ in _runs(gated) if there[run.folder] is None]
+        first = comparison.settings[0].setting.finished[0]
+        return Found(True, first / "predictions/test.parquet", "No setting has gates that move")
+    runs = sum(len(of.one.test) for of in gated)
+    lacking = [of for of in gated if of.others]
     if not lacking:
-        return Found(True, next(filter(None, there.values())), f"A diagnosis of each of {counted(len(there), 'gated run')}")
-    names = shortened(list(dict.fromkeys(one.name for one, _ in lacking)))
-    command = evaluations([run for _, run in lacking], "diagnose=true")
-    why = f"{len(lacking)} of {counted(len(there), 'gated run')} without a diagnosis ({names})"
-    return Found(False, lacking[0][1].folder, why, command)
-
-
-def _diagnosis(run: Run) -> Path | None:
-    return max((run / "evaluate").glob("*/diagnosis.json"), default=None)
+        path = newest(gated[0].one.setting.finished[0])
+        return Found(
+            True, path or gated[0].one.setting.finished[0].folder, f"A diagnosis of each of {counted(runs, 'gated run')}"
+        )
+    others = [run for of in lacking for run in of.others]
+    names = shortened([of.one.name for of in lacking])
+    why = f"{len(others)} of {counted(runs, 'gated run')} without a readable diagnosis ({names})"
+    return Found(False, others[0].folder, why, evaluations(others, "diagnose=true"))
 
 
 def versions(settings: Sequence[ScoredSetting], environments: Environments) -> Found:

@@ -64,7 +64,7 @@ def checklist(comparison: Comparison, folder: Path) -> list[Item]:
         "Test was read once, after val had chosen the weights": evidence.test_once(settings),
         "More than one split": evidence.splits(settings, environments),
         "A protocol for missing modalities": evidence.missing(settings),
-        "The gates are diagnosed": evidence.diagnosed(settings),
+        "The gates are diagnosed": evidence.diagnosed(comparison),
         "Versions of code and data are recorded and equal": evidence.versions(settings, environments),
     }
     return [Item(name, of.ok, _shown(of.proof, folder), of.why, of.command or None) for name, of in checks.items()]

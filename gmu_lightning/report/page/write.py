@@ -18,6 +18,7 @@ from gmu_lightning.report.checklist.items import SOURCE, Item, verdict
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.leaderboard import page_table
 from gmu_lightning.report.page import sections
+from gmu_lightning.report.page.diagnoses import diagnosis_section
 from gmu_lightning.report.page.gates import gate_sections
 from gmu_lightning.report.page.movies import ExampleMovies, browser
 from gmu_lightning.report.page.pairs import pair_matrix, seed_commands
@@ -35,6 +36,7 @@ SECTIONS = {
     "leaderboard": "Leaderboard",
     "pairs": "Pairwise differences",
     "gates": "Gates",
+    "diagnoses": "Diagnoses",
     "ablation": "Modality ablation",
     "genres": "Scores by genre",
     "calibration": "Calibration",
@@ -55,6 +57,7 @@ OPTIONAL = {  # sections that may be empty, with their parts
     "gates": ["gates", "still_gates"],
     "movies": ["cards", "driven"],
     "checklist": ["checks"],
+    "diagnoses": ["diagnosis"],
 }
 
 
@@ -75,6 +78,7 @@ def page(comparison: Comparison, runs: Sequence[Run], examples: ExampleMovies, c
         **_scores(settings),
         "searches": searches(runs),
         **gate_sections(settings, examples.truth),
+        "diagnosis": diagnosis_section(comparison),
         **browser(comparison, examples),
         "checks": checks,
         "checked": verdict(checks) if checks else "",
