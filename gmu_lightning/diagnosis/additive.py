@@ -109,7 +109,7 @@ class Pairing:
         return torch.cat(found)
 
     def is_additive(self, rows: Tensor, there: list[int], seed: int) -> bool:
-        """Return whether the model is additive on some pairs of movies: exchanging a modality leaves the sum of both unchanged."""
+        """Return whether exchanging any modality leaves the sum of two movies unchanged, on some pairs of movies."""
         rng = np.random.default_rng(seed)
         pairs = torch.from_numpy(rng.integers(len(rows), size=(2, PROBES))).to(rows.device)
         one, other = (rows[pair][:, None].repeat(1, self.movies.present.shape[1]) for pair in pairs)

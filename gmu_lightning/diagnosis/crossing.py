@@ -167,7 +167,7 @@ class _Encoded:
 
     @classmethod
     def of(cls, model: MovieGenreClassifier, data: MovieDataModule, split: str, modality: str, index: int) -> _Encoded:
-        """Return a modality's features. Those of a trained encoder are computed once and kept, unless it reads other modalities too."""
+        """Encode a modality once, unless its features are stored, or its encoder reads other modalities too."""
         column, rows = data.columns[modality], data.table.rows(split)
         encoder = cast(Encoder, model.encoders[modality])
         if column.cached is not None or not model.fusion.lets_cache(encoder):

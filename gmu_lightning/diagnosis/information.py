@@ -43,7 +43,9 @@ def bits(split: Split, calibration: Split | None, task: Task) -> dict[Subset, np
     for subset, logits in split.logits.items():
         own = _single(logits, task)
         if calibration is not None:
-            found[subset] = _log2_of_truth(_calibrated(_single(calibration.logits[subset], task), calibration.labels, own), split.labels)
+            found[subset] = _log2_of_truth(
+                _calibrated(_single(calibration.logits[subset], task), calibration.labels, own), split.labels
+            )
         else:
             found[subset] = np.empty_like(own)
             for half in (np.arange(count) % 2 == 0, np.arange(count) % 2 == 1):

@@ -137,7 +137,7 @@ class Fusion(nn.Module):
         raise NotImplementedError
 
     def separate(self, inputs: Sequence[Tensor]) -> list[Tensor] | None:
-        """Return for each modality all that `fuse` computes from it alone, (B, ..., k_m), or None without such a division of work.
+        """Return for each modality all that `fuse` computes from it alone, (B, ..., k_m); None if it does not divide its work.
 
         Args:
             inputs: as of `fuse`.

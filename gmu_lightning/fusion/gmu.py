@@ -73,15 +73,26 @@ class GMU(Fusion):
         return Fused(parts.sum(dim=-2), parts, gates)
 
     def separate(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Return, for each modality, h_m and its term in the logits of all gates, (B, ..., (1 + blocks) D)."""
+        """Return, for each modality, h_m and its term in the logits of the gates, (B, ..., (1 + blocks) D).
+
+        Two modalities have one block, the logit of z_1, in every variant: the softmax of two is the sigmoid of their difference.
+        """
         hidden = [torch.tanh(layer(x)) for layer, x in zip(self.hidden.values(), inputs, strict=True)]
         terms = self._terms(inputs)
+        if len(inputs) == 2 and self.variant == "softmax":
+            terms = [term[..., :1, :] - term[..., 1:, :] for term in terms]
         return [torch.cat([h, term.flatten(-2)], dim=-1) for h, term in zip(hidden, terms, strict=True)]
 
     def join(self, separate: Sequence[Tensor], present: Tensor) -> Fused:
         """Return the gated sum alone, without parts and gates, of what `separate` returned."""
-        hidden, terms = [one[..., : self.dim] for one in separate], [one[..., self.dim :] for one in separate]
-        gates = self._gates(reduce(torch.add, terms).unflatten(-1, (-1, self.dim)), present).unbind(dim=-2)
+        hidden = [one[..., : self.dim] for one in separate]
+        logits = reduce(torch.add, (one[..., self.dim :] for one in separate))
+        if len(hidden) == 2 and bool(present.all()):
+            return Fused(torch.lerp(hidden[1], hidden[0], logits.sigmoid_()))
+        if len(hidden) == 2:
+            z = torch.where(present.all(dim=-2), torch.sigmoid(logits), present[..., 0, :].to(logits.dtype))
+            return Fused(torch.where(present.any(dim=-2), torch.lerp(hidden[1], hidden[0], z), 0.0))
+        gates = self._gates(logits.unflatten(-1, (-1, self.dim)), present).unbind(dim=-2)
         return Fused(reduce(torch.add, map(torch.mul, gates, hidden)))
 
     def _gates(self, logits: Tensor, present: Tensor) -> Tensor:

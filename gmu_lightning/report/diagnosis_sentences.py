@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
-
-import numpy as np
 
 from gmu_lightning.report.caveats import listed
 from gmu_lightning.report.diagnosis import Combined
 from gmu_lightning.report.scoring import metric_label, name_for
 from gmu_lightning.report.statistics import Interval
-from gmu_lightning.report.words import counted, points
+from gmu_lightning.report.words import points
 
 MARGIN = 0.005  # half a point: a smaller effect is none
 Verdict = Literal["yes", "no", "reversed", "open"]
@@ -40,8 +37,8 @@ def interaction_helps(of: Combined, metric: str = "f1_micro") -> Verdict:
 def gates_weigh(of: Combined, metric: str = "f1_micro") -> Verdict | None:
     """Return whether the gates weigh the modalities of single movies; None for a fusion without gates.
 
-    `yes` takes two findings: other movies' gates score lower, and so does the best additive approximation. A gate that only
-    shapes its own modality has the first effect without the second. Then the verdict is `open`.
+    `yes` takes two findings: other movies' gates score lower, and so does the best additive approximation. Permutation alone is
+    not enough. Gates of other movies add noise, and so they cost points in a model whose modalities have nothing to weigh.
     """
     key = f"gates_permuted/{kind(metric)}"
     if key not in of.costs:
@@ -50,9 +47,12 @@ def gates_weigh(of: Combined, metric: str = "f1_micro") -> Verdict | None:
     return "open" if found == "yes" and interaction_helps(of, metric) != "yes" else found
 
 
-def modality_helps(of: Combined, modality: str, metric: str = "f1_micro") -> Verdict:
-    """Return whether a modality is worth anything: the verdict on its Shapley value."""
-    return verdict(of.shapley(modality, kind(metric)))
+def modality_helps(of: Combined, modality: str) -> Verdict:
+    """Return whether a modality is worth anything: the verdict on its Shapley value of micro AP.
+
+    F1 at a threshold is no measure of it: a model that names genres at random has a higher F1 than one that names none.
+    """
+    return verdict(of.shapley(modality, "ap_micro"))
 
 
 def told_by(of: Combined) -> dict[str, list[str]]:
@@ -84,7 +84,7 @@ def sentences(name: str, of: Combined, metric: str = "f1_micro") -> list[str]:
     """
     if len(of.modalities) < 2:
         return []
-    found = [_on_gates(of, metric), _on_interaction(of, metric), _on_modalities(of, metric), _on_genres(of), _on_information(of)]
+    found = [_on_gates(of, metric), _on_interaction(of, metric), _on_modalities(of), _on_genres(of), _on_information(of)]
     return [f"{name}: {sentence}" for sentence in found if sentence]
 
 
@@ -101,38 +101,51 @@ def _on_gates(of: Combined, metric: str) -> str | None:
     if found is None:
         return None
     cost = of.costs[f"gates_permuted/{kind(metric)}"]
+    if _nothing(cost):
+        return "the gates are the same for all movies that have the same modalities"
     words = f"permuting the gates among movies costs {_points(cost, of, metric)}"
     if found == "open" and verdict(cost) == "yes":
-        return f"{words}, but an additive model scores as high: the gates act, and weighing modalities is not shown"
+        return f"{words}. Weighing is not shown by this, because the best additive approximation does not clearly score lower"
     return (
         words
         + {
             "yes": ": the gates weigh single movies",
             "no": ": they have no effect on single movies here",
-            "reversed": ": other movies' gates score higher",
+            "reversed": ": the gates of other movies score higher",
             "open": ": an effect on single movies is not shown",
         }[found]
     )
 
 
 def _on_interaction(of: Combined, metric: str) -> str:
-    words = f"the best additive approximation (EMAP) costs {_points(of.costs[f'emap/{kind(metric)}'], of, metric)}"
+    cost = of.costs[f"emap/{kind(metric)}"]
+    if _nothing(cost):
+        return "the model is additive, so its modalities do not interact"
+    words = f"the best additive approximation (EMAP) costs {_points(cost, of, metric)}"
     return (
         words
         + {
             "yes": ": the interaction of modalities helps",
-            "no": ": the interaction of modalities does nothing here",
-            "reversed": ": the interaction of modalities harms",
-            "open": ": a benefit of interaction is not shown",
+            "no": ": the interaction of modalities has no effect here",
+            "reversed": ": the interaction of modalities does not help here",
+            "open": ": a benefit of the interaction of modalities is not shown",
         }[interaction_helps(of, metric)]
     )
 
 
-def _on_modalities(of: Combined, metric: str) -> str:
-    worth = ", ".join(f"{m} {points(of.shapley(m, kind(metric)))}" for m in of.modalities)
-    words = f"of {_label(of, metric)} above the bias alone, the Shapley values are {worth}"
-    useless = [m for m in of.modalities if modality_helps(of, m, metric) in ("no", "reversed")]
-    return f"{words}. {listed(useless)[0].upper()}{listed(useless)[1:]} adds nothing here" if useless else words
+def _on_modalities(of: Combined) -> str:
+    worth = ", ".join(f"{m} {points(of.shapley(m, 'ap_micro'))}" for m in of.modalities)
+    words = f"Shapley values of micro AP above the bias alone: {worth}"
+    useless = [m for m in of.modalities if modality_helps(of, m) in ("no", "reversed")]
+    if not useless:
+        return words
+    names = listed(useless)
+    return f"{words}. {names[0].upper()}{names[1:]} add{'s' if len(useless) == 1 else ''} nothing here"
+
+
+def _nothing(cost: Interval) -> bool:
+    """Return whether no movie's prediction changes in any run."""
+    return cost.mean == 0 and cost.low == 0 and cost.high == 0
 
 
 def _on_genres(of: Combined) -> str | None:
@@ -153,12 +166,3 @@ def _points(cost: Interval, of: Combined, metric: str) -> str:
 
 def _label(of: Combined, metric: str) -> str:
     return metric_label(name_for(kind(metric), of.task))
-
-
-def summary(name: str, of: Combined, metrics: Sequence[str] = ("f1_micro",)) -> str:
-    """Return the findings on one run as lines for the terminal."""
-    lines = [sentence for metric in metrics for sentence in sentences(name, of, metric)]
-    score = of.measures[f"score/{kind(metrics[0])}"].mean
-    best = ", ".join(f"{m} {np.round(of.shapley(m, kind(metrics[0])).mean, 4):.4f}" for m in of.modalities)
-    lines = lines or [f"{name}: one modality, so there is nothing to weigh; {_label(of, metrics[0])} {score:.4f} ({best})"]
-    return "\n".join([*lines, f"({basis(of)}; {counted(of.runs, 'run')})"])

@@ -179,14 +179,20 @@ def train_all(
 
 
 def evaluations(runs: Sequence[Run], option: str) -> str:
-    """Return the shell lines that evaluate each of these runs with an option, such as `robustness=true`."""
-    return "\n".join(_evaluation(run, option) for run in runs)
+    """Return the shell lines that evaluate these runs with an option, such as `robustness=true`.
+
+    Runs share a line, unless they need another `--config-dir`, or have a comma in their folder.
+    """
+    lines: dict[tuple[str | None, str], list[str]] = {}
+    for run in runs:
+        folder = str(run.folder.absolute())
+        lines.setdefault((run.config.get("config_dir"), folder if "," in folder else ""), []).append(folder)
+    return "\n".join(_evaluation(own, folders, option) for (own, _), folders in lines.items())
 
 
-def _evaluation(run: Run, option: str) -> str:
-    folder = run.config.get("config_dir")
-    own = ["--config-dir", folder] if folder else []
-    return shlex.join(["python", "-m", "gmu_lightning.evaluate", *own, f"run={run.folder.absolute()}", option])
+def _evaluation(config_dir: str | None, folders: Sequence[str], option: str) -> str:
+    own = ["--config-dir", config_dir] if config_dir else []
+    return shlex.join(["python", "-m", "gmu_lightning.evaluate", *own, f"run={','.join(folders)}", option])
 
 
 def _products(settings: Sequence[dict[str, str]], skipped: Collection[frozenset[str]]) -> list[dict[str, list[str]]]:

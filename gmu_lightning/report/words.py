@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from gmu_lightning.report.statistics import Interval
 
 
@@ -22,3 +25,13 @@ def points(interval: Interval, of: str = "") -> str:
 def ends(interval: Interval) -> str:
     """Return an interval's ends, such as `[0.612, 0.634]`, or `too few seeds or movies`."""
     return "too few seeds or movies" if interval.low is None else f"[{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def split_in_words(config: Mapping[str, Any]) -> str:
+    """Return the split of a run's data, such as `published` or `random, seed 3`."""
+    data = config.get("data") or {}
+    split = str(data.get("split") or "published")
+    if split in ("published", "column"):
+        return split
+    seed = data.get("split_seed")
+    return f"{split}, seed {data.get('seed') if seed is None else seed}"

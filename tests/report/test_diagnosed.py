@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gmu_lightning.report.comparison import compare
+from gmu_lightning.report.diagnosed import diagnoses_of
 from gmu_lightning.report.diagnosis import of_setting
 from gmu_lightning.report.page.movies import ExampleMovies
 from gmu_lightning.report.page.write import page
+from gmu_lightning.report.scoring import ScoredSetting
 from gmu_lightning.report.sentences import as_json, markdown
+from gmu_lightning.report.settings import settings_of
 from gmu_lightning.run import Run
 
 from .made_runs import GENRES, write_diagnosis
@@ -62,7 +66,7 @@ def test_the_page_shows_costs_values_and_sentences(diagnosed):
     cost = of.costs["gates_permuted/f1_micro"]
     assert float(row["cost: gates of other movies"][1]) == pytest.approx(100 * cost.mean)
     assert row["cost: gates of other movies"][0] == f"{100 * cost.mean:.1f} [{100 * cost.low:.1f}, {100 * cost.high:.1f}]"
-    assert float(row["Shapley: image"][1]) == pytest.approx(100 * of.shapley("image", "f1_micro").mean)
+    assert float(row["micro AP by image"][1]) == pytest.approx(100 * of.shapley("image", "ap_micro").mean)
     assert row["diagnosed seeds"][0] == "3 of 3"
     (bits,) = [row for row in Tables(text).rows("only image") if row["genre"][0] == "Drama"]
     assert (bits["all modalities"][0], bits["shared"][0], bits["only image"][0]) == ("0.300", "0.100", "0.200")
@@ -83,8 +87,8 @@ def test_without_diagnoses_the_page_names_one_command(diagnosed):
     text = section(page(compare(rest), rest, ExampleMovies()))
     assert "<table" not in text
     assert text.count("Not measured yet.") == 1
-    commands = re.findall(r'data-copy="(.*?)"', text, re.DOTALL)
-    assert commands == ["\n".join(f"python -m gmu_lightning.evaluate run={run.folder} diagnose=true" for run in rest[:3])]
+    folders = ",".join(str(run.folder) for run in rest[:3])
+    assert re.findall(r'data-copy="(.*?)"', text) == [f"python -m gmu_lightning.evaluate run={folders} diagnose=true"]
 
 
 def test_undiagnosed_seeds_have_a_command(diagnosed, sweep):
@@ -116,3 +120,17 @@ def test_a_fusion_without_gates_has_empty_cells(diagnosed):
     assert rows["concat text+image"]["cost: gates of other movies"] == ("", None)
     assert rows["concat text+image"]["cost: additive (EMAP)"][0]
     assert rows["concat text+image"]["diagnosed seeds"][0] == "1 of 3"
+
+
+def test_splits_have_rows_of_their_own(sweep):
+    runs = []
+    for seed in (1, 2):
+        of = {"split": "random", "split_seed": seed}
+        runs += [sweep.run("gmu_original", n, 1 + seed, typed=[f"data.split_seed={seed}"], data=of) for n in (1, 2)]
+    for run in runs[1:]:
+        write_diagnosis(run)
+    (setting,) = {one.name for one in compare(runs[:2]).settings}
+    together = replace(settings_of(runs[:2])[0], finished=runs, of_finished=[run.config for run in runs])
+    found = diagnoses_of([ScoredSetting.of(together)])
+    assert [one.name for one in found] == [f"{setting} (random, seed 1)", f"{setting} (random, seed 2)"]
+    assert [(one.combined.runs, one.runs, list(one.others)) for one in found if one.combined] == [(1, 2, runs[:1]), (2, 2, [])]

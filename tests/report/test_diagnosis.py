@@ -144,7 +144,7 @@ def test_a_cost_in_wide_intervals_is_open():
 def test_gates_without_interaction_do_not_weigh():
     found = made(emap=0.8, noise=0.01)
     assert gates_weigh(found) == "open"
-    assert "weighing modalities is not shown" in " ".join(sentences("gmu", found))
+    assert "Weighing is not shown by this" in " ".join(sentences("gmu", found))
 
 
 def test_a_fusion_without_gates_has_no_verdict_on_them():
@@ -160,6 +160,6 @@ def test_shapley_values_name_useless_modalities_and_genres():
     found = made()
     assert told_by(found) == {"text": ["Drama"], "image": ["Sci/Fi"]}
     assert (modality_helps(found, "text"), modality_helps(found, "image")) == ("yes", "yes")
-    useless = replace(found, measures={**found.measures, "shapley/image/f1_micro": Interval(0.0, -0.001, 0.001)})
+    useless = replace(found, measures={**found.measures, "shapley/image/ap_micro": Interval(0.0, -0.001, 0.001)})
     assert modality_helps(useless, "image") == "no"
     assert "Image adds nothing here" in " ".join(sentences("gmu", useless))

@@ -14,8 +14,10 @@ from gmu_lightning.report.checklist.found import (
     again,
     all_seeds,
     fusing,
+    is_adopted,
     modalities_of,
     span,
+    trained,
 )
 from gmu_lightning.report.comparison import CONTROL, Comparison
 from gmu_lightning.report.reproduce import more_seeds, train_all, with_fusion
@@ -52,29 +54,35 @@ def intervals(comparison: Comparison) -> Found:
 
 
 def _more_seeds(few: Iterable[ScoredSetting]) -> str:
-    return "\n".join(filter(None, (more_seeds(one.setting, FEWEST_SEEDS) for one in few)))
+    return "\n".join(filter(None, (more_seeds(one.setting, FEWEST_SEEDS) for one in trained(few))))
 
 
 def budgets(settings: Sequence[ScoredSetting]) -> Found:
     """Check that every setting had the same search budget. Without a search, all must have run on the same defaults."""
-    own = [one.setting for one in settings]
-    spent, unequal = search_budgets(settings), uneven(own)
+    tunable = trained(settings)
+    own = [one.setting for one in tunable]
+    unequal, reasons = uneven(own), []
+    spent = search_budgets(tunable)
     sweeps = dict.fromkeys(run.folder.absolute().parent for one in own for run in one.finished)
     searches = [path for sweep in sweeps if is_there(path := sweep / FOLDER / "search.json")]
-    proof = searches[0] if searches else own[0].finished[0] / "config.yaml"
+    proof = searches[0] if searches else settings[0].setting.finished[0] / "config.yaml"
     if len(spent) > 1:
         parts = "; ".join(f"{budget} of {shortened(names)}" for budget, names in spent.items())
-        return Found(False, proof, f"Not all settings were tuned alike: {parts}", _search_all(own, unequal))
-    (budget,) = spent
-    searched = any(searched_keys(one.finished) for one in own)
-    if unequal:
-        start = f"{budget} of each setting" if searched else "Nothing was searched"
+        reasons.append(f"Not all settings were tuned alike: {parts}")
+    elif unequal:
         parts = "; ".join(f"{key}: {values}" for key, values in list(unequal.items())[:SHOWN])
-        return Found(False, proof, f"{start}, and not all tried the same values ({parts})", _search_all(own, unequal))
-    if searched:
-        return Found(True, proof, f"{budget} of each setting over the same space")
+        reasons.append(f"Not all settings tried the same values ({parts})")
+    if foreign := [one for one in settings if is_adopted(one)]:
+        proof = proof if reasons else foreign[0].setting.finished[0] / "config.yaml"
+        reasons.append(
+            f"The budget of {shortened([one.name for one in foreign])} is unknown: its predictions were made elsewhere"
+        )
+    if reasons:
+        return Found(False, proof, ". ".join(reasons), _search_all(own, unequal) if len(spent) > 1 or unequal else "")
+    if any(searched_keys(one.finished) for one in own):
+        return Found(True, proof, f"{next(iter(spent))} of each setting over the same space")
     why = "Nothing was searched: all settings ran on the same values, which may suit one fusion better than another"
-    return Found(True, own[0].finished[0] / "config.yaml", why)
+    return Found(True, settings[0].setting.finished[0] / "config.yaml", why)
 
 
 def _search_all(settings: Sequence[Setting], unequal: Iterable[str]) -> str:
@@ -89,15 +97,11 @@ def unimodal(settings: Sequence[ScoredSetting]) -> Found:
     if not several:
         return Found(True, BOARD, NO_FUSION)
     alone = [modalities_of(one)[0] for one in settings if one.fusion == "none"]
-    needed = {m: one for one in reversed(several) for m in modalities_of(one)}
-    lacking = {m: one for m, one in needed.items() if m not in alone}
+    needed = {m for one in several for m in modalities_of(one)}
+    lacking = needed - set(alone)
     if not lacking:
         return Found(True, BOARD, f"A row of fusion none for each of {listed(sorted(needed))}")
-    commands = []
-    for one in {of.name: of for of in lacking.values()}.values():
-        alone = [m for m, of in lacking.items() if of is one]
-        commands.append(with_fusion(one.setting, "none", OF_EVERY_FUSION, alone))
-    return Found(False, BOARD, f"No row of fusion none for {listed(sorted(lacking))}", "\n".join(commands))
+    return Found(False, BOARD, f"No row of fusion none for {listed(sorted(lacking))}", _added(several, "none", sorted(lacking)))
 
 
 def controls(settings: Sequence[ScoredSetting]) -> Found:
@@ -110,15 +114,27 @@ def controls(settings: Sequence[ScoredSetting]) -> Found:
         there = {other.fusion for other in several if names == set(modalities_of(other)) and not _ungated_control(other)}
         if lacking := [name for name in CONTROLS if name not in there]:
             reasons.append(f"{listed(lacking)} on {'+'.join(modalities_of(one))}")
-            commands.append(with_fusion(one.setting, ",".join(lacking), OF_EVERY_FUSION))
+            commands.append(_added([one, *several], ",".join(lacking), ["+".join(modalities_of(one))]))
     if reasons:
         return Found(False, BOARD, f"Missing: {'; '.join(reasons)}", "\n".join(commands))
     return Found(True, BOARD, "All of them stand beside the other fusions of the same modalities")
 
 
+def _added(settings: Iterable[ScoredSetting], fusion: str, modalities: Sequence[str]) -> str:
+    """Return the command that trains fusions on these choices of modalities as the first trained setting was trained.
+
+    It is empty if no setting was trained here.
+    """
+    first = next(iter(trained(settings)), None)
+    if first is None:
+        return ""
+    own = ["+".join(modalities_of(first))]
+    return with_fusion(first.setting, fusion, OF_EVERY_FUSION, () if modalities == own else modalities)
+
+
 def _ungated_control(one: ScoredSetting) -> bool:
     """Whether a setting is `self_gate` with its gate switched off, so that it is no control."""
-    return one.fusion == CONTROL and not one.config["fusion"].get("gate", True)
+    return one.fusion == CONTROL and not (one.config.get("fusion") or {}).get("gate", True)
 
 
 def costs(settings: Sequence[ScoredSetting]) -> Found:
@@ -128,9 +144,8 @@ def costs(settings: Sequence[ScoredSetting]) -> Found:
         return Found(True, BOARD, "Columns parameters, parameters_fusion and seconds/mean")
     names = shortened([one.name for one in unknown])
     proof = next(run / "metrics.json" for run in unknown[0].setting.finished if not _has_costs(run.metrics))
-    return Found(False, proof, f"Not recorded for {names}", again(one.setting for one in unknown))
+    return Found(False, proof, f"Not recorded for {names}", again(unknown))
 
 
 def _has_costs(metrics: Mapping[str, Any]) -> bool:
-    found = [metrics.get(key) for key in (COUNTS["parameters"], SECONDS)]
-    return all(is_number(value) and float(value) > 0 for value in found if value is not None) and None not in found
+    return all(is_number(value := metrics.get(key, 0)) and value > 0 for key in (COUNTS["parameters"], SECONDS))

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gmu_lightning.report.caveats import computed_by, listed, shortened
-from gmu_lightning.report.checklist.found import NO_FUSION, Doubts, Found, again, all_seeds, fusing, span
+from gmu_lightning.report.checklist.found import NO_FUSION, Doubts, Found, again, all_seeds, fusing, span, trained
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.diagnosis import newest
 from gmu_lightning.report.reproduce import evaluations, train_all
 from gmu_lightning.report.scoring import ScoredSetting
-from gmu_lightning.report.words import counted
+from gmu_lightning.report.words import counted, split_in_words
 from gmu_lightning.run import Run, disagreeing
 from gmu_lightning.run_files import records
 from gmu_lightning.run_files.plain import Damaged, is_there
@@ -23,12 +23,8 @@ from gmu_lightning.run_files.shapes import is_number
 MONITOR = "val/ap_micro"  # of the command that trains again
 TOLERANCE = 1e-9  # of a score that is read back from a file
 FEWEST_SPLITS = 2
-SPLIT_KEYS = ("data.split", "data.split_seed", "data.seed")
-DRAWN = {  # data set: overrides that draw other splits
-    "files": ["data.split=0.7/0.1/0.2", "data.seed=1,2,3,4,5"],
-    "planted": ["data.seed=1,2,3,4,5"],
-}
-RANDOM = ["data.split=random", "data.split_seed=1,2,3,4,5"]
+SPLIT_KEYS = ("data.split", "data.split_seed")
+SHARES = "0.7/0.1/0.2"  # of train, val and test, for a table of one's own
 PLACES = ("root", "workers")  # options of the data without influence on its content
 Environments = Mapping[Path, Mapping[str, Any]]  # of each run's folder
 
@@ -54,6 +50,8 @@ def test_once(settings: Sequence[ScoredSetting]) -> Found:
 
 def _doubt(run: Run, config: Mapping[str, Any]) -> tuple[Path, str] | None:
     """Return a file and the reason why it does not prove that val chose the weights; None if all files prove it."""
+    if config.get("adopted") is not None:
+        return run / "config.yaml", "the predictions were made elsewhere"
     monitor = str(config.get("monitor"))
     if not monitor.startswith("val/"):
         return run / "config.yaml", f"monitor={monitor} is no score of val"
@@ -85,31 +83,21 @@ def splits(settings: Sequence[ScoredSetting], environments: Environments) -> Fou
     for one, run, config in _runs(settings):
         setting = tuple((name, value) for name, value in one.setting.values.items() if name not in SPLIT_KEYS)
         movies = _fingerprint(environments[run.folder]).get("movies")
-        ran.setdefault(setting, []).append(_Ran(one, run, _split_of(config), movies))
+        ran.setdefault(setting, []).append(_Ran(one, run, split_in_words(config), movies))
     counts = [min(len({of.split for of in found}), len({of.movies for of in found})) for found in ran.values()]
     lacking = [of for found, count in zip(ran.values(), counts, strict=True) if count < FEWEST_SPLITS for of in found]
     if not lacking:
         return Found(True, next(iter(ran.values()))[-1].run / "config.yaml", f"{span(counts)} splits for every setting")
     own = list({of.one.name: of.one for of in lacking}.values())
-    narrow = [one.setting for one in own]
+    narrow = [one.setting for one in trained(own)]
     command = train_all(narrow, all_seeds(narrow), _other_splits(own[0].config), SPLIT_KEYS, into_sweeps=True)
     few, words = sum(count < FEWEST_SPLITS for count in counts), shortened(list(dict.fromkeys(of.split for of in lacking)))
     why = f"{few} of {counted(len(counts), 'setting')}: one split only ({words})"
     return Found(False, lacking[0].run / "config.yaml", why, command)
 
 
-def _split_of(config: Mapping[str, Any]) -> str:
-    """Return the split of a run's data in words, with the seed that drew it."""
-    data, data_set = config.get("data") or {}, _data_set(config)
-    split = data.get("split") or "published"
-    if split == "random":
-        return f"random, split_seed {data.get('split_seed')}"
-    drawn = data_set == "planted" or (data_set == "files" and split != "column")
-    return f"{split}, seed {data.get('seed')}" if drawn else str(split)
-
-
 def _other_splits(config: Mapping[str, Any]) -> list[str]:
-    return DRAWN.get(_data_set(config), RANDOM)
+    return [f"data.split={SHARES if _data_set(config) == 'files' else 'random'}", "data.split_seed=1,2,3,4,5"]
 
 
 def _data_set(config: Mapping[str, Any]) -> str:
@@ -132,7 +120,7 @@ def missing(settings: Sequence[ScoredSetting]) -> Found:
     if not lacking:
         return Found(True, known[0][0], "; ".join(dict.fromkeys(words for _, words in known)))
     why = f"Neither data.missing nor a study of missing modalities: {shortened([one.name for one in lacking])}"
-    command = evaluations([one.setting.finished[0] for one in lacking], "robustness=true")
+    command = evaluations([one.setting.finished[0] for one in trained(lacking)], "robustness=true")
     return Found(False, lacking[0].setting.finished[0] / "config.yaml", why, command)
 
 
@@ -159,13 +147,11 @@ def diagnosed(comparison: Comparison) -> Found:
     if not gated:
         first = comparison.settings[0].setting.finished[0]
         return Found(True, first / "predictions/test.parquet", "No setting has gates that move")
-    runs = sum(len(of.one.test) for of in gated)
+    runs = sum({of.one.name: len(of.one.test) for of in gated}.values())
     lacking = [of for of in gated if of.others]
     if not lacking:
-        path = newest(gated[0].one.setting.finished[0])
-        return Found(
-            True, path or gated[0].one.setting.finished[0].folder, f"A diagnosis of each of {counted(runs, 'gated run')}"
-        )
+        first = gated[0].one.setting.finished[0]
+        return Found(True, newest(first) or first.folder, f"A diagnosis of each of {counted(runs, 'gated run')}")
     others = [run for of in lacking for run in of.others]
     names = shortened([of.one.name for of in lacking])
     why = f"{len(others)} of {counted(runs, 'gated run')} without a readable diagnosis ({names})"
@@ -193,7 +179,7 @@ def versions(settings: Sequence[ScoredSetting], environments: Environments) -> F
     ]
     if doubts.proof is None and not mixed:
         return Found(True, first, f"The same packages, commit and data in {counted(len(environments), 'run')}")
-    command = again(one.setting for one in settings)
+    command = again(settings)
     return Found(
         False, doubts.proof or first, f"Unequal or not recorded: {'; '.join(filter(None, [doubts.why, *mixed]))}", command
     )

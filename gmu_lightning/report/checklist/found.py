@@ -53,7 +53,17 @@ class Doubts:
 
     def again(self, also: Sequence[str] = ()) -> str:
         """Return the shell line that trains these settings anew; see `again`."""
-        return again([one.setting for held in self.settings.values() for one in held], also)
+        return again([one for held in self.settings.values() for one in held], also)
+
+
+def is_adopted(one: ScoredSetting) -> bool:
+    """Return whether a setting's predictions were made elsewhere, so that no command trains or evaluates it."""
+    return one.config.get("adopted") is not None
+
+
+def trained(settings: Iterable[ScoredSetting]) -> list[ScoredSetting]:
+    """Return the settings whose runs were trained here."""
+    return [one for one in settings if not is_adopted(one)]
 
 
 def modalities_of(one: ScoredSetting) -> list[str]:
@@ -71,9 +81,9 @@ def all_seeds(settings: Iterable[Setting]) -> list[int]:
     return sorted({int(seed) for one in settings for seed in one.seeds})
 
 
-def again(settings: Iterable[Setting], also: Sequence[str] = ()) -> str:
-    """Return the shell line that trains settings anew with their seeds, in a new sweep."""
-    distinct = list({one.key: one for one in settings}.values())
+def again(settings: Iterable[ScoredSetting], also: Sequence[str] = ()) -> str:
+    """Return the shell line that trains settings anew with their seeds, in a new sweep. Adopted ones are left out."""
+    distinct = list({one.name: one.setting for one in trained(settings)}.values())
     return train_all(distinct, all_seeds(distinct), also)
 
 

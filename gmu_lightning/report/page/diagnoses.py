@@ -40,23 +40,23 @@ def diagnosis_section(comparison: Comparison) -> dict[str, Any]:
         "findings": [words[0] for one, _ in known[:FINDINGS] if (words := one.sentences(comparison.metric))],
         "table": _table(known, score),
         "settings": [_setting(one, of, comparison.metric) for one, of in known[:DRAWN]],
-        "undrawn": [one.one.name for one, _ in known[DRAWN:]],
-        "commands": [{"name": one.one.name, "command": evaluations(one.others, "diagnose=true")} for one in wanted if one.others],
-        "problems": [f"{one.one.name}: {one.problem}" for one in found if one.problem is not None],
+        "undrawn": [one.name for one, _ in known[DRAWN:]],
+        "commands": [{"name": one.name, "command": evaluations(one.others, "diagnose=true")} for one in wanted if one.others],
+        "problems": [f"{one.name}: {one.problem}" for one in found if one.problem is not None],
     }
 
 
 def _table(known: Sequence[tuple[Diagnosed, Combined]], score: str) -> dict[str, Any]:
-    """Return `columns` and `rows` of {name, seeds, cells}: the score, its costs and the Shapley values, in points."""
+    """Return `columns` and `rows` of {name, seeds, cells}: the score, its costs and the Shapley values of micro AP, in points."""
     costs = [change for change in COSTS if any(f"{change}/{score}" in of.costs for _, of in known)]
     modalities = list(dict.fromkeys(m for _, of in known for m in of.modalities))
-    columns = ["score", *(f"cost: {COSTS[change]}" for change in costs), *(f"Shapley: {m}" for m in modalities)]
+    columns = ["score", *(f"cost: {COSTS[change]}" for change in costs), *(f"micro AP by {m}" for m in modalities)]
     rows = []
     for one, of in known:
         cells = [_cell(of.measures[f"score/{score}"])]
         cells += [_cell(of.costs.get(f"{change}/{score}")) for change in costs]
-        cells += [_cell(of.shapley(m, score) if m in of.modalities else None) for m in modalities]
-        rows.append({"name": one.one.name, "seeds": f"{of.runs} of {len(one.one.test)}", "cells": cells})
+        cells += [_cell(of.shapley(m, "ap_micro") if m in of.modalities else None) for m in modalities]
+        rows.append({"name": one.name, "seeds": f"{of.runs} of {one.runs}", "cells": cells})
     return {"columns": columns, "rows": rows}
 
 
@@ -69,15 +69,13 @@ def _cell(of: Interval | None) -> dict[str, Any]:
 
 
 def _setting(one: Diagnosed, of: Combined, metric: str) -> dict[str, Any]:
-    labels = one.one.test[0].labels.sum(axis=0)
-    movies = dict(zip(one.one.test[0].genres, labels.tolist(), strict=True))
-    genres = sorted(of.genres, key=lambda genre: -movies.get(genre, 0))
-    words = [sentence.removeprefix(f"{one.one.name}: ") for sentence in one.sentences(metric)]
+    genres = sorted(of.genres, key=lambda genre: -one.movies.get(genre, 0))
+    words = [sentence.removeprefix(f"{one.name}: ") for sentence in one.sentences(metric)]
     return {
-        "name": one.one.name,
+        "name": one.name,
         "sentences": [f"{sentence[0].upper()}{sentence[1:]}" for sentence in words],
         "basis": basis(of),
-        "charts": _charts(one.one.name, of, [(genre, movies.get(genre, 0)) for genre in genres]),
+        "charts": _charts(one.name, of, [(genre, one.movies.get(genre, 0)) for genre in genres]),
         "columns": ["all modalities", "shared", *(f"only {m}" for m in of.modalities)],
         "rows": [{"name": genre, "values": _bits(of, genre)} for genre in genres],
     }
