@@ -9,8 +9,8 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.report.diagnosis import Combined, Diagnosis, combined
 from gmu_lightning.report.diagnosis_sentences import basis, sentences
 from gmu_lightning.report.scoring import ScoredSetting
+from gmu_lightning.report.splits import split_of
 from gmu_lightning.report.statistics import Interval
-from gmu_lightning.report.words import split_in_words
 from gmu_lightning.run import Run
 
 
@@ -47,7 +47,7 @@ def diagnoses_of(settings: Iterable[ScoredSetting]) -> list[Diagnosed]:
 
 def _diagnosed(one: ScoredSetting) -> list[Diagnosed]:
     runs = one.setting.finished
-    splits = {run.folder: split_in_words(config) for run, config in zip(runs, one.setting.of_finished, strict=True)}
+    splits = {run.folder: split_of(config) for run, config in zip(runs, one.setting.of_finished, strict=True)}
     together: dict[str, list[Diagnosis]] = {}
     try:
         found = {run.folder: of for run in runs if (of := Diagnosis.of(run)) is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -130,12 +130,14 @@ def is_rerun(setting: Setting) -> bool:
 def add_seeds(settings: Sequence[Setting], seeds: Sequence[int], skipped: Collection[frozenset[str]] = ()) -> str:
     """Return the shell line that trains every setting with these seeds, into the sweep of its last finished run.
 
+    Settings that form a cross product share one command. Several commands are joined by ` && `.
+
     Args:
         settings: each has a finished run.
         seeds: at least one.
         skipped: overrides, without seed, of the jobs that a sweep skips. A cross product may hold these too.
     """
-    return train_all(settings, seeds, skipped=skipped, into_sweeps=True)
+    return _of_products(settings, seeds, into_sweep, skipped)
 
 
 def train_all(
@@ -143,38 +145,52 @@ def train_all(
     seeds: Sequence[int],
     also: Sequence[str] = (),
     dropped: Collection[str] = (),
-    skipped: Collection[frozenset[str]] = (),
     into_sweeps: bool = False,
 ) -> str:
-    """Return the shell line that trains every setting with these seeds.
-
-    Settings that form a cross product share one command. Several commands are joined by ` && `.
+    """Return the shell line that trains every setting with these seeds and further overrides.
 
     Args:
         settings: each has a finished run.
         seeds: at least one.
-        also: further overrides, as `key=value`, which replace typed ones of the same key.
+        also: overrides, as `key=value`, which replace typed ones of the same key.
         dropped: keys whose typed overrides are left out.
-        skipped: overrides, without seed, of the jobs that a sweep skips. A cross product may hold these too.
         into_sweeps: whether the runs go into the sweep of the setting's last finished run.
     """
-    replaced = {*map(_key, also), *dropped}
+    keys = {*map(_key, also), *dropped}
+    left_out = [word for one in settings for word in one.runs[-1].overrides if _key(word) in keys]
+    return _of_products(settings, seeds, lambda one: [*also, *(into_sweep(one) if into_sweeps else [])], left_out=left_out)
+
+
+def _of_products(
+    settings: Sequence[Setting],
+    seeds: Sequence[int],
+    also: Callable[[Setting], Sequence[str]],
+    skipped: Collection[frozenset[str]] = (),
+    left_out: Sequence[str] = (),
+) -> str:
+    """Return the commands that train these settings, a command for each cross product, joined by ` && `.
+
+    Args:
+        settings: each has a run.
+        seeds: at least one.
+        also: returns the further overrides of a setting.
+        skipped: as in `add_seeds`.
+        left_out: overrides to drop, each exactly as it was typed.
+    """
     of_sweep: dict[tuple[Any, ...], list[tuple[Setting, dict[str, str]]]] = {}
     for setting in (one for one in settings if not is_rerun(one)):
-        kept = [word for word in setting.runs[-1].overrides if not word.lstrip("+").startswith(NOT_A_SETTING)]
-        typed = {word.partition("=")[0]: word for word in kept if _key(word) not in replaced}
-        of_sweep.setdefault((setting.finished[-1].folder.absolute().parent, tuple(sorted(typed))), []).append((setting, typed))
-
-    def further(setting: Setting) -> list[str]:
-        return [*also, *(into_sweep(setting) if into_sweeps else [])]
-
-    lines = [command(setting, seeds, further(setting)) for setting in settings if is_rerun(setting)]
+        typed_words = (word for word in setting.runs[-1].overrides if word not in left_out)
+        kept = [word for word in typed_words if not word.lstrip("+").startswith(NOT_A_SETTING)]
+        typed = {word.partition("=")[0]: word for word in kept}
+        last = (setting.finished or setting.runs)[-1].folder.absolute()
+        of_sweep.setdefault((last.parent, tuple(sorted(typed))), []).append((setting, typed))
+    lines = [command(setting, seeds, also(setting)) for setting in settings if is_rerun(setting)]
     for group in of_sweep.values():
         for block in _products([typed for _, typed in group], skipped):
             inside = [setting for setting, typed in group if all(typed[key] in words for key, words in block.items())]
             first = next((setting for setting in inside if setting.configs[-1].get("config_dir")), inside[0])
             words = [_absolute(_swept(key, words), first.configs[-1]) for key, words in block.items()]
-            lines.append(command(first, seeds, further(first), overrides=words))
+            lines.append(command(first, seeds, also(first), overrides=words))
     return " && ".join(lines)
 
 

@@ -22,7 +22,7 @@ from gmu_lightning.report.statistics import (
     Difference,
     Interval,
 )
-from gmu_lightning.report.words import counted, ends, points
+from gmu_lightning.report.words import chance, counted, ends, points
 from gmu_lightning.visible import visible
 
 TOO_FEW = "a test needs three seeds and two test movies"
@@ -40,8 +40,8 @@ def pair_sentence(pair: Pair) -> str:
     if pair.claimed:
         one, other = len(pair.a.test), len(pair.b.test)
         counts = counted(one, "seed") if one == other else f"{one} and {other} seeds"
-        return f"{a} beats {b} by {size}, {_p(pair.p_holm)}, {counts}{_threshold_part(pair)}"
-    words = f"{a} and {b} do not differ significantly ({size}, {_p(pair.p_holm)}). {_seeds_wanted(pair)}{_shared(pair)}"
+        return f"{a} beats {b} by {size}, {chance(pair.p_holm)}, {counts}{_threshold_part(pair)}"
+    words = f"{a} and {b} do not differ significantly ({size}, {chance(pair.p_holm)}). {_seeds_wanted(pair)}{_shared(pair)}"
     low = pair.difference.interval.low
     if low is not None and low > 0:
         words += ". The interval excludes 0, but only p is corrected for the number of comparisons"
@@ -91,10 +91,10 @@ def _seeds_wanted(pair: Pair) -> str:
     if pair.negligible:
         return "The difference is negligible"
     if pair.needed is None:
-        chance = pair.difference.power(MOST_SEEDS, pair.level)
+        power = pair.difference.power(MOST_SEEDS, pair.level)
         movies = f"{len(pair.a.test[0].ids)} test movies"
         movies += "" if pair.difference.a.retune is None else f" and {len(pair.a.val[0].ids)} val movies"
-        return f"With {movies}, even {MOST_SEEDS} seeds of each would show this difference in only {chance:.0%} of comparisons"
+        return f"With {movies}, even {MOST_SEEDS} seeds of each would show this difference in only {power:.0%} of comparisons"
     more = [max(pair.needed - len(one.test), 0) for one in (pair.a, pair.b)]
     of = f"{counted(max(more[0], 1), 'more seed')} of each"
     if more[0] != more[1]:
@@ -307,10 +307,3 @@ def markdown(comparison: Comparison) -> str:
         if rows:
             lines += ["", f"## {title}", "", *(f"- {' '.join(row.split())}" for row in rows)]
     return visible("\n".join(lines)) + "\n"
-
-
-def _p(p: float | None) -> str:
-    if p is None or p < 0.001:
-        return "" if p is None else "p < .001"
-    digits = 4 if round(p, 3) == round(ALPHA, 3) else 3  # .0497 is below the limit, and .050 would not show it
-    return f"p = {p:.{digits}f}".replace("0.", ".", 1)

@@ -1,11 +1,8 @@
-"""Counts, differences and intervals in words."""
+"""Counts, intervals and p in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from gmu_lightning.report.statistics import Interval
+from gmu_lightning.report.statistics import ALPHA, Interval
 
 
 def counted(count: int, noun: str) -> str:
@@ -27,11 +24,9 @@ def ends(interval: Interval) -> str:
     return "too few seeds or movies" if interval.low is None else f"[{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def split_in_words(config: Mapping[str, Any]) -> str:
-    """Return the split of a run's data, such as `published` or `random, seed 3`."""
-    data = config.get("data") or {}
-    split = str(data.get("split") or "published")
-    if split in ("published", "column"):
-        return split
-    seed = data.get("split_seed")
-    return f"{split}, seed {data.get('seed') if seed is None else seed}"
+def chance(p: float | None) -> str:
+    """Return p in words, such as `p = .012`; empty if it is unknown."""
+    if p is None or p < 0.001:
+        return "" if p is None else "p < .001"
+    digits = 4 if round(p, 3) == round(ALPHA, 3) else 3  # .0497 is below the limit, and .050 would not show it
+    return f"p = {p:.{digits}f}".replace("0.", ".", 1)

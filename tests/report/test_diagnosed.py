@@ -132,5 +132,5 @@ def test_splits_have_rows_of_their_own(sweep):
     (setting,) = {one.name for one in compare(runs[:2]).settings}
     together = replace(settings_of(runs[:2])[0], finished=runs, of_finished=[run.config for run in runs])
     found = diagnoses_of([ScoredSetting.of(together)])
-    assert [one.name for one in found] == [f"{setting} (random, seed 1)", f"{setting} (random, seed 2)"]
+    assert [one.name for one in found] == [f"{setting} (random 1)", f"{setting} (random 2)"]
     assert [(one.combined.runs, one.runs, list(one.others)) for one in found if one.combined] == [(1, 2, runs[:1]), (2, 2, [])]

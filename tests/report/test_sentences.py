@@ -8,8 +8,9 @@ import shlex
 from gmu_lightning.files import write_json
 from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.leaderboard import latex
-from gmu_lightning.report.sentences import _p, as_json, markdown, pair_sentence, seeds_command, summary, write
+from gmu_lightning.report.sentences import as_json, markdown, pair_sentence, seeds_command, summary, write
 from gmu_lightning.report.statistics import MOST_SEEDS
+from gmu_lightning.report.words import chance
 from gmu_lightning.run import runs_under
 
 from .made_runs import replace_predictions
@@ -173,7 +174,7 @@ def test_files_hold_the_comparison(sweep, tmp_path):
 
 
 def test_a_p_that_rounds_to_the_limit_has_another_digit():
-    assert [_p(value) for value in (0.0497, 0.0503, 0.0494, 0.2, 0.0001, None)] == [
+    assert [chance(value) for value in (0.0497, 0.0503, 0.0494, 0.2, 0.0001, None)] == [
         *("p = .0497", "p = .0503", "p = .049", "p = .200", "p < .001", "")
     ]
 

@@ -75,7 +75,7 @@ def budgets(settings: Sequence[ScoredSetting]) -> Found:
     if foreign := [one for one in settings if is_adopted(one)]:
         proof = proof if reasons else foreign[0].setting.finished[0] / "config.yaml"
         reasons.append(
-            f"The budget of {shortened([one.name for one in foreign])} is unknown: its predictions were made elsewhere"
+            f"The budget of {shortened([one.name for one in foreign])} is unknown, for these predictions were made elsewhere"
         )
     if reasons:
         return Found(False, proof, ". ".join(reasons), _search_all(own, unequal) if len(spent) > 1 or unequal else "")

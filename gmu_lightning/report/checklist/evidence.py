@@ -14,7 +14,8 @@ from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.diagnosis import newest
 from gmu_lightning.report.reproduce import evaluations, train_all
 from gmu_lightning.report.scoring import ScoredSetting
-from gmu_lightning.report.words import counted, split_in_words
+from gmu_lightning.report.splits import KEYS, split_of
+from gmu_lightning.report.words import counted
 from gmu_lightning.run import Run, disagreeing
 from gmu_lightning.run_files import records
 from gmu_lightning.run_files.plain import Damaged, is_there
@@ -23,7 +24,6 @@ from gmu_lightning.run_files.shapes import is_number
 MONITOR = "val/ap_micro"  # of the command that trains again
 TOLERANCE = 1e-9  # of a score that is read back from a file
 FEWEST_SPLITS = 2
-SPLIT_KEYS = ("data.split", "data.split_seed")
 SHARES = "0.7/0.1/0.2"  # of train, val and test, for a table of one's own
 PLACES = ("root", "workers")  # options of the data without influence on its content
 Environments = Mapping[Path, Mapping[str, Any]]  # of each run's folder
@@ -81,16 +81,16 @@ def splits(settings: Sequence[ScoredSetting], environments: Environments) -> Fou
     """Check that every setting ran on several splits, which hold other movies."""
     ran: dict[tuple[Any, ...], list[_Ran]] = {}
     for one, run, config in _runs(settings):
-        setting = tuple((name, value) for name, value in one.setting.values.items() if name not in SPLIT_KEYS)
+        setting = tuple((name, value) for name, value in one.setting.values.items() if name not in KEYS)
         movies = _fingerprint(environments[run.folder]).get("movies")
-        ran.setdefault(setting, []).append(_Ran(one, run, split_in_words(config), movies))
+        ran.setdefault(setting, []).append(_Ran(one, run, split_of(config), movies))
     counts = [min(len({of.split for of in found}), len({of.movies for of in found})) for found in ran.values()]
     lacking = [of for found, count in zip(ran.values(), counts, strict=True) if count < FEWEST_SPLITS for of in found]
     if not lacking:
         return Found(True, next(iter(ran.values()))[-1].run / "config.yaml", f"{span(counts)} splits for every setting")
     own = list({of.one.name: of.one for of in lacking}.values())
     narrow = [one.setting for one in trained(own)]
-    command = train_all(narrow, all_seeds(narrow), _other_splits(own[0].config), SPLIT_KEYS, into_sweeps=True)
+    command = train_all(narrow, all_seeds(narrow), _other_splits(own[0].config), KEYS, into_sweeps=True)
     few, words = sum(count < FEWEST_SPLITS for count in counts), shortened(list(dict.fromkeys(of.split for of in lacking)))
     why = f"{few} of {counted(len(counts), 'setting')}: one split only ({words})"
     return Found(False, lacking[0].run / "config.yaml", why, command)
