@@ -77,12 +77,20 @@ class MovieGenreClassifier(pl.LightningModule):
         Logits with contributions are float64 (float32 on mps), as the contributions are.
         """
         kept = self._after_modality_dropout(batch.present)  # (B, M)
-        fused = self.fusion(self.fusion.read(self.encoders, batch, kept, self._normalised), kept)
+        fused = self.fusion(self.read(batch, kept), kept)
         contributions = self.head.contributions(fused) if isinstance(self.head, LinearHead) and not self.training else None
         if contributions is None:
             return Prediction(self.head(fused))
         # Sum the contributions, so that they and the logits agree to the last digit in any precision of the network.
         return Prediction(cast(Tensor, self.head.bias) + contributions.sum(dim=1), contributions, fused.gates)
+
+    def read(self, batch: MovieBatch, kept: Tensor) -> dict[str, Any]:
+        """Return the inputs of the fusion, encoded and normalised.
+
+        Args:
+            kept: (B, M) bool, the modalities that the fusion is to see.
+        """
+        return self.fusion.read(self.encoders, batch, kept, self._normalised)
 
     def _normalised(self, modality: str, feature: Features, there: Tensor) -> Features:
         """Normalise a modality's features and apply dropout: to the tokens if the fusion reads them, otherwise to the vector.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 from gmu_lightning import run
 from gmu_lightning.api import html
 from gmu_lightning.movie import UserError
+from gmu_lightning.report.checklist.items import checklist
 from gmu_lightning.report.comparison import Comparison, compare
 from gmu_lightning.report.discovery import is_sweep, left_in, readable, readable_runs_in
 from gmu_lightning.report.leaderboard import LATEX_SCORES, page_table, rows
@@ -23,6 +25,7 @@ from gmu_lightning.run_files import records
 
 PAIR = ("a", "b", "difference", "low", "high", "p", "p_holm", "effect", "verdict", "seeds_needed", "sentence", "command")
 SETTING = ("name", "seeds", "movies", "mean", "low", "high", "sd", "val", "letters", "warnings")
+CHECK = ("item", "ok", "why", "proof", "command")
 TIES = "Settings that share a letter do not differ significantly."
 
 
@@ -190,7 +193,7 @@ class Sweep:
             UserError: no run finished, or the metric or `against` is unknown.
         """
         found, damaged = readable_runs_in([self.folder])
-        return Compared(compare(found, metric, against, [*left_in([self.folder]), *damaged]))
+        return Compared(compare(found, metric, against, [*left_in([self.folder]), *damaged]), self.folder)
 
     def _repr_html_(self) -> str:
         return html.paragraph(f"{self.folder}: {self.status['state']}") + self.leaderboard._repr_html_()
@@ -201,10 +204,11 @@ class Compared:
 
     Attributes:
         comparison: all numbers (`gmu_lightning.report.comparison.Comparison`).
+        folder: of the sweep.
     """
 
-    def __init__(self, comparison: Comparison):
-        self.comparison = comparison
+    def __init__(self, comparison: Comparison, folder: Path):
+        self.comparison, self.folder = comparison, folder
 
     def __repr__(self) -> str:
         return self.summary
@@ -232,6 +236,16 @@ class Compared:
     def controls(self) -> list[str]:
         """A sentence on each gate and its control."""
         return [sentence for sentence, _ in is_it_the_gate(self.comparison)]
+
+    @property
+    def diagnoses(self) -> list[str]:
+        """The findings of `evaluate diagnose=true`, a sentence each; [] before any run is diagnosed."""
+        return [sentence for one in self.comparison.diagnoses for sentence in one.sentences(self.comparison.metric)]
+
+    @property
+    def checklist(self) -> pd.DataFrame:
+        """A row per item of the checklist: `item`, `ok`, `why`, `proof` (a path, relative to the sweep), and `command`."""
+        return pd.DataFrame([asdict(one) for one in checklist(self.comparison, self.folder)], columns=list(CHECK))
 
     def _repr_html_(self) -> str:
         pairs = sorted(self._found["pairs"], key=lambda row: row["verdict"] == "none")

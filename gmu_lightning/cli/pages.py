@@ -85,6 +85,8 @@ PAGES: Mapping[str, Page] = {
             ("Score the val movies", "run=RUN split=val"),
             ("Use one threshold that is tuned on val, in place of 0.5", "run=RUN threshold=val"),
             ("Score movies of which some modalities are removed", "run=RUN robustness=true"),
+            ("Measure what gates, interaction and each modality are worth", "run=RUN diagnose=true"),
+            ("Do so for all runs of a sweep", "run=SWEEP diagnose=true"),
             ("Read the data from another folder", "run=RUN data.root=PATH"),
         ),
         shown=(("evaluate.yaml", ""),),

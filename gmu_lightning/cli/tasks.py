@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gmu_lightning.movie import UserError
-from gmu_lightning.run import Run
+from gmu_lightning.run import Run, runs_under
 from gmu_lightning.sweep.job import choices_in, config_dir_in, perform, perform_in_sweep, plain, resolved
 from gmu_lightning.sweep.session import Session
 from gmu_lightning.visible import first_line
@@ -66,18 +66,34 @@ def prepare(config: DictConfig, session: Session) -> None:
 
 
 def evaluate(config: DictConfig, session: Session) -> None:
-    """Score a run again."""
+    """Score a run again, or several."""
     from gmu_lightning.config.options import EvaluateConfig
     from gmu_lightning.data.store import Store
+    from gmu_lightning.experiment.evaluate import RestoredData, evaluate_all
     from gmu_lightning.experiment.evaluate import evaluate as evaluate_run
 
-    chosen = EvaluateConfig.of({key: config[key] for key in ("split", "robustness", "robustness_seed")})
-    seed = chosen.robustness_seed if chosen.robustness else None
-    run = Run(str(config.run))
-    store = Store(config.store.dir or _store_of(run))
-    evaluate_run(
-        run, chosen.split, config.data.root, str(config.threshold), store, seed, config.encode.backend, session.config_dir
-    )
+    keys = ("split", "robustness", "robustness_seed", "diagnose", "diagnose_seed")
+    chosen = EvaluateConfig.of({key: config[key] for key in keys})
+    robust, diagnosed = chosen.robustness_seed if chosen.robustness else None, chosen.diagnose_seed if chosen.diagnose else None
+
+    def evaluated(run: Run, known: RestoredData) -> Path:
+        store = Store(config.store.dir or _store_of(run))
+        what = (run, chosen.split, config.data.root, str(config.threshold), store)
+        return evaluate_run(*what, robust, config.encode.backend, session.config_dir, diagnosed, known)
+
+    evaluate_all(_runs(str(config.run)), evaluated)
+
+
+def _runs(typed: str) -> list[Run]:
+    """Return the runs of a value with commas; a folder of runs stands for its finished ones. Raises UserError if it has none."""
+    found = []
+    for folder in _paths(typed, "run"):
+        inside = [] if (folder / "config.yaml").exists() else runs_under(folder)
+        runs = [run for run in inside if run.status.get("state") == "finished" and (run / "config.yaml").exists()]
+        if inside and not runs:
+            raise UserError(f"run={folder} holds no finished run: give the folder of a run, or of a sweep with finished ones")
+        found += runs or [Run(folder)]
+    return found
 
 
 def predict(config: DictConfig, session: Session) -> None:
@@ -185,7 +201,7 @@ def compare(config: DictConfig, session: Session) -> None:
     comparison = write_comparison(runs, folder, str(config.metric), against, left, session.config_dir)
     write_board(runs, folder)
     print(markdown(comparison))
-    print("\n".join(str(folder / name) for name in ("comparison.json", "leaderboard.tex", "report.html")))
+    print("\n".join(str(folder / name) for name in ("comparison.json", "checklist.md", "leaderboard.tex", "report.html")))
 
 
 def _paths(typed: str, key: str) -> list[Path]:

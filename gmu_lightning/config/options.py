@@ -28,11 +28,15 @@ class EvaluateConfig(_Options):
         split: the split to score.
         robustness: whether to score the split again without some of its modalities.
         robustness_seed: seed of the draw of the movies that lose a modality.
+        diagnose: whether to measure what gates, interaction and each modality are worth.
+        diagnose_seed: seed of the permutations of gates, and of partners.
     """
 
     split: Literal["train", "val", "test"]
     robustness: bool
     robustness_seed: Seed
+    diagnose: bool = False
+    diagnose_seed: Seed = 0
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

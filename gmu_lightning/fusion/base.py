@@ -136,6 +136,21 @@ class Fusion(nn.Module):
         """Fuse inputs (B, ..., d_m), in the order of `sizes` and zero where absent; `present` is (B, ..., M, 1) bool."""
         raise NotImplementedError
 
+    def separate(self, inputs: Sequence[Tensor]) -> list[Tensor] | None:
+        """Return for each modality all that `fuse` computes from it alone, (B, ..., k_m); None if it does not divide its work.
+
+        Args:
+            inputs: as of `fuse`.
+        """
+        return None
+
+    def join(self, separate: Sequence[Tensor], present: Tensor) -> Fused:
+        """Return a `Fused` with the vector of `fuse`, from what `separate` returned. Its rows broadcast against each other.
+
+        So the modalities of N movies are paired N x N times at the cost of what concerns several modalities.
+        """
+        raise NotImplementedError
+
     def head(self, genres: int, task: Task = "multilabel") -> nn.Module:
         """Return a new module that turns `Fused` into logits (B, C). `task` matters only to a head that mixes probabilities."""
         if self.maxout is None:

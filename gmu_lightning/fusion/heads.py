@@ -93,14 +93,22 @@ class MixtureHead(nn.Module):
         return torch.stack([cast(Tensor, out.bias) for out in outs]).mean(dim=0)
 
     def forward(self, fused: Fused) -> Tensor:
-        *hidden, rest = fused.vector.split([*self.widths, fused.vector.shape[-1] - sum(self.widths)], dim=-1)
-        pi = fused.gates  # (B, M, 1)
-        assert pi is not None
-        present = pi > 0
-        each = [self._expert(m, x, present[:, m, 0]) for m, x in enumerate(hidden)]
-        a = torch.stack(each, dim=-2)  # (B, M, C)
-        if self.gate is not None:
-            pi = present_softmax(self.gate(rest).unflatten(-1, (len(each), -1)), present)  # (B, M, C)
+        return self.mixed(fused, self.weights(fused))
+
+    def weights(self, fused: Fused) -> Tensor:
+        """Return pi, (B, M, 1), or (B, M, C) if each genre has its own. It is 0 where a modality is absent."""
+        assert fused.gates is not None
+        if self.gate is None:
+            return fused.gates
+        rest = fused.vector[..., sum(self.widths) :]
+        return present_softmax(self.gate(rest).unflatten(-1, (len(self.experts), -1)), fused.gates > 0)
+
+    def mixed(self, fused: Fused, pi: Tensor) -> Tensor:
+        """Return the logits (B, C) of the experts under the weights pi, as `weights` returns them."""
+        assert fused.gates is not None
+        *hidden, _ = fused.vector.split([*self.widths, fused.vector.shape[-1] - sum(self.widths)], dim=-1)
+        present = fused.gates > 0
+        a = torch.stack([self._expert(m, x, present[:, m, 0]) for m, x in enumerate(hidden)], dim=-2)  # (B, M, C)
         some = present.any(dim=-2, keepdim=True)
         # The log of a weight 0 is set to -inf by a mask. Computing log 0 would give NaN gradients, even for unused entries.
         log_pi = torch.where(pi > 0, pi, 1.0).log().masked_fill((pi == 0) & some, float("-inf"))

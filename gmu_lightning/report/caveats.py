@@ -9,9 +9,8 @@ from typing import Any
 from gmu_lightning.config.identity import AS_BEFORE, NOT_IDENTITY
 from gmu_lightning.report.scoring import ScoredSetting, metric_label
 from gmu_lightning.report.search import budget, searched_keys
-from gmu_lightning.report.settings import Setting, value_of
+from gmu_lightning.report.settings import ALWAYS, Setting, value_of
 from gmu_lightning.report.splits import KEYS, MISSING, SHARE
-from gmu_lightning.run import Run
 
 RARE = {"f1_macro": 8, "ap_macro": 32}  # fewest test movies of a genre for intervals of full length
 # Packages of environment.json that a run's numbers may depend on.
@@ -21,6 +20,7 @@ OF_EVERY_FUSION = ("bias", "dim", "head", "hidden", "maxout_dropout", "maxout_hi
 COMPARED = ("seed", "modalities", "fusion._target_", "fusion._partial_", "adopted.name")  # these differ on purpose
 NO_GROUPS = ("fusion", "sweep", "experiment", "logger")  # groups compared by their values, or not at all
 HARD = "hard_labels"  # code of the warning of adopted labels
+NO_TUNING = ("data", "training")  # of `uneven`
 SHOWN = 6  # keys, and settings of each value
 
 
@@ -52,16 +52,22 @@ def rare_genres(metric: str, settings: Sequence[ScoredSetting]) -> str | None:
 
 def mixed_searches(settings: Sequence[ScoredSetting]) -> str | None:
     """Return a caveat on settings with different search budgets."""
+    spent = search_budgets(settings)
+    if len(spent) < 2:
+        return None
+    all_spent = [f"{budget} of {', '.join(names)}" for budget, names in spent.items()]
+    return f"Not all settings were tuned alike, and some of a difference may be of that: {'; '.join(all_spent)}."
+
+
+def search_budgets(settings: Sequence[ScoredSetting]) -> dict[str, list[str]]:
+    """Return {search budget in words, with the space where spaces differ: names of the settings that had it}."""
     spent: dict[tuple[str, str], list[str]] = {}
     for one in settings:
         if one.setting.is_adopted:
             continue
         spent.setdefault(budget(one.setting.finished), []).append(one.name)
-    if len(spent) < 2:
-        return None
     spaces = len({space for _, space in spent if space}) > 1
-    all_spent = [f"{n}{f' ({space})' if space and spaces else ''} of {', '.join(names)}" for (n, space), names in spent.items()]
-    return f"Not all settings were tuned alike, and some of a difference may be of that: {'; '.join(all_spent)}."
+    return {f"{n}{f' ({space})' if space and spaces else ''}": names for (n, space), names in spent.items()}
 
 
 def adopted(settings: Sequence[Setting]) -> str | None:
@@ -85,10 +91,10 @@ def adopted(settings: Sequence[Setting]) -> str | None:
 
 def mixed_software(settings: Sequence[ScoredSetting]) -> str | None:
     """Return a caveat on runs from different package versions, commits or devices."""
-    runs = [run for one in settings for run in one.setting.finished]
+    environments = [run.environment for one in settings for run in one.setting.finished]
     differing = [
         f"{name} " + ", ".join(f"{value} in {count}" for value, count in counts.most_common())
-        for name, counts in _computed_by(runs).items()
+        for name, counts in computed_by(environments).items()
         if len(counts) > 1
     ]
     if not differing:
@@ -96,11 +102,10 @@ def mixed_software(settings: Sequence[ScoredSetting]) -> str | None:
     return f"Not all of these runs were computed alike, and some of a difference may be of that: {'; '.join(differing)}."
 
 
-def _computed_by(runs: Iterable[Run]) -> dict[str, Counter[str]]:
-    """Return {property: {value: number of runs}}."""
+def computed_by(environments: Iterable[Mapping[str, Any]]) -> dict[str, Counter[str]]:
+    """Return {property: {value: number of runs}}, from the content of each run's environment.json."""
     found: dict[str, Counter[str]] = {}
-    for run in runs:
-        said_of = run.environment
+    for said_of in environments:
         packages = said_of.get("packages") or {}
         values = {
             "commit": (said_of["git_commit"] or "none")[:7] if "git_commit" in said_of else None,  # none: an installed package
@@ -122,15 +127,8 @@ def unfair(settings: Sequence[Setting]) -> str | None:
     """Return a sentence with every other difference between these settings, value by value; None without any."""
     finished = [one for one in settings if one.finished]
     told = {one.name: _told(one) for one in finished}
-    lines = []
-    for key in differing(finished):
-        if key.startswith((SHARE, MISSING)):  # such settings are not compared
-            continue
-        holders: dict[str, list[str]] = {}
-        for name, of in told.items():
-            if key in of:
-                holders.setdefault(_text(of[key]), []).append(name)
-        lines.append(f"{key}: " + ", ".join(f"{value} in {shortened(sorted(names))}" for value, names in sorted(holders.items())))
+    compared = [key for key in differing(finished) if not key.startswith((SHARE, MISSING))]  # such settings are not compared
+    lines = [f"{key}: {_holders(key, told)}" for key in compared]
     if not lines:
         return None
     more = f"; and {len(lines) - SHOWN} more keys" if len(lines) > SHOWN else ""
@@ -152,6 +150,33 @@ def differing(settings: Sequence[Setting]) -> list[str]:
     groups = [key for key in found if key in {group for one in settings for group in _choices(one)}]
     inside = tuple(f"{group.replace('/', '.')}." for group in groups)
     return [key for key in found if key in groups or not key.startswith(inside)]
+
+
+def uneven(settings: Sequence[Setting]) -> dict[str, str]:
+    """Return {key: its values with their settings} of the keys that gave one fusion other values than another.
+
+    A value that every fusion on every choice of modalities had, as in a cross product, is no advantage. Each key is compared
+    between the fusions that have it. Options of the data and the methods of training are no tuning, and are left out.
+    """
+    told = {one.name: _told(one) for one in settings}
+    found = {}
+    for key in differing(settings):
+        tried: dict[tuple[str | None, ...], set[str]] = {}
+        for one in settings:
+            if key in told[one.name]:
+                tried.setdefault(tuple(one.values[name] for name in ALWAYS), set()).add(_text(told[one.name][key]))
+        if len(set(map(frozenset, tried.values()))) > 1 and key.split(".")[0] not in NO_TUNING:
+            found[key] = _holders(key, told)
+    return found
+
+
+def _holders(key: str, told: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the values of a key with the settings that have each, as `0.1 in a and b, 0.2 in c`."""
+    holders: dict[str, list[str]] = {}
+    for name, of in told.items():
+        if key in of:
+            holders.setdefault(_text(of[key]), []).append(name)
+    return ", ".join(f"{value} in {shortened(sorted(names))}" for value, names in sorted(holders.items()))
 
 
 def _told(one: Setting) -> dict[str, Any]:

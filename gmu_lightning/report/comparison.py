@@ -13,6 +13,7 @@ from gmu_lightning.decisions import Task
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.caveats import differing
 from gmu_lightning.report.curves import Curve, by_amounts, curves_of, other_amounts, why_apart
+from gmu_lightning.report.diagnosed import Diagnosed, diagnoses_of
 from gmu_lightning.report.scoring import (
     ScoredSetting,
     check_metric,
@@ -190,6 +191,11 @@ class Comparison:
     def apart(self) -> list[ScoredSetting]:
         """All other settings."""
         return [one for one in self.settings if not one.tested_as(self.settings[0])]
+
+    @cached_property
+    def diagnoses(self) -> list[Diagnosed]:
+        """What `evaluate diagnose=true` left in the runs, a row for each setting with several modalities."""
+        return diagnoses_of(self.settings)
 
     @cached_property
     def controls(self) -> list[Control]:

@@ -111,6 +111,18 @@ def _ap_of_columns(targets: np.ndarray, values: np.ndarray) -> tuple[np.ndarray,
     return score, out
 
 
+def ap_per_genre(targets: np.ndarray, probabilities: np.ndarray) -> dict[int, Influence]:
+    """Return {index of a genre: its average precision}, for every genre that some of the N movies have.
+
+    Args:
+        targets: (N, C) bool.
+        probabilities: (N, C).
+    """
+    some = np.flatnonzero(targets.any(axis=0))
+    score, slope = _ap_of_columns(targets[:, some], probabilities[:, some])
+    return {int(c): Influence(float(score[n]), len(targets) * slope[:, n]) for n, c in enumerate(some)}
+
+
 def _ap_micro(targets: np.ndarray, probabilities: np.ndarray) -> Influence:
     score, slope = _ap_of_columns(targets.reshape(-1, 1), probabilities.reshape(-1, 1))
     return Influence(float(score[0]), len(targets) * slope.reshape(targets.shape).sum(axis=1))

@@ -44,20 +44,30 @@ def more_seeds(setting: Setting, wanted: int) -> str | None:
     return command(setting, seeds, into_sweep(setting))
 
 
-def with_fusion(setting: Setting, fusion: str, keys: Sequence[str]) -> str:
+def with_fusion(setting: Setting, fusion: str, keys: Sequence[str], modalities: Sequence[str] = ()) -> str:
     """Return the command that trains another fusion as this setting was trained, with the seeds of its finished runs.
 
     The runs go into the setting's sweep, if it has one.
 
     Args:
         setting: has at least one finished run.
-        fusion: a choice, such as `mean`.
+        fusion: a choice, such as `mean`, or several with commas.
         keys: options that both fusions have, without `fusion.`. Typed overrides of other fusion options are dropped.
+        modalities: choices that replace the setting's own.
     """
     theirs = tuple(f"fusion.{key}=" for key in keys)
-    left_out = [word for word in setting.runs[-1].overrides if _of_fusion(word) and not word.lstrip("+").startswith(theirs)]
+    typed = setting.runs[-1].overrides
+    left_out = [word for word in typed if _of_fusion(word) and not word.lstrip("+").startswith(theirs)]
+    also = [f"fusion={fusion}"]
+    if modalities:
+        left_out += [word for word in typed if _key(word) == "modalities"]
+        also.append(f"modalities={','.join(modalities)}")
     seeds = [int(seed) for seed in setting.seeds]
-    return command(setting, seeds, [f"fusion={fusion}", *into_sweep(setting)], left_out)
+    return command(setting, seeds, [*also, *into_sweep(setting)], left_out)
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+")
 
 
 def _of_fusion(override: str) -> bool:
@@ -151,7 +161,34 @@ def add_seeds(settings: Sequence[Setting], seeds: Sequence[int], skipped: Collec
         seeds: at least one.
         skipped: overrides, without seed, of the jobs that a sweep skips. A cross product may hold these too.
     """
-    return _of_products([part for one in settings for part in one.parts if part.finished], seeds, into_sweep, skipped)
+    return _of_products(_trained_parts(settings), seeds, into_sweep, skipped)
+
+
+def train_all(
+    settings: Sequence[Setting],
+    seeds: Sequence[int],
+    also: Sequence[str] = (),
+    dropped: Collection[str] = (),
+    into_sweeps: bool = False,
+) -> str:
+    """Return the shell line that trains every setting with these seeds and further overrides.
+
+    Args:
+        settings: each has a finished run.
+        seeds: at least one.
+        also: overrides, as `key=value`, which replace typed ones of the same key.
+        dropped: keys whose typed overrides are left out.
+        into_sweeps: whether the runs go into the sweep of the setting's last finished run.
+    """
+    parts = _trained_parts(settings)
+    keys = {*map(_key, also), *dropped}
+    left_out = [word for one in parts for word in one.runs[-1].overrides if _key(word) in keys]
+    return _of_products(parts, seeds, lambda one: [*also, *(into_sweep(one) if into_sweeps else [])], left_out=left_out)
+
+
+def _trained_parts(settings: Sequence[Setting]) -> list[Setting]:
+    """Return the settings split by split, those with a finished run."""
+    return [part for one in settings for part in one.parts if part.finished]
 
 
 def _of_products(
@@ -187,17 +224,39 @@ def _of_products(
     return " && ".join(lines)
 
 
+def evaluations(runs: Sequence[Run], option: str) -> str:
+    """Return the shell lines that evaluate these runs with an option, such as `robustness=true`.
+
+    Runs share a line, unless they need another `--config-dir`, or have a comma in their folder.
+    """
+    lines: dict[tuple[str | None, str], list[str]] = {}
+    for run in runs:
+        folder = str(run.folder.absolute())
+        lines.setdefault((run.config.get("config_dir"), folder if "," in folder else ""), []).append(folder)
+    return "\n".join(_evaluation(own, folders, option) for (own, _), folders in lines.items())
+
+
+def _evaluation(config_dir: str | None, folders: Sequence[str], option: str) -> str:
+    own = ["--config-dir", config_dir] if config_dir else []
+    return shlex.join(["python", "-m", "gmu_lightning.evaluate", *own, f"run={','.join(folders)}", option])
+
+
 def _products(settings: Sequence[dict[str, str]], skipped: Collection[frozenset[str]]) -> list[dict[str, list[str]]]:
-    """Return cross products, {key: its overrides}, which together hold exactly these settings and skipped jobs."""
+    """Return cross products, {key: its overrides}, which together hold exactly these settings and skipped jobs.
+
+    Of the ways to split the settings at one key after another, it is the one with the fewest products.
+    """
     block = {key: list(dict.fromkeys(typed[key] for typed in settings)) for key in settings[0]}
     wanted = {frozenset(typed.values()) for typed in settings}
     varying = [key for key, words in block.items() if len(words) > 1]
     paths = [key for key in varying if NEVER_SWEPT.fullmatch(key)]
     if not paths and all(set(job) in wanted or frozenset(job) in skipped for job in product(*block.values())):
         return [block]
-    split = (paths or varying)[0]
-    parts = [[typed for typed in settings if typed[split] == word] for word in block[split]]
-    return [found for part in parts for found in _products(part, skipped)]
+    found = []
+    for split in paths[:1] or varying:
+        parts = [[typed for typed in settings if typed[split] == word] for word in block[split]]
+        found.append([block for part in parts for block in _products(part, skipped)])
+    return min(found, key=len)
 
 
 def _swept(key: str, words: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from gmu_lightning.report.caveats import OF_EVERY_FUSION, caveats, listed, short
 from gmu_lightning.report.comparison import CONTROL, LEAST, Comparison, Control, Pair
 from gmu_lightning.report.curve_tables import curve_lines, curve_rows, other_questions, write_figures
 from gmu_lightning.report.curves import by_amounts
+from gmu_lightning.report.diagnosed import diagnosis_lines, diagnosis_rows
 from gmu_lightning.report.reproduce import more_seeds, with_fusion
 from gmu_lightning.report.scoring import OTHERWISE, RANKING, ScoredSetting, metric_label, shared_and_same
 from gmu_lightning.report.settings import FEWEST_SEEDS
@@ -240,6 +241,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "settings": [_setting_row(one, comparison) for one in comparison.settings],
         "pairs": [pair_row(pair) for pair in comparison.pairs],
         "controls": [_control_row(one) for one in comparison.controls],
+        "diagnoses": diagnosis_rows(comparison.diagnoses, comparison.metric),
         "refused": list(comparison.refused),
         "left_out": [{"folder": folder, "why": why} for folder, why in comparison.left],
         "without_scores": [{"name": one.name, "warnings": one.warnings} for one in comparison.unscored],
@@ -346,6 +348,7 @@ def markdown(comparison: Comparison) -> str:
         lines += ["", "## Gated fusion against its control", ""]
     for sentence, command in is_it_the_gate(comparison):
         lines += [f"- {sentence}.", *([f"  `{command}`"] if command else [])]
+    lines += diagnosis_lines(comparison.diagnoses, comparison.metric)
     if comparison.pairs:
         lines += ["", f"## Against {comparison.against}" if comparison.against else "## Pairs", ""]
     for row in sorted(found["pairs"], key=lambda row: row["verdict"] == "none"):

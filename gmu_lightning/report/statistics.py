@@ -188,6 +188,15 @@ class Difference:
         return Interval(self.mean, self.mean - half, self.mean + half)
 
     @property
+    def interval_of_movies(self) -> Interval:
+        """Interval over draws of movies for these runs alone. Other seeds may lie outside."""
+        count = self.a.influence.shape[1]
+        if count < FEWEST_MOVIES:
+            return Interval(self.mean, None, None)
+        half = half_width([VarianceComponent(self.between_movies, count - 1)])
+        return Interval(self.mean, self.mean - half, self.mean + half)
+
+    @property
     def p(self) -> float | None:
         """Two-sided p of no difference; None for too few seeds or movies."""
         return None if self.parts is None else p_of(self.mean, self.parts)

@@ -97,6 +97,41 @@ def predictions_table(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
         return about, columns
 
 
+def number_table(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Return the N ids in a Parquet file, and {column: its N numbers} of all other columns.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Damaged: the file is too large or no Parquet file, a column holds other values than finite numbers, or an id stands twice.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import pyarrow.types as of
+
+    check_regular(path, MOST_PREDICTED)
+    with checking(path):
+        try:
+            with pq.ParquetFile(str(path)) as file:
+                schema, rows = file.schema_arrow, file.metadata.num_rows
+                names = [name for name in schema.names if name != "id"]
+                if len(names) + 1 != len(schema.names) or len(set(names)) < len(names):
+                    raise Unexpected("it has not one column id, or has a column twice")
+                odd = next((name for name in names if not of.is_floating(schema.field(name).type)), None)
+                if odd is not None or not (of.is_string(kind := schema.field("id").type) or of.is_large_string(kind)):
+                    raise Unexpected(f"its column {odd or 'id'} has another type than expected")
+                groups = range(file.metadata.num_row_groups)
+                _check_size(rows, len(schema.names), sum(file.metadata.row_group(n).total_byte_size for n in groups))
+                table = file.read()
+            columns = {name: _array(table.column(name), name).astype(np.float64) for name in names}
+            ids = _array(table.column("id"), "id").tolist()
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+            raise Unexpected("it is no parquet file that can be read") from error
+        infinite = next((name for name, values in columns.items() if not np.isfinite(values).all()), None)
+        if infinite is not None:
+            raise Unexpected(f"its column {infinite} holds NaN or infinity")
+        return ids, columns
+
+
 def _check_size(rows: int, columns: int, written: int) -> None:
     if not 1 <= rows <= MOST_MOVIES or rows * columns * 8 > MOST_PREDICTED:
         raise Unexpected(f"it has {rows:,} rows, and at least one row and at most {MOST_MOVIES:,} are expected")

@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from gmu_lightning.movie import MODALITIES, UNKNOWN, UserError
+from gmu_lightning.decisions import Task
+from gmu_lightning.movie import MODALITIES, SPLITS, UNKNOWN, UserError
 from gmu_lightning.run_files.plain import checking, csv_rows, is_there, json_object, text, yaml_mapping
 from gmu_lightning.run_files.shapes import (
     Check,
@@ -24,6 +25,7 @@ from gmu_lightning.run_files.shapes import (
     number,
     one_of,
     record,
+    same_keys,
     sequence,
     unexpected,
     whole,
@@ -173,6 +175,37 @@ MULTIRUN = record(
     }
 )
 
+UNIT, INTERVAL = number(-1, 1), record({"mean": number()}, {"low": maybe(number()), "high": maybe(number())})
+BY_METRIC = record({"f1_micro": UNIT, "ap_micro": UNIT})
+BITS = {"redundant": maybe(number()), "unique": mapping(maybe(number())), "joint": maybe(number())}
+CHANGED = maybe(record({"f1_micro": INTERVAL, "ap_micro": INTERVAL}))
+
+
+def _diagnosis(value: Any, place: str) -> None:
+    DIAGNOSIS(value, place)
+    modalities, genres = value["shapley"], value["information_bits"]
+    same_keys(value["shapley_by_genre"], genres, "shapley_by_genre")
+    for genre, worth in value["shapley_by_genre"].items():
+        same_keys(worth, modalities, f"shapley_by_genre.{genre[:40]}")
+    same_keys(value["information_mean"]["unique"], modalities, "information_mean.unique")
+
+
+DIAGNOSIS = record(
+    {
+        "split": one_of(*SPLITS),
+        "movies": whole(1),
+        "task": one_of(*get_args(Task)),
+        "data_fingerprint": mapping(word),
+        "score": BY_METRIC,
+        "empty": BY_METRIC,
+        **dict.fromkeys(("gates_permuted", "gates_mean", "emap"), CHANGED),
+        "shapley": mapping(BY_METRIC),
+        "shapley_by_genre": mapping(mapping(maybe(UNIT))),
+        "information_bits": mapping(record(BITS)),
+        "information_mean": record({"redundant": INTERVAL, "unique": mapping(INTERVAL), "joint": INTERVAL}),
+    },
+    {"seed": whole(), "permutations": whole(1), "partners": maybe(whole(1)), "complete": flag, "calibrated_on": word},
+)
 
 # Each reader takes the file's path.
 status = partial(json_object, most=MB, check=_status)
@@ -184,6 +217,7 @@ sweep_status = partial(json_object, most=64 * MB, check=SWEEP)  # of a run or a 
 search = partial(json_object, most=64 * MB, check=SEARCH)
 multirun = partial(yaml_mapping, most=MB, check=MULTIRUN, hint=HINT_OF_MULTIRUN)
 robustness = partial(json_object, most=MB, check=record({"split": word}))
+diagnosis = partial(json_object, most=64 * MB, check=_diagnosis)
 
 
 def is_adopted(config: Mapping[str, Any]) -> bool:

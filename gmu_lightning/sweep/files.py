@@ -171,13 +171,14 @@ def write_comparison(
     left: Sequence[tuple[str, str]] = (),
     config_dir: str | None = None,
 ) -> Comparison:
-    """Write comparison.json and .md, leaderboard.tex and report.html of these runs, and return the comparison.
+    """Write comparison.json and .md, checklist.json and .md, leaderboard.tex and report.html. Return the comparison.
 
     With `config_dir`, the page shows movies of the data sets whose classes stand there.
 
     Raises:
         UserError: the metric or `against` is none, none of the runs finished, or the folder cannot be made.
     """
+    from gmu_lightning.report.checklist.items import checklist, write_checklist
     from gmu_lightning.report.comparison import compare
     from gmu_lightning.report.leaderboard import latex
     from gmu_lightning.report.page.write import page
@@ -189,8 +190,10 @@ def write_comparison(
     except OSError as error:
         raise UserError(f"output={folder} cannot be written to ({error}): give another folder") from error
     write(comparison, folder)
+    items = checklist(comparison, folder)
+    write_checklist(items, folder)
     write_text(folder / "leaderboard.tex", latex(comparison))
-    write_text(folder / "report.html", page(comparison, runs, _shown(comparison, config_dir)))
+    write_text(folder / "report.html", page(comparison, runs, _shown(comparison, config_dir), items))
     return comparison
 
 

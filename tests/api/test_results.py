@@ -16,6 +16,7 @@ from gmu_lightning.report.sentences import ends
 from gmu_lightning.report.settings import settings_of
 from gmu_lightning.run import runs_under
 from tests.report.made_runs import Sweep as MadeSweep
+from tests.report.made_runs import write_diagnosis
 
 
 @pytest.fixture
@@ -103,6 +104,19 @@ def test_a_comparison_is_against_one_setting(made):
     assert len(compared.pairs) == 2
     with pytest.raises(UserError, match="metric=f2 is no score"):
         ended(made).compare(metric="f2")
+
+
+def test_a_comparison_has_its_checklist_and_diagnoses(made):
+    runs = made.rivals()
+    before = ended(made).compare()
+    assert before.diagnoses == [] and before.checklist.columns.tolist() == ["item", "ok", "why", "proof", "command"]
+    row = before.checklist.set_index("item").loc["The gates are diagnosed"]
+    assert not row["ok"] and row["proof"] == runs[0].folder.name and row["command"].endswith(f",{runs[2].folder} diagnose=true")
+    for run in runs[:3]:
+        write_diagnosis(run)
+    after = ended(made).compare()
+    assert after.checklist.set_index("item").loc["The gates are diagnosed", "ok"]
+    assert after.diagnoses[0].startswith("gmu_original: permuting the gates among movies costs ")
 
 
 def test_a_run_gives_tables(made):

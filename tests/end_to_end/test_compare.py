@@ -39,6 +39,11 @@ def test_a_comparison_is_printed_and_kept(sweep, tmp_path):
     assert found["pairs"][0]["sentence"] in done.stdout
     assert found["against"] == "concat"
     assert (tmp_path / "found/comparison.md").read_text() in done.stdout
+    checks = json.loads((tmp_path / "found/checklist.json").read_text())
+    assert checks[0]["ok"] and checks[0]["proof"] == "leaderboard.csv" and (tmp_path / "found/leaderboard.csv").exists()
+    assert all(Path(tmp_path / "found", one["proof"]).exists() for one in checks)
+    assert "items of the checklist are met" in (tmp_path / "found/checklist.md").read_text()
+    assert 'id="checklist"' in (tmp_path / "found/report.html").read_text() and "found/checklist.md" in done.stdout
     assert not list(sweep.glob("comparison*"))
 
 

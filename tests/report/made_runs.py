@@ -13,6 +13,8 @@ import numpy as np
 from gmu_lightning.decisions import Task
 from gmu_lightning.files import write_json, write_rows
 from gmu_lightning.metrics import scores, tune_per_genre, tune_threshold
+from gmu_lightning.report.diagnosis import Diagnosis
+from gmu_lightning.report.influence import Influence
 from gmu_lightning.run import Predictions, Run
 
 GENRES = ("Action", "Comedy", "Drama", "Horror")
@@ -76,7 +78,7 @@ class Sweep:
             predicted.write(made / f"predictions/{split}.parquet")
             metrics |= _scores(predicted, found["val"])
             metrics |= {f"{split}/loss": 0.3, f"{split}/movies": len(predicted.ids), f"{split}/movies_without_input": 0}
-        metrics |= {"best_epoch": 2, "epochs": 4, "seconds/total": 5.0, "parameters/total": 1000, "parameters/fusion": 10}
+        metrics |= {"best_epoch": 3, "epochs": 4, "seconds/total": 5.0, "parameters/total": 1000, "parameters/fusion": 10}
         write_json(made / "metrics.json", metrics)
         write_rows(made / "history.csv", [_epoch(n, metrics) for n in range(4)])
         write_json(made / "environment.json", {"data_fingerprint": dict(self.fingerprint), "device": "cpu", "seed": seed})
@@ -186,6 +188,39 @@ def write_study(run: Run, lost: Mapping[str, float], split: str = "test", time: 
         ]
         write_rows(folder / "robustness_by_genre.csv", table)
     write_json(folder / "robustness.json", {"split": split})
+
+
+def write_diagnosis(run: Run, cost: float = 0.2, time: str = "1", noise: float = 0.1) -> None:
+    """Write what `evaluate diagnose=true` leaves into a run: a score of 0.8, and Shapley values of 0.1 and 0.4 in turn.
+
+    Args:
+        cost: of permuted gates, of mean gates and of the additive approximation.
+        time: name of the diagnosis' folder.
+        noise: standard deviation of the influences, which sets the intervals' width.
+    """
+    predicted = run.predictions("test")
+    rng = np.random.default_rng(zlib.crc32(run.folder.name.encode()))
+
+    def measure(value: float) -> Influence:
+        psi = rng.normal(0, noise, len(predicted.ids))
+        return Influence(value + rng.normal(0, noise / 50), psi - psi.mean())
+
+    changes = dict.fromkeys(("gates_permuted", "gates_mean") if predicted.gate is not None else (), 0.8 - cost)
+    values = {"score": 0.8, "empty": 0.3, "emap": 0.8 - cost, **changes}
+    measures = {f"{word}/{metric}": measure(value) for word, value in values.items() for metric in ("f1_micro", "ap_micro")}
+    bits: dict[str, dict[str, Any]] = {g: {"redundant": 0.1, "unique": {}, "joint": 0.3} for g in predicted.genres}
+    for n, m in enumerate(predicted.modalities):
+        measures |= {f"shapley/{m}/{metric}": measure(0.4 if n % 2 else 0.1) for metric in ("f1_micro", "ap_micro")}
+        measures |= {
+            f"shapley_by_genre/{m}/{g}": measure(0.5 * (c + n) / (len(bits) + 1)) for c, g in enumerate(predicted.genres)
+        }
+        measures[f"information/unique/{m}"] = measure(0.1)
+        for of in bits.values():
+            of["unique"][m] = 0.2 * n
+    measures |= {f"information/{word}": measure(0.1) for word in ("redundant", "joint")}
+    of_run = (predicted.ids, predicted.modalities, predicted.genres, predicted.task)
+    made = Diagnosis("test", *of_run, measures, bits, {"data_fingerprint": predicted.data_fingerprint})
+    made.write(run / f"evaluate/{time}")
 
 
 def _epoch(number: int, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -26,9 +26,10 @@ def page_tables(sweep: Sweep) -> Tables:
 
 
 def loss_commands(found: Tables) -> list[list[str]]:
-    """Return the words of every command that computes losses."""
+    """Return the folders in every command that computes losses."""
     copied = [attributes.get("data-copy") or "" for _, attributes in found.tags]
-    return [shlex.split(command) for command in copied if "robustness=true" in command]
+    commands = [shlex.split(command) for command in copied if "robustness=true" in command]
+    return [word.removeprefix("run=").split(",") for words in commands for word in words if word.startswith("run=")]
 
 
 def test_all_fused_settings_have_a_command_for_losses(compared):
@@ -36,7 +37,7 @@ def test_all_fused_settings_have_a_command_for_losses(compared):
     assert any(words.startswith("Not measured yet. This command evaluates gmu_original") for words in found.words)
     assert all(COLUMN not in dict(table[0]) for table in found.tables)
     runs = sorted(str(run) for run in compared.folder.glob("*") if "none" not in run.name)
-    assert sorted(word[4:] for words in loss_commands(found) for word in words if word.startswith("run=")) == runs
+    assert sorted(folder for folders in loss_commands(found) for folder in folders) == runs
 
 
 def test_losses_of_other_fusions_are_in_the_table(compared):
@@ -48,7 +49,7 @@ def test_losses_of_other_fusions_are_in_the_table(compared):
     assert float(rows["concat text+image"][COLUMN][1]) == pytest.approx(0.2)
     assert float(rows["concat text+image"]["micro AP without image"][1]) == pytest.approx(0.05)
     assert rows["concat text+image"]["evaluated seeds"][0] == "3 of 3"
-    assert all("gmu_original" in word for words in loss_commands(found) for word in words if word.startswith("run="))
+    assert all("gmu_original" in folder for folders in loss_commands(found) for folder in folders)
 
 
 def test_remaining_seeds_have_a_command_for_losses(compared):
@@ -57,8 +58,8 @@ def test_remaining_seeds_have_a_command_for_losses(compared):
     found = page_tables(compared)
     rows = {row["setting"][0]: row for row in found.rows(COLUMN)}
     assert rows["gmu_original text+image"]["evaluated seeds"][0] == "1 of 3"
-    (of_gmu,) = (words for words in loss_commands(found) if any("gmu_original" in word for word in words))
-    assert [word[4:] for word in of_gmu if word.startswith("run=")] == [str(run) for run in others]
+    (of_gmu,) = (folders for folders in loss_commands(found) if any("gmu_original" in folder for folder in folders))
+    assert of_gmu == [str(run) for run in others]
 
 
 def test_known_truth_gives_a_correlation(runs):

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import pytest
 
+from gmu_lightning.report.checklist.items import checklist
 from gmu_lightning.report.comparison import Comparison, compare
 from gmu_lightning.report.page.gates import movement_sentence
 from gmu_lightning.report.page.movies import ExampleMovie, ExampleMovies, chosen_movies
@@ -18,17 +19,20 @@ from gmu_lightning.report.page.write import page
 from gmu_lightning.report.sentences import pair_sentence
 from gmu_lightning.run import Run, runs_under
 
+from .made_runs import write_diagnosis
 from .page_reader import Tables
 
 
 @pytest.fixture
 def text(compared) -> str:
-    """Return a page with every kind of section but the search: gates, losses, movies, a failed and a skipped job."""
+    """Return a page with every kind of section but the search: gates, diagnoses, losses, movies, a failed and a skipped job."""
     compared.run("sum", 1).end("failed", "the disk is full")
     compared.run("max", 1).end("skipped", "fusion=max takes at least 2 modalities")
     runs = runs_under(compared.folder)
+    write_diagnosis(next(run for run in runs if run.folder.name.startswith("gmu_original")))
     found = compare(runs)
-    return page(found, runs, ExampleMovies({movie: ExampleMovie("A plot.", None) for movie in chosen_movies(found)}))
+    movies = ExampleMovies({movie: ExampleMovie("A plot.", None) for movie in chosen_movies(found)})
+    return page(found, runs, movies, checklist(found, compared.folder))
 
 
 def test_the_policy_allows_this_script_and_loads_nothing(text):

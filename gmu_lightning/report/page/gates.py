@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,9 +20,9 @@ from gmu_lightning.report.gates import (
     recovered,
 )
 from gmu_lightning.report.page import svg
+from gmu_lightning.report.reproduce import evaluations
 from gmu_lightning.report.scoring import ScoredSetting, complete, metric_label, name_for
 from gmu_lightning.report.sentences import counted
-from gmu_lightning.run import Run
 
 HARDLY = 0.05  # smaller standard deviations are reported as hardly any change
 NAMED = 3  # most settings in a part of the sentence on gates
@@ -205,12 +204,6 @@ def _ablation(several: Sequence[ScoredSetting], losses: Mapping[str, Faithfulnes
             seeds = f"{len(one.test) - len(others)} of {len(one.test)}"
             rows.append({"name": one.name, "seeds": seeds, "values": [lost.get(cell, math.nan) for cell in cells]})
         if others:
-            commands.append({"name": one.name, "command": "\n".join(map(_evaluation, others))})
+            commands.append({"name": one.name, "command": evaluations(others, "robustness=true")})
     columns = [f"{metric_label(name_for(score, several[0].task))} without {m}" for m, score in cells]
     return {"columns": columns, "rows": rows, "commands": commands}
-
-
-def _evaluation(run: Run) -> str:
-    folder = run.config.get("config_dir")
-    own = ["--config-dir", folder] if folder else []
-    return shlex.join(["python", "-m", "gmu_lightning.evaluate", *own, f"run={run.folder.absolute()}", "robustness=true"])

@@ -14,10 +14,12 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gmu_lightning.report.caveats import listed
+from gmu_lightning.report.checklist.items import SOURCE, Item, verdict
 from gmu_lightning.report.comparison import Comparison
 from gmu_lightning.report.curve_tables import other_questions
 from gmu_lightning.report.leaderboard import page_table
 from gmu_lightning.report.page import sections
+from gmu_lightning.report.page.diagnoses import diagnosis_section
 from gmu_lightning.report.page.gates import gate_sections
 from gmu_lightning.report.page.movies import ExampleMovies, browser
 from gmu_lightning.report.page.pairs import pair_matrix, seed_commands
@@ -38,12 +40,14 @@ SECTIONS = {
     "splits": "Splits",
     "amounts": "Amounts of data",
     "gates": "Gates",
+    "diagnoses": "Diagnoses",
     "ablation": "Modality ablation",
     "genres": "Scores by genre",
     "calibration": "Calibration",
     "curves": "Learning curves",
     "search": "Hyperparameter search",
     "movies": "Example movies",
+    "checklist": "Checklist",
     "runs": "Runs and data",
     "environment": "Environment",
 }
@@ -58,15 +62,18 @@ OPTIONAL = {  # sections that may be empty, with their parts
     "ablation": ["ablation"],
     "gates": ["gates", "still_gates"],
     "movies": ["cards", "driven"],
+    "checklist": ["checks"],
+    "diagnoses": ["diagnosis"],
 }
 
 
-def page(comparison: Comparison, runs: Sequence[Run], examples: ExampleMovies) -> str:
+def page(comparison: Comparison, runs: Sequence[Run], examples: ExampleMovies, checks: Sequence[Item] = ()) -> str:
     """Return the text of report.html.
 
     Args:
         runs: all runs, including failed and skipped ones.
         examples: plots, posters and the truth; empty if the data could not be read.
+        checks: the checklist; without items, the page has no such section.
     """
     settings = on_one_split(comparison)
     trained = [one for one in settings if not one.setting.is_adopted]
@@ -78,9 +85,13 @@ def page(comparison: Comparison, runs: Sequence[Run], examples: ExampleMovies) -
         **_scores(settings),
         "searches": searches(runs),
         **gate_sections(settings, examples.truth),
+        "diagnosis": diagnosis_section(comparison),
         **browser(comparison, examples),
         **split_section(comparison),
         "data_curves": data_curves(comparison),
+        "checks": checks,
+        "checked": verdict(checks) if checks else "",
+        "source": SOURCE,
         **_ended(runs),
         "audit": _audit(settings),
         "environment": _environment(last),
