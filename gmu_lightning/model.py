@@ -170,11 +170,11 @@ class MovieGenreClassifier(pl.LightningModule):
         `hidden.text`. Biases and other vectors are left out.
         """
         found: dict[str, list[str]] = {m: [] for m in self.encoders}
-        constant = {m for m, encoder in self.encoders.items() if encoder.constant}
+        frozen = {m for m, encoder in self.encoders.items() if encoder.freeze == "all" and encoder.unfreeze_at_epoch is None}
         for name, parameter in self.named_parameters():
             part, *path = name.split(".")
             served = [m for m in found if m in (path if part == "fusion" else path[:1])]
-            if part != "head" and parameter.ndim > 1 and len(served) == 1 and not (part == "encoders" and served[0] in constant):
+            if part != "head" and parameter.ndim > 1 and len(served) == 1 and not (part == "encoders" and served[0] in frozen):
                 found[served[0]].append(name)
         return list(found.values())
 
