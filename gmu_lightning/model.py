@@ -8,12 +8,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from gmu_lightning.balance import PlainTraining, Split
 from gmu_lightning.decisions import Task
 from gmu_lightning.encoders.base import Encoder, moved
 from gmu_lightning.fusion.base import Fusion
 from gmu_lightning.fusion.heads import LinearHead
 from gmu_lightning.lightning import MeanMetric, pl
-from gmu_lightning.movie import Features, MovieBatch, Prediction
+from gmu_lightning.movie import Features, Fused, MovieBatch, Prediction, UserError
 from gmu_lightning.nn import normalise
 from gmu_lightning.nn.dropout import Dropout
 from gmu_lightning.optimisation import parameter_groups
@@ -36,10 +37,12 @@ class MovieGenreClassifier(pl.LightningModule):
         weight_decay: of weight matrices.
         total_steps: returns the number of updates of the whole run; called when the optimizer is made.
         monitor: the score that a plateau observes.
+        balance: training method, which may balance the modalities. None trains on the loss of the fused prediction alone.
 
     Attributes:
         about: set from outside, and added to each checkpoint.
         plateaus: schedules that a callback steps after each epoch by the monitored score.
+        seen: scores (M, 2) of the batches since the last update, for a training method that changes gradients; None without any.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class MovieGenreClassifier(pl.LightningModule):
         weight_decay: float = 0.01,
         total_steps: Callable[[], int] = lambda: 1,
         monitor: str = "val/ap_micro",
+        balance: PlainTraining | None = None,
     ):
         super().__init__()
         self.encoders = nn.ModuleDict(dict(encoders))
@@ -63,7 +67,9 @@ class MovieGenreClassifier(pl.LightningModule):
         self.fusion = fusion
         # A fusion of the user's may have a head for multilabel tasks alone, without the argument `task`.
         self.head = fusion.head(genres) if task == "multilabel" else fusion.head(genres, task)
-        self.loss = loss
+        self.loss, self.task = loss, task
+        self.balance = PlainTraining() if balance is None else balance
+        self.seen: Tensor | None = None
         self.modality_dropout = tuple(e.modality_dropout for e in encoders.values())
         self.optimizer, self.scheduler = optimizer, scheduler
         self.lr, self.weight_decay, self.total_steps, self.monitor = lr, weight_decay, total_steps, monitor
@@ -71,13 +77,22 @@ class MovieGenreClassifier(pl.LightningModule):
         self.about: dict[str, Any] = {}
         self.plateaus: list[torch.optim.lr_scheduler.ReduceLROnPlateau] = []
 
-    def forward(self, batch: MovieBatch) -> Prediction:
+    def forward(self, batch: MovieBatch, split: bool = False) -> Prediction | Split:
         """Return logits (B, C). In evaluation mode, an additive model adds exact contributions (B, M, C), and its gates if any.
 
         Logits with contributions are float64 (float32 on mps), as the contributions are.
+
+        Args:
+            batch: B movies.
+            split: True returns a `Split`, which has the logits of each modality by itself.
+
+        Raises:
+            UserError: `split` is True, and the fusion or its head has no such logits.
         """
         kept = self._after_modality_dropout(batch.present)  # (B, M)
         fused = self.fusion(self.read(batch, kept), kept)
+        if split:
+            return Split(self.head(fused), self._unimodal(fused, kept), kept)
         contributions = self.head.contributions(fused) if isinstance(self.head, LinearHead) and not self.training else None
         if contributions is None:
             return Prediction(self.head(fused))
@@ -91,6 +106,17 @@ class MovieGenreClassifier(pl.LightningModule):
             kept: (B, M) bool, the modalities that the fusion is to see.
         """
         return self.fusion.read(self.encoders, batch, kept, self._normalised)
+
+    def _unimodal(self, fused: Fused, kept: Tensor) -> Tensor:
+        """Return the logits of each modality by itself, (B, M, C). Raises UserError if there are none."""
+        unimodal: Callable[[Fused, Tensor], Tensor | None] | None = getattr(self.head, "unimodal", None)
+        own = None if unimodal is None else unimodal(fused, kept)
+        if own is None:
+            raise UserError(
+                f"{type(self.balance).__name__} reads logits of single modalities, and {type(self.fusion).__name__} gives none: "
+                "return `parts` from its `fuse` with a LinearHead, or write `unimodal = False` into the class"
+            )
+        return own
 
     def _normalised(self, modality: str, feature: Features, there: Tensor) -> Features:
         """Normalise a modality's features and apply dropout: to the tokens if the fusion reads them, otherwise to the vector.
@@ -129,9 +155,41 @@ class MovieGenreClassifier(pl.LightningModule):
 
     def training_step(self, batch: MovieBatch, _index: int) -> Tensor:
         """Return the mean loss of the batch times its weight, and add the mean loss to `train_loss`."""
-        loss = self.loss(self(batch).logits, batch.labels)
+        loss, scores = self.losses(self(batch, split=self.balance.splits), cast(Tensor, batch.labels))
+        if self.balance.modulates:
+            scores = scores if batch.weight else torch.zeros_like(scores)  # a repeated batch has weight 0
+            self.seen = scores if self.seen is None else self.seen + scores
         self.train_loss.update(loss.detach(), weight=len(batch.ids) if batch.weight else 0)
         return loss if batch.weight == 1.0 else loss * batch.weight
+
+    def losses(self, found: Prediction | Split, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss that is minimised, and the scores by which the training method changes gradients.
+
+        Args:
+            found: output of the model for a batch.
+            targets: (B, C).
+        """
+        return self.balance.loss(self.loss, found, targets), self.balance.scores(found, targets, self.task)
+
+    def modality_weights(self) -> list[list[str]]:
+        """Return for each modality the names of the trained matrices and kernels that serve it alone.
+
+        They are those of its encoder, of its normaliser, and of the fusion's modules that are named after it, such as
+        `hidden.text`. Biases and other vectors are left out.
+        """
+        found: dict[str, list[str]] = {m: [] for m in self.encoders}
+        frozen = {m for m, encoder in self.encoders.items() if encoder.freeze == "all" and encoder.unfreeze_at_epoch is None}
+        for name, parameter in self.named_parameters():
+            part, *path = name.split(".")
+            served = [m for m in found if m in (path if part == "fusion" else path[:1])]
+            if part != "head" and parameter.ndim > 1 and len(served) == 1 and not (part == "encoders" and served[0] in frozen):
+                found[served[0]].append(name)
+        return list(found.values())
+
+    def modality_gradients(self) -> list[list[Tensor]]:
+        """Return for each modality the gradients of its `modality_weights`, as far as they have any."""
+        known = dict(self.named_parameters())
+        return [[g for name in names if (g := known[name].grad) is not None] for names in self.modality_weights()]
 
     def validation_step(self, batch: MovieBatch, _index: int) -> Prediction:  # type: ignore[override]
         """Return the prediction. A callback computes scores over the whole split."""

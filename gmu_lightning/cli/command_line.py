@@ -50,7 +50,9 @@ MOVIE = re.compile(r"^\+{0,2}movie\.(?P<key>[^=]+)=(?P<value>.*)$", re.S)  # a p
 MEDIA = re.compile(r"movie\.(image|video|audio)=")
 QUOTED = re.compile(r"""(['"])(\\.|(?!\1).)*\1""", re.S)  # one string from end to end
 DOT_FOR_SLASH = re.compile(r"encoder\.\w+=")
-NEEDED = re.compile(r"data|encoder/\w+|fusion|loss|optimizer|scheduler|trainer")  # groups that every run takes a choice of
+NEEDED = re.compile(
+    r"data|encoder/\w+|fusion|loss|optimizer|scheduler|training|trainer"
+)  # groups that every run takes a choice of
 RERUNS = ("train", "prepare")  # commands that take rerun=RUN
 TRUST = "trust="
 REMOVABLE = ("callbacks", "logger", "experiment", "hydra", "encoder.", "fusion.", "optimizer.", "scheduler.")

@@ -66,6 +66,7 @@ PAGES: Mapping[str, Page] = {
             "loss",
             "optimizer",
             "scheduler",
+            "training",
             "callbacks",
             "logger",
             "sweep",

@@ -32,7 +32,7 @@ NOT_IDENTITY = (
 # Values under which a run computes the same as older runs, whose configurations lack the keys.
 AS_BEFORE = {
     **{"store.precision": "float32", "store.blocks": True, "encode.precision": "float32", "trainer.val_check_interval": 1.0},
-    **{"data.split": "published", "data.split_seed": None, "data.train_share": 1.0},
+    **{"data.split": "published", "data.split_seed": None, "data.train_share": 1.0, "training._target_": "PlainTraining"},
     **{f"data.missing.{modality}": 0 for modality in MODALITIES},
 }
 MISSING = "data.missing"  # without a rate, its splits and seed have no influence
@@ -80,13 +80,15 @@ def _essence(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     kept = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if name in NOT_IDENTITY or (name in AS_BEFORE and value == AS_BEFORE[name]):
+        if name in NOT_IDENTITY:
             continue
         if name == MISSING and not (isinstance(value, Mapping) and any(value.get(modality) for modality in MODALITIES)):
             continue
         essence = _essence(value, f"{name}.") if isinstance(value, Mapping) else value
         if key == "_target_":
             essence = str(value).rpartition(".")[2]
+        if name in AS_BEFORE and essence == AS_BEFORE[name]:
+            continue
         if essence != {} or value == {}:  # a node whose keys are all left out counts as absent
             kept[key] = essence
     return kept

@@ -21,7 +21,7 @@ VECTOR_DROPOUT, TOKEN_DROPOUT = 0.5, 0.25  # of frozen features; fusions that re
 SEQUENCES = ("text", "video", "audio")
 LOSSES = {"multilabel": "bce", "multiclass": "cross_entropy"}  # of loss=auto
 NOT_OF_A_RUN = ("rerun", "retry", "trust")  # keys of the command, whose effect is in the other keys
-GROUPS = ("data", "fusion", "loss", "optimizer", "scheduler", "trainer")
+GROUPS = ("data", "fusion", "loss", "optimizer", "scheduler", "training", "trainer")
 
 
 def resolve(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict[str, Any]:

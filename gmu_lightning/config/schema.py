@@ -39,6 +39,7 @@ OWN_OPTIONS = (
     *("enable_model_summary", "check_val_every_n_epoch", "limit_val_batches", "limit_predict_batches"),
     "fast_dev_run",
 )
+PLAIN = {"_target_": "gmu_lightning.balance.PlainTraining"}  # training of older runs, which do not name it
 REMOVED = ("store.max_gb", "store.blocks", "store.precision")  # settings of older runs that no longer exist
 
 
@@ -256,6 +257,7 @@ class RunConfig:
     optimizer: OptimConfig
     scheduler: PartConfig
     loss: PartConfig
+    training: PartConfig
     trainer: TrainerConfig
     store: StoreConfig
     encode: EncodeConfig
@@ -278,7 +280,7 @@ class RunConfig:
             raise UserError(f"monitor={monitor} is no score of the val split: give one like val/ap_micro; {valid}")
         modalities = modalities_of(str(resolved["modalities"]))
         encoders = {m: read_part(EncoderConfig, resolved["encoder"].get(m), f"encoder.{m}") for m in modalities}
-        nodes, hints = {"encode": {}, "store": {}, **resolved}, get_type_hints(cls)
+        nodes, hints = {"encode": {}, "store": {}, "training": PLAIN, **resolved}, get_type_hints(cls)
         read: dict[str, Any] = {
             n: read_part(part, nodes.get(n), n) for n, part in hints.items() if isinstance(part, type) and is_dataclass(part)
         }

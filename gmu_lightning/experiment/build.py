@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from gmu_lightning.balance import PlainTraining
 from gmu_lightning.config.schema import EncoderConfig, RunConfig
 from gmu_lightning.data.contents import NoneUsable
 from gmu_lightning.data.datamodule import MovieDataModule
@@ -26,7 +27,7 @@ from gmu_lightning.features.columns import FeatureCache
 from gmu_lightning.features.runner import features_of
 from gmu_lightning.fusion import Fusion
 from gmu_lightning.model import MovieGenreClassifier
-from gmu_lightning.movie import Column
+from gmu_lightning.movie import Column, UserError
 from gmu_lightning.nn.normalise import Standardise
 
 logger = logging.getLogger(__name__)
@@ -214,7 +215,20 @@ def build_model(
     trainer = config.trainer
     labels = np.ones_like(table.labels[:1]) if fitted else table.labels[table.in_train]
     steps = partial(data.total_steps, trainer.max_epochs, trainer.accumulate_grad_batches)
-    return assembled(config, encoders, labels, steps), data
+    model = assembled(config, encoders, labels, steps)
+    if not fitted:
+        _check_weights(model, config)
+    return model, data
+
+
+def _check_weights(model: MovieGenreClassifier, config: RunConfig) -> None:
+    """Raise UserError if the training method changes gradients, and a modality has no weights of its own."""
+    lacking = [m for m, names in zip(config.modalities, model.modality_weights(), strict=True) if not names]
+    if model.balance.modulates and lacking:
+        raise UserError(
+            f"training={config.choices.get('training')} changes the gradients of each modality's own layers, and no layer of "
+            f"{' and '.join(lacking)} alone is trained: keep fusion.hidden=true, or choose training=unimodal_loss"
+        )
 
 
 def assembled(
@@ -246,6 +260,7 @@ def assembled(
         weight_decay=float(config.optimizer.weight_decay),
         total_steps=total_steps,
         monitor=config.monitor,
+        balance=config.training.make(),
     )
 
 
@@ -269,7 +284,7 @@ def fit_normalisers(model: MovieGenreClassifier, data: MovieDataModule, device: 
 
 
 def summary(model: MovieGenreClassifier, columns: Mapping[str, Column]) -> list[str]:
-    """Return one line for each encoder, the fusion and the head, with their numbers of parameters."""
+    """Return one line for each encoder, the fusion and the head, with their numbers of parameters, and for balanced training."""
 
     def count(module: torch.nn.Module) -> str:
         return f"{sum(p.numel() for p in module.parameters()):,} parameters"
@@ -283,5 +298,6 @@ def summary(model: MovieGenreClassifier, columns: Mapping[str, Column]) -> list[
         if cached:
             size = f"{cached.parameters:,} parameters, {cached.bytes / 1e6:.1f} MB of float32 features from the store"
         lines.append(f"{modality}: {type(encoder).__name__}, {how}, {size}, {encoder.dim} numbers, normalise={encoder.normalise}")
+    method = [] if type(model.balance) is PlainTraining else [f"training: {type(model.balance).__name__}"]
     fusion = f"fusion: {type(model.fusion).__name__}, {count(model.fusion)}, {model.fusion.size} numbers"
-    return [*lines, fusion, f"head: {type(model.head).__name__}, {count(model.head)}"]
+    return [*lines, fusion, f"head: {type(model.head).__name__}, {count(model.head)}", *method]

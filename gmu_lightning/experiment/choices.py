@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from gmu_lightning.config.schema import RunConfig, TrainerConfig
+from gmu_lightning.balance import PlainTraining
+from gmu_lightning.config.schema import PartConfig, RunConfig, TrainerConfig
 from gmu_lightning.data.datamodule import MovieDataModule
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.experiment.environment import has_accelerator
-from gmu_lightning.fusion import Fusion, head_mismatch, mismatch, prefix_mismatch
+from gmu_lightning.fusion import Fusion, balance_mismatch, head_mismatch, mismatch, prefix_mismatch
 from gmu_lightning.movie import IncompatibleChoices, UserError
 from gmu_lightning.parallel import cores
 
 ROUNDING = 1e-9  # of a sum of rates
+WHOLE_GRADIENTS = ("auto", "ddp", "single")  # beginnings of strategies under which each process holds whole gradients
 
 
 def check_choices(config: RunConfig) -> None:
@@ -24,7 +26,8 @@ def check_choices(config: RunConfig) -> None:
         UserError: a class cannot be imported or takes no such argument, or this machine lacks the accelerator.
     """
     check_kinds(config)
-    for part in (config.data, config.fusion, config.loss, config.optimizer, config.scheduler, *config.encoder.values()):
+    parts = (config.data, config.fusion, config.loss, config.optimizer, config.scheduler, config.training)
+    for part in (*parts, *config.encoder.values()):
         part.check_arguments()
     data, fusion, choices, modalities = config.data.target, config.fusion.target, config.choices, config.modalities
     offered = data.reads.offers(config.data.node)
@@ -38,6 +41,7 @@ def check_choices(config: RunConfig) -> None:
         raise IncompatibleChoices(problem)
     name = choices.get("fusion", fusion.__name__)
     problem = mismatch(fusion, name, modalities) or head_mismatch(fusion, name, config.data.task) or _loss_mismatch(config)
+    problem = problem or _training_mismatch(config, name)
     if problem is None and "text" in modalities:
         text = config.encoder["text"].target
         problem = prefix_mismatch(fusion, name, text, choices.get("encoder/text", text.__name__))
@@ -78,9 +82,38 @@ def _loss_mismatch(config: RunConfig) -> str | None:
     )
 
 
+def _training_mismatch(config: RunConfig, fusion: str) -> str | None:
+    """Return why the training method does not go with the fusion called `fusion`, or with the trainer, as a sentence, or None.
+
+    Raises:
+        UserError: an argument of the method is wrong, or no epoch of the run has changed gradients.
+    """
+    method, trainer = config.training.target, config.trainer
+    if not method.splits:
+        return None
+    name = config.choices.get("training", method.__name__)
+    head = str(config.fusion.node.get("head", "linear"))
+    problem = balance_mismatch(config.fusion.target, fusion, head, config.modalities, name)
+    if problem is not None or not method.modulates:
+        return problem
+    if not trainer.strategy.startswith(WHOLE_GRADIENTS):
+        return f"training={name} reads whole gradients and trainer.strategy={trainer.strategy} may divide them: type ddp instead"
+    if not any(config.training.make().is_active(epoch) for epoch in range(trainer.max_epochs)):
+        raise UserError(
+            f"training={name} begins at epoch training.starts={config.training.node.get('starts')}, and the last epoch is "
+            f"{trainer.max_epochs - 1}: give an earlier one"
+        )
+    return None
+
+
 def check_kinds(config: RunConfig) -> None:
     """Check that data, fusion and encoders are classes of their kind. Raises UserError, also for one that cannot be imported."""
-    kinds = [(config.data, MovieDataModule), (config.fusion, Fusion), *((part, Encoder) for part in config.encoder.values())]
+    kinds: list[tuple[PartConfig, type]] = [
+        (config.data, MovieDataModule),
+        (config.fusion, Fusion),
+        (config.training, PlainTraining),
+    ]
+    kinds += [(part, Encoder) for part in config.encoder.values()]
     for part, kind in kinds:
         found, named = part.target, f"{part.place}._target_={part.node['_target_']}"
         if not (isinstance(found, type) and issubclass(found, kind)):

@@ -21,19 +21,19 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from gmu_lightning import callbacks
+from gmu_lightning.balance import Split
 from gmu_lightning.callbacks.determinism import seed_generators, seed_of
-from gmu_lightning.config.schema import RunConfig
 from gmu_lightning.experiment.environment import device_of
 from gmu_lightning.experiment.loggers import log_epochs
+from gmu_lightning.experiment.patience import Patience, is_patience
 from gmu_lightning.experiment.results import FitResult
 from gmu_lightning.experiment.train import PreparedRun, about, complete, warn_of_learning
 from gmu_lightning.lightning import pl
-from gmu_lightning.movie import Features, MovieBatch, UserError
+from gmu_lightning.movie import Features, MovieBatch, Prediction, UserError
 from gmu_lightning.nn.normalise import Standardise
 from gmu_lightning.run import Predictions
 
 HISTORY_SECONDS = 5.0  # between two writes of history.csv during training
-EARLY_STOPPING = "pytorch_lightning.callbacks.EarlyStopping"
 ROWWISE = ("none", "layer", "standardise")  # normalisers that scale each movie by itself
 
 
@@ -55,38 +55,11 @@ def incompatibility(prepared: PreparedRun) -> str | None:
         "trainer.accumulate_grad_batches is not 1": trainer.accumulate_grad_batches != 1,
         "trainer.val_check_interval is not 1": trainer.val_check_interval != 1.0,
         "scheduler=plateau looks at its own scores": "plateau" in config.scheduler.node["_target_"],
-        "it has callbacks of its own": any(not _is_patience(part.node, config.monitor) for part in config.callbacks.values()),
+        "it has callbacks of its own": any(not is_patience(part.node, config.monitor) for part in config.callbacks.values()),
         "trainer.compile=true": trainer.compile,
         f"trainer.profiler={trainer.profiler} watches a Trainer": trainer.profiler is not None,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
-
-
-def _is_patience(node: Mapping[str, Any], monitor: str) -> bool:
-    usual = {"_target_": EARLY_STOPPING, "monitor": monitor, "mode": "max"}
-    return {key: value for key, value in node.items() if key not in ("patience", "min_delta")} == usual
-
-
-class Patience:
-    """Stop as Lightning's EarlyStopping does: after `patience` epochs without a better score.
-
-    Args:
-        config: of the run; without callbacks, it never stops early.
-    """
-
-    def __init__(self, config: RunConfig):
-        nodes = [part.node for part in config.callbacks.values()]
-        self.patience = int(nodes[0].get("patience", 3)) if nodes else None
-        self.least = float(nodes[0].get("min_delta", 0.0)) if nodes else 0.0
-        self.best, self.waited = float("-inf"), 0
-
-    def over(self, score: float) -> bool:
-        """Return whether the epoch with this score is the last. Call it once for each epoch, in order."""
-        if self.patience is None:
-            return False
-        self.waited = 0 if score - self.least > self.best else self.waited + 1
-        self.best = max(self.best, score) if self.waited == 0 else self.best
-        return self.waited >= self.patience
 
 
 class TrainedWeights(NamedTuple):
@@ -118,6 +91,7 @@ class CachedFeatureTrainer:
 
     Attributes:
         optimizer: over the parameters that are trained.
+        scores: (K, M, 2) of the last batch, for a training method that changes gradients.
     """
 
     def __init__(self, prepared: Sequence[PreparedRun], device: torch.device):
@@ -127,7 +101,7 @@ class CachedFeatureTrainer:
         resident = {m: column.resident for m, column in self.data.columns.items()}
         self.columns = {m: x.to(device) for m, x in resident.items() if x is not None}  # (N, d_m)
         self.present, self.targets = self.data.present.to(device), self.data.targets.to(device)
-        self.steps = 0
+        self.steps, self.scores = 0, torch.empty(0)
         assert self.model.optimizer is not None
         self.optimizer = self.model.optimizer(params=self.parameter_groups(), lr=self.model.lr)
 
@@ -144,7 +118,22 @@ class CachedFeatureTrainer:
         """
         seed_generators(seed_of(self.seeds[0], epoch, index, 0), self.device)
         rows = chosen[0]
-        return self.model.loss(self._logits(rows), self.targets[rows])[None]
+        found = self._predicted(rows, self.model.balance.splits)
+        loss, scores = self.model.losses(found, self.targets[rows])
+        self.scores = scores[None]
+        return loss[None]
+
+    def modulate(self, epoch: int, index: int) -> None:
+        """Change the gradients of each run as its training method does; the arguments are those of `losses`."""
+        balance = self.model.balance
+        if balance.is_active(epoch):
+            for k, seed in enumerate(self.seeds):
+                generator = callbacks.noise_generator(seed, epoch, index, self.device)
+                balance.modulate(self.scores[k], self.modality_gradients(k), generator)
+
+    def modality_gradients(self, k: int) -> list[list[Tensor]]:
+        """Return for each modality the gradients of run k's weights that serve it alone. Changes of them count."""
+        return self.model.modality_gradients()
 
     def clip(self, most: float) -> None:
         """Clip each run's gradient to a norm of at most `most`, as Lightning does."""
@@ -154,7 +143,7 @@ class CachedFeatureTrainer:
     def val_logits(self) -> Tensor:
         """Return the logits of val, (K, N_val, C) float64 on the CPU."""
         self.model.eval()
-        return self._logits(torch.from_numpy(self.data.table.rows("val")).to(self.device))[None].double().cpu()
+        return self._predicted(torch.from_numpy(self.data.table.rows("val")).to(self.device)).logits[None].double().cpu()
 
     def weights(self, k: int) -> dict[str, Tensor]:
         """Return a copy of the current weights of run k, on the CPU."""
@@ -167,9 +156,9 @@ class CachedFeatureTrainer:
     def restore(self) -> None:
         """Undo changes to the model's modules."""
 
-    def _logits(self, rows: Tensor) -> Tensor:
+    def _predicted(self, rows: Tensor, split: bool = False) -> Prediction | Split:
         vectors = {m: Features(column[rows].float()) for m, column in self.columns.items()}
-        return self.model(MovieBatch((), vectors, self.present[rows], None)).logits
+        return cast(Prediction | Split, self.model(MovieBatch((), vectors, self.present[rows], None), split))
 
     def fit(self) -> list[TrainedWeights | UserError]:
         """Train every run to its end. Return trained weights for each run, or the error of a run that failed by itself."""
@@ -229,6 +218,7 @@ class CachedFeatureTrainer:
             losses = self.losses(chosen, epoch, index)
             self.optimizer.zero_grad()
             losses.sum().backward()
+            self.modulate(epoch, index)
             if most:
                 self.clip(float(most))
             rate = self.optimizer.param_groups[-1]["lr"]
@@ -291,19 +281,28 @@ class SeedStack(CachedFeatureTrainer):
         masks = self._masks(epoch, index, chosen.shape[1])
         vectors = {m: column[chosen].float() for m, column in self.columns.items()}  # (K, B, d_m)
 
-        def loss(parameters: Mapping[str, Tensor], vectors: Any, present: Tensor, targets: Tensor, masks: Any) -> Tensor:
+        def loss(
+            parameters: Mapping[str, Tensor], vectors: Any, present: Tensor, targets: Tensor, masks: Any
+        ) -> tuple[Tensor, Tensor]:
             for name, dropout in self.model.dropouts.items():
                 dropout.mask = masks.get(name)
-            return self.model.loss(self._stacked_logits(parameters, vectors, present), targets)
+            return self.model.losses(self._stacked(parameters, vectors, present, self.model.balance.splits), targets)
 
-        found = vmap(loss)(self.parameters, vectors, self.present[chosen], self.targets[chosen], masks)
+        found, self.scores = vmap(loss)(self.parameters, vectors, self.present[chosen], self.targets[chosen], masks)
         for dropout in self.model.dropouts.values():
             dropout.mask = None  # type: ignore[assignment]
         return found
 
-    def _stacked_logits(self, parameters: Mapping[str, Tensor], vectors: Mapping[str, Tensor], present: Tensor) -> Tensor:
+    def modality_gradients(self, k: int) -> list[list[Tensor]]:
+        """Return for each modality the gradients of run k's weights that serve it alone. Changes of them count."""
+        names = self.model.modality_weights()
+        return [[g[k] for name in own if (g := self.parameters[name].grad) is not None] for own in names]
+
+    def _stacked(
+        self, parameters: Mapping[str, Tensor], vectors: Mapping[str, Tensor], present: Tensor, split: bool = False
+    ) -> Prediction | Split:
         batch = MovieBatch(("",) * len(present), {m: Features(vector) for m, vector in vectors.items()}, present, None)
-        return functional_call(self.model, (dict(parameters), self.buffers), (batch,)).logits
+        return cast(Prediction | Split, functional_call(self.model, (dict(parameters), self.buffers), (batch, split)))
 
     def _masks(self, epoch: int, index: int, size: int) -> dict[str, Tensor]:
         """Return the scaled masks that K separate models would draw, {modality: (K, B, d_m)}; {} if no dropout is set."""
@@ -331,7 +330,7 @@ class SeedStack(CachedFeatureTrainer):
         self.model.eval()
         rows = torch.from_numpy(self.data.table.rows("val")).to(self.device)
         vectors, present = {m: column[rows].float() for m, column in self.columns.items()}, self.present[rows]
-        return vmap(lambda parameters: self._stacked_logits(parameters, vectors, present))(self.parameters).double().cpu()
+        return vmap(lambda parameters: self._stacked(parameters, vectors, present).logits)(self.parameters).double().cpu()
 
     def weights(self, k: int) -> dict[str, Tensor]:
         """Return a copy of run k's parameters, and the buffers that all runs share, on the CPU."""

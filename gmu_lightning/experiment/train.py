@@ -238,6 +238,7 @@ def fit(prepared: PreparedRun, loggers: list[Any]) -> FitResult:
     rules = (config.monitor, history, interruption, batches, config.trainer.save_every)
     saver = callbacks.Checkpoints(run, prepared.checkpoints, *rules)
     own = [callbacks.Determinism(config.seed), predictions, history, plateau, saver]
+    own += [callbacks.Modulation(config.seed)] if model.balance.modulates else []
     trainer = make_trainer(config, loggers, own, run)
     batches |= {"devices": trainer.world_size, "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches}
     found = resume.latest(prepared.checkpoints, config.mapping, table.fingerprint, batches)

@@ -1,6 +1,6 @@
 """Fusions join the features of several modalities to one vector: gates, and the baselines that gates are compared with."""
 
-from gmu_lightning.fusion.base import Fusion, head_mismatch, mismatch, prefix_mismatch
+from gmu_lightning.fusion.base import Fusion, balance_mismatch, head_mismatch, mismatch, prefix_mismatch
 from gmu_lightning.fusion.baselines import Concat, Late, LowRank, Max, Mean, MixtureOfExperts, SelfGate, SingleModality, Sum
 from gmu_lightning.fusion.bottleneck import Bottleneck
 from gmu_lightning.fusion.gmu import GMU
@@ -29,6 +29,7 @@ __all__ = [
     "SelfGate",
     "SingleModality",
     "Sum",
+    "balance_mismatch",
     "head_mismatch",
     "mismatch",
     "prefix_mismatch",

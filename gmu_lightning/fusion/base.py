@@ -46,12 +46,15 @@ class Fusion(nn.Module):
         size: width of `Fused.vector`.
         open_threshold: a gate above this value counts as open; 1/M where the gates sum to one over M modalities.
         lr_scale: learning rate of the fusion's weights, as a multiple of `optimizer.lr`.
+        unimodal: whether a linear head has logits of single modalities, which balanced training reads. The fusion then returns
+            `parts`, or has a head with a method `unimodal`.
     """
 
     needs: ClassVar[str] = "vector"
     requires: ClassVar[tuple[str, ...]] = ()
     fewest: ClassVar[int] = 2
     most: ClassVar[int | None] = None
+    unimodal: ClassVar[bool] = True
     lr_scale: float = 1.0
 
     def __init__(
@@ -219,6 +222,36 @@ def head_mismatch(fusion: type[Fusion], name: str, task: Task) -> str | None:
         f"fusion={name} has a head for data.task=multilabel alone, and data.task={task}: "
         "give it a method head(self, genres, task), or choose another fusion"
     )
+
+
+def balance_mismatch(fusion: type[Fusion], name: str, head: str, modalities: Sequence[str], method: str) -> str | None:
+    """Return why a training method cannot balance the modalities of a fusion, as a sentence with a way out; None if it can.
+
+    Args:
+        fusion: the class; its declarations alone decide.
+        name: its choice in `fusion=`.
+        head: its option `head`.
+        modalities: the chosen ones.
+        method: a choice in `training=` that reads logits of single modalities.
+    """
+    if len(modalities) < 2:
+        word = "+".join(modalities)
+        return f"training={method} balances several modalities and modalities={word} names one: choose training=none, or more"
+    if _predicts_alone(fusion) and head == "linear":
+        return None
+    if _predicts_alone(fusion):
+        name, choose = f"{name} fusion.head={head}", "choose fusion.head=linear"
+    else:
+        having = [c for c in _choices_for(modalities) if _predicts_alone(class_of(node_of("fusion", c)["_target_"]))]
+        choose = f"choose fusion={', '.join(having)}"
+    return (
+        f"training={method} reads a prediction of each modality by itself and fusion={name} has none: {choose}, or training=none"
+    )
+
+
+def _predicts_alone(fusion: type[Fusion]) -> bool:
+    """Return whether a fusion with a linear head has logits of single modalities, unmixed by attention between tokens."""
+    return fusion.unimodal and fusion.needs == "vector"
 
 
 def everyone(inputs: Mapping[str, Any], present: Tensor | None) -> Tensor:

@@ -141,6 +141,8 @@ class Sum(_Projected):
 class Max(_Projected):
     """h = elementwise maximum over P of tanh(W_m x_m); not additive."""
 
+    unimodal = False
+
     def fuse(self, inputs: Sequence[Tensor], present: Tensor) -> Fused:
         """Return the maximum, or zeros for a movie without any modality."""
         h = torch.tanh(self.projected(inputs)).masked_fill(~present, float("-inf")).amax(dim=-2)
@@ -237,6 +239,8 @@ class LowRank(Fusion):
         sizes, dim, head: as in `SingleModality`.
         rank: R.
     """
+
+    unimodal = False
 
     def __init__(self, sizes: Mapping[str, int], dim: Size = 256, rank: Few = 4, **head: Any):
         super().__init__(sizes, dim, **head)

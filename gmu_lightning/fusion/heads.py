@@ -30,6 +30,20 @@ class LinearHead(nn.Linear):
         with torch.autocast(fused.parts.device.type, enabled=False):
             return fused.parts.to(wide) @ self.weight.to(wide).T
 
+    def unimodal(self, fused: Fused, present: Tensor) -> Tensor | None:
+        """Return the logits of each modality by itself, w_c . part_m + b_c / |P|, (B, M, C); None if the fusion is not additive.
+
+        Those of the present modalities sum to the movie's logits.
+
+        Args:
+            fused: B movies.
+            present: (B, M) bool; |P| is its number of modalities in each row.
+        """
+        if fused.parts is None:
+            return None
+        shares = 1 / present.sum(dim=1, keepdim=True).clamp_min(1)  # (B, 1)
+        return F.linear(fused.parts, self.weight) + shares[..., None] * self.bias
+
 
 class MaxoutHead(nn.Module):
     """logits = V BN(maxout BN(maxout BN(h))) + b.
@@ -100,15 +114,15 @@ class MixtureHead(nn.Module):
         assert fused.gates is not None
         if self.gate is None:
             return fused.gates
-        rest = fused.vector[..., sum(self.widths) :]
+        rest = self._inputs(fused)[-1]
         return present_softmax(self.gate(rest).unflatten(-1, (len(self.experts), -1)), fused.gates > 0)
 
     def mixed(self, fused: Fused, pi: Tensor) -> Tensor:
         """Return the logits (B, C) of the experts under the weights pi, as `weights` returns them."""
         assert fused.gates is not None
-        *hidden, _ = fused.vector.split([*self.widths, fused.vector.shape[-1] - sum(self.widths)], dim=-1)
         present = fused.gates > 0
-        a = torch.stack([self._expert(m, x, present[:, m, 0]) for m, x in enumerate(hidden)], dim=-2)  # (B, M, C)
+        each = [self._expert(m, x, present[:, m, 0]) for m, x in enumerate(self._inputs(fused)[:-1])]
+        a = torch.stack(each, dim=-2)  # (B, M, C)
         some = present.any(dim=-2, keepdim=True)
         # The log of a weight 0 is set to -inf by a mask. Computing log 0 would give NaN gradients, even for unused entries.
         log_pi = torch.where(pi > 0, pi, 1.0).log().masked_fill((pi == 0) & some, float("-inf"))
@@ -117,6 +131,16 @@ class MixtureHead(nn.Module):
         else:
             logits = torch.logsumexp(log_pi + F.logsigmoid(a), dim=-2) - torch.logsumexp(log_pi + F.logsigmoid(-a), dim=-2)
         return torch.where(some.squeeze(-2), logits, self.bias)
+
+    def unimodal(self, fused: Fused, present: Tensor) -> Tensor | None:
+        """Return e (B, M, C), the logits of each expert; None for experts that learn from a batch, which run once."""
+        if any(isinstance(expert, MaxoutHead) for expert in self.experts):
+            return None
+        return torch.stack([self._expert(m, x, present[:, m]) for m, x in enumerate(self._inputs(fused)[:-1])], dim=1)
+
+    def _inputs(self, fused: Fused) -> tuple[Tensor, ...]:
+        """Return the experts' inputs (B, d_m), and the rest of the vector behind them."""
+        return fused.vector.split([*self.widths, fused.vector.shape[-1] - sum(self.widths)], dim=-1)
 
     def _expert(self, m: int, x: Tensor, rows: Tensor) -> Tensor:
         expert = self.experts[m]

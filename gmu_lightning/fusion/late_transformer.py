@@ -35,6 +35,7 @@ class LateTransformer(Fusion):
     """
 
     needs = "sequence"
+    unimodal = False
 
     def __init__(
         self,

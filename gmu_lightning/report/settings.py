@@ -24,6 +24,7 @@ from gmu_lightning.run_files.plain import Damaged
 COMPARED_SCORES = ("test/f1_micro", "test/ap_micro", "val/ap_micro")  # equal in two results of the same run
 UNFINISHED = ("failed", "interrupted")  # states of runs that ended without scores
 ALWAYS = ("modalities", "fusion")  # part of every setting's values
+OLDER = {"training": "none"}  # choices of older runs, whose configurations lack the group
 FEWEST_SEEDS = 3  # with two, intervals are too short and false findings too frequent
 
 
@@ -191,18 +192,18 @@ def few_seeds(seeds: Iterable[Collection[Any]]) -> str | None:
 
 
 def value_of(config: Mapping[str, Any], key: str) -> str | None:
-    """Return the value of an override's key as text; None if the configuration lacks this encoder or fusion option.
+    """Return the value of an override's key as text; None if the configuration lacks this encoder or option.
 
     Of adopted predictions, it is None for every key that they lack.
     """
     words = key.replace("/", ".").split(".")
     if words[0] == "encoder" and words[1:] and words[1] not in str(config["modalities"]).split("+"):
         return None
-    node = (config.get("choices") or {}).get(key)
+    node = (config.get("choices") or {}).get(key, OLDER.get(key))
     if node is None:
         node = config
         for word in key.split("."):
-            if words[0] == "fusion" and isinstance(node, Mapping) and word not in node:
+            if words[0] in ("fusion", "training") and isinstance(node, Mapping) and word not in node:
                 return None
             node = node.get(word) if isinstance(node, Mapping) else None
     if node is None and records.is_adopted(config):

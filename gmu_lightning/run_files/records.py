@@ -101,7 +101,7 @@ NODE = mapping(anything)
 CONFIG = record(
     {},
     {
-        **dict.fromkeys(("fusion", "loss", "optimizer", "scheduler", "trainer", "store"), NODE),
+        **dict.fromkeys(("fusion", "loss", "optimizer", "scheduler", "training", "trainer", "store"), NODE),
         "encoder": maybe(mapping(maybe(NODE))),
         "data": record({}, {"root": maybe(either(number(), word)), "_target_": word}),
         "choices": maybe(mapping(maybe(either(sequence(word), word)))),
@@ -132,7 +132,7 @@ EVALUATED = record(
             {"accelerator": word, "precision": either(whole(), word), "max_epochs": whole(1), "accumulate_grad_batches": whole(1)}
         ),
     },
-    {"encode": maybe(record({}, {"backend": word, "precision": word})), "store": record({}, {"dir": word})},
+    {"encode": maybe(record({}, {"backend": word, "precision": word})), "store": record({}, {"dir": word}), "training": BUILT},
 )
 TRIAL = record({"params": mapping(anything), "score": maybe(number())})
 RANGE = either(

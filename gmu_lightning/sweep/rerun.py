@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 KEY = "rerun"
 # Parts that the run decides.
 PARTS = (
-    *("data", "encoder", "fusion", "loss", "optimizer", "scheduler", "trainer", "callbacks", "encode"),
+    *("data", "encoder", "fusion", "loss", "optimizer", "scheduler", "training", "trainer", "callbacks", "encode"),
     *("modalities", "seed", "monitor"),
 )
 ABSENT = object()

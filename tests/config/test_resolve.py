@@ -57,6 +57,7 @@ def composed(text: dict[str, Any] | None = None, image: dict[str, Any] | None = 
             "image": image or choice("encoder/image", "efficientnet_lite0"),
         },
         "scheduler": choice("scheduler", "auto"),
+        "training": choice("training", "none"),
         "trainer": choice("trainer", "default"),
         "optimizer": choice("optimizer", "adamw"),
         "fusion": choice("fusion", "gmu_hier"),

@@ -18,7 +18,7 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
 from gmu_lightning.sweep.job import perform, perform_in_sweep
 
-GROUPS = ("loss", "optimizer", "scheduler", "callbacks")
+GROUPS = ("loss", "optimizer", "scheduler", "training", "callbacks")
 SMALL_BATCHES = "data.batch_size=8"  # five to an epoch
 
 
@@ -66,7 +66,7 @@ OF_ONE_LABEL = "cross_entropy"  # the loss of data.task=multiclass
 
 
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group in GROUPS for name in choices_of(group) if name != OF_ONE_LABEL])
-def test_every_loss_optimizer_scheduler_and_callback_trains(choice, train):
+def test_every_loss_optimizer_scheduler_method_and_callback_trains(choice, train):
     run = train(choice, SMALL_BATCHES)
     assert [row["step"] for row in history(run)] == [5, 10]
     assert all(np.isfinite(list(row.values())).all() for row in history(run))

@@ -47,14 +47,16 @@ def take_part(configs: dict[Path, RunConfig], folders: dict[Path, Path], ranks: 
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("world", [2, 3])
-def test_processes_give_the_losses_of_one(settled, tmp_path, world):
-    """Over every remainder of the number of movies by the number of an update."""
-    sizes = range(SIZE * world * 2, SIZE * world * 3)
+@pytest.mark.parametrize(("world", "method"), [(2, "none"), (3, "none"), (2, "ogm_ge"), (2, "unimodal_loss")])
+def test_processes_give_the_losses_of_one(settled, tmp_path, world, method):
+    """Over every remainder of the number of movies by the number of an update; for balanced training over some."""
+    sizes = range(SIZE * world * 2, SIZE * world * 3, 1 if method == "none" else 3)
 
     def config(movies: int, *words: str) -> RunConfig:
         limit = f"data.limit={movies}/{movies % 7 + 3}/{movies % 5 + 3}"
-        return settled("experiment=smoke", "trainer.precision=64-true", "trainer.max_epochs=4", *ON_CPUS, limit, *words)
+        return settled(
+            "experiment=smoke", "trainer.precision=64-true", "trainer.max_epochs=4", *ON_CPUS, limit, f"training={method}", *words
+        )
 
     several = (f"trainer.devices={world}", f"data.batch_size={SIZE}")
     alone = ("trainer.devices=1", "trainer.strategy=auto", f"data.batch_size={SIZE * world}")

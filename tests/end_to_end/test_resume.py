@@ -35,7 +35,7 @@ from .clean_forks import exit_code, started
 SMALL = ("trainer.max_epochs=4", "data.batch_size=8", "trainer.save_every=0", "encoder.text.dropout=0.2", "fusion.dim=8")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "plain": (),
-    "accumulated": ("trainer.accumulate_grad_batches=2",),
+    "accumulated": ("trainer.accumulate_grad_batches=2", "training=ogm_ge"),
     "plateau": ("scheduler=plateau", "scheduler.patience=0", "scheduler.share=0.2", "trainer.max_epochs=5"),
     "stopped early": ("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "trainer.max_epochs=8"),
     "validated twice": ("trainer.val_check_interval=0.4",),

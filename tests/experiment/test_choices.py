@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from types import SimpleNamespace
 
+import pytest
+import torch
+
+from gmu_lightning.config.groups import choices_of
+from gmu_lightning.config.identity import identity
+from gmu_lightning.config.schema import RunConfig
 from gmu_lightning.experiment import choices
-from gmu_lightning.fusion import Mean
+from gmu_lightning.fusion import LinearHead, Mean
 from gmu_lightning.losses import CrossEntropy
 from gmu_lightning.movie import IncompatibleChoices, UserError
 
@@ -123,3 +129,63 @@ def test_a_draw_out_of_range_is_refused(run_config, word, sentence):
 
 def test_rates_that_leave_a_modality_to_every_movie_are_accepted(run_config):
     choices.check_choices(run_config("experiment=smoke", "data.missing.text=0.9", "data.missing.image=0.1"))
+
+
+BALANCED = ("training=ogm_ge", "training=unimodal_loss")
+
+
+@pytest.mark.parametrize("fusion", [name for name in choices_of("fusion") if name != "none"])
+def test_a_method_is_refused_for_fusions_without_unimodal_logits(run_config, fusion):
+    config = run_config("experiment=smoke", f"fusion={fusion}", "encoder/text=minilm", "training=unimodal_loss")
+    encoders = {m: SimpleNamespace(dim=4, sequences=True) for m in config.modalities}
+    made = config.fusion.make(**config.fusion.target.arguments(encoders))
+    if made.needs == "vector":  # no attention mixes the modalities
+        present = torch.tensor([[True, True], [True, False]])
+        fused, head = made({m: torch.randn(2, 4) for m in encoders}, present), made.head(3)
+        alone = head.unimodal(fused, present)
+        if isinstance(head, LinearHead) and alone is not None:
+            assert torch.allclose(alone[1, 0], head(fused)[1], atol=1e-6)
+    if made.needs == "vector" and alone is not None:
+        choices.check_choices(config)
+    else:
+        why = f"^training=unimodal_loss reads a prediction of each modality by itself and fusion={fusion} has none: "
+        with pytest.raises(IncompatibleChoices, match=why + r"choose fusion=concat, .*, sum, or training=none$"):
+            choices.check_choices(config)
+
+
+REFUSED = {
+    "modalities=text fusion=none": r"balances several modalities and modalities=text names one: choose training=none, or more$",
+    "fusion.head=maxout": r"has none: choose fusion.head=linear, or training=none$",
+    "trainer.strategy=fsdp": r"reads whole gradients and trainer.strategy=fsdp may divide them: type ddp instead$",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_a_method_is_refused_where_it_cannot_work(run_config, words):
+    with pytest.raises(IncompatibleChoices, match=REFUSED[words]):
+        choices.check_choices(run_config("experiment=smoke", "training=ogm_ge", *words.split()))
+
+
+WRONG = {
+    "training.starts=2": r"training=ogm_ge begins at epoch training.starts=2, and the last epoch is 1: give an earlier one",
+    "training.starts=1 training.ends=0": r"training.ends=0 is before training.starts=1: give a later epoch, or null for the last",
+    "training.alpha=-1": r"training.alpha=-1 is not possible: give a number from 0 on",
+    "training._target_=gmu_lightning.fusion.Mean": r"is no subclass of gmu_lightning.balance.PlainTraining: derive the class",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_option_of_a_method_is_refused(run_config, words):
+    with pytest.raises(UserError, match=WRONG[words]) as refused:
+        choices.check_choices(run_config("experiment=smoke", "training=ogm_ge", *words.split()))
+    assert not isinstance(refused.value, IncompatibleChoices)
+
+
+def test_plain_training_leaves_the_identity_of_older_runs(run_config):
+    plain = run_config("experiment=smoke")
+    older = {key: value for key, value in plain.mapping.items() if key != "training"}
+    assert identity(older) == plain.identity and RunConfig.of(older).training.target is plain.training.target
+    others = [
+        run_config("experiment=smoke", *words).identity for words in (*[[m] for m in BALANCED], [BALANCED[0], "training.alpha=1"])
+    ]
+    assert len({plain.identity, *others}) == 4

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
+from gmu_lightning.balance import PlainTraining
 from gmu_lightning.config.groups import choices_of, conf_folder
 from gmu_lightning.data.datamodule import MovieDataModule
 from gmu_lightning.encoders.base import Encoder
@@ -36,6 +37,7 @@ TESTED = {
     "scheduler",
     "sweep",
     "trainer",
+    "training",
 }
 ENCODERS = {f"encoder/{modality}" for modality in MODALITIES}
 
@@ -102,6 +104,13 @@ def test_a_schedule_is_made_from_the_optimizer_and_the_steps(group, choice, run_
     made = run_config(f"scheduler={choice}").scheduler.make(optimizer=optimizer, total_steps=10)
     for schedule in made if isinstance(made, list) else [made]:
         assert schedule.optimizer is optimizer
+
+
+@each("training")
+def test_a_training_method_is_made(group, choice, run_config):
+    config = run_config(f"training={choice}")
+    check_choices(config)
+    assert isinstance(config.training.make(), PlainTraining)
 
 
 @each("trainer", "callbacks")
