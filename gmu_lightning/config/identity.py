@@ -28,7 +28,11 @@ NOT_IDENTITY = (
     "trainer.save_every",
 )
 # Values under which a run computes the same as older runs, whose configurations lack the keys.
-AS_BEFORE = {"store.precision": "float32", "store.blocks": True, "encode.precision": "float32", "trainer.val_check_interval": 1.0}
+AS_BEFORE = {
+    **{"store.precision": "float32", "store.blocks": True, "encode.precision": "float32", "trainer.val_check_interval": 1.0},
+    **dict.fromkeys(("encoder.text.lower", "encoder.text.fixed_length", "encoder.text.unit_length"), False),
+    **{"encoder.text.prefix": "", "encoder.text.lora": None},
+}
 
 
 def identity(config: Mapping[str, Any]) -> str:

@@ -88,12 +88,21 @@ def build_columns(
         start = time.perf_counter()
         table, raw = prepare_column(table, encoder, cache.store, fitted)
         encoder.adopt(raw.preparation)
+        _log_cut(encoder, raw)
         prepared_at = time.perf_counter()
         columns[modality] = cache.column(encoder, raw, fusion)
         seconds["prepare"] += prepared_at - start
         seconds["encode"] += time.perf_counter() - prepared_at
     table = table.stored({modality: column.present for modality, column in columns.items()})
     return (table if fitted else table.checked_labels()), columns, seconds
+
+
+def _log_cut(encoder: Encoder, column: PreparedColumn) -> None:
+    """Log the number of texts that are as long as the encoder reads, and so are cut there."""
+    most = getattr(encoder, "max_tokens", None)
+    cut = int((column.lengths[column.present] >= most).sum()) if most else 0
+    if cut:
+        logger.info("%d of %d texts reach encoder.text.max_tokens=%d and are cut there", cut, column.present.sum(), most)
 
 
 class DatasetCache:
@@ -272,6 +281,7 @@ def summary(model: MovieGenreClassifier, columns: Mapping[str, Column]) -> list[
         encoder = cast(Encoder, module)
         cached = columns[modality].cached
         how = "trained" if encoder.freeze == "none" else f"freeze={encoder.freeze}"
+        how += f" with lora={encoder.lora}" if getattr(encoder, "lora", None) else ""
         size = count(encoder)
         if cached:
             size = f"{cached.parameters:,} parameters, {cached.bytes / 1e6:.1f} MB of float32 features from the store"
