@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,17 @@ def posters(tmp_path_factory) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory) -> Callable[..., Path]:
-    """Return a function of (family, dtype, with_pooler) that saves a tiny `bert`, `distilbert`, `fnet` or `roberta`."""
+    """Return a function of (family, dtype, with_pooler) that saves a tiny text network of one of these families.
+
+    They are `bert`, `distilbert`, `fnet`, `modernbert` and `roberta`.
+    """
     made: dict[tuple, Path] = {}
 
     def make(family: str = "bert", dtype: torch.dtype = torch.float32, with_pooler: bool = True) -> Path:
         key = (family, dtype, with_pooler)
         if key not in made:
             folder = tmp_path_factory.mktemp(family)
-            tokenizer = _byte_pairs() if family == "roberta" else _word_pieces()
+            tokenizer = _byte_pairs() if family in ("roberta", "modernbert") else _word_pieces()
             tokenizer.save_pretrained(folder)
             with torch.random.fork_rng():
                 torch.manual_seed(0)
@@ -148,6 +151,13 @@ def _text_network(family: str, vocabulary: int, with_pooler: bool) -> torch.nn.M
             dim=16, hidden_dim=32, n_layers=3, n_heads=2, vocab_size=vocabulary, max_position_embeddings=512
         )
         return transformers.DistilBertModel(config)
+    if family == "modernbert":
+        ids = {"pad_token_id": 1, "bos_token_id": 0, "cls_token_id": 0, "eos_token_id": 2, "sep_token_id": 2}
+        return transformers.ModernBertModel(
+            transformers.ModernBertConfig(
+                **shape | {"num_hidden_layers": 4}, hidden_size=16, intermediate_size=24, local_attention=6, **ids
+            )
+        )
     if family == "roberta":
         config = transformers.RobertaConfig(hidden_size=16, intermediate_size=32, max_position_embeddings=514, **shape)
         return transformers.RobertaModel(config, add_pooling_layer=with_pooler)
@@ -175,25 +185,66 @@ def _word_pieces() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
-def _byte_pairs() -> Any:
+@pytest.fixture(scope="session")
+def vision_folder(tmp_path_factory) -> Callable[[str], Path]:
+    """Return a function that saves a tiny `clip`, `siglip2` or `dinov3` with its image processor, and its tokenizer if any."""
+    made: dict[str, Path] = {}
+
+    def make(family: str) -> Path:
+        if family not in made:
+            folder = tmp_path_factory.mktemp(family)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                parts = _vision_network(family)
+            for part in parts:
+                part.save_pretrained(folder)
+            made[family] = folder
+        return made[family]
+
+    return make
+
+
+def _vision_network(family: str) -> list[Any]:
+    import transformers as t
+
+    shape = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    if family == "dinov3":
+        network = t.DINOv3ViTModel(t.DINOv3ViTConfig(patch_size=8, num_register_tokens=4, image_size=32, **shape))
+        with torch.no_grad():
+            network.embeddings.register_tokens.normal_()
+        return [network, t.DINOv3ViTImageProcessor(size={"height": 32, "width": 32})]
+    if family == "clip":
+        tokenizer = _byte_pairs(("<|startoftext|>", "<|endoftext|>", "<|endoftext|>", "<|endoftext|>"))
+        text = {"vocab_size": len(tokenizer), "max_position_embeddings": 24, "bos_token_id": 0, "eos_token_id": 1}
+        vision = {"patch_size": 8, "image_size": 32, **shape}
+        network = t.CLIPModel(t.CLIPConfig(text_config=text | shape, vision_config=vision, projection_dim=12))
+        processor = t.CLIPImageProcessor(size={"shortest_edge": 33}, crop_size={"height": 32, "width": 32})
+        return [network, tokenizer, processor]
+    tokenizer = _byte_pairs((None, "<eos>", "<pad>", "<unk>"), model_input_names=["input_ids"])
+    ids = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": 64, "projection_size": 16, **ids}
+    network = t.SiglipModel(t.SiglipConfig(text_config=text | shape, vision_config={"patch_size": 8, "image_size": 32, **shape}))
+    return [network, tokenizer, t.SiglipImageProcessor(size={"height": 32, "width": 32}, resample=2)]
+
+
+def _byte_pairs(names: Sequence[str | None] = ("<s>", "</s>", "<pad>", "<unk>"), **options: Any) -> Any:
+    """Return a tokenizer with these tokens for begin (None adds none), end, padding and unknown; it keeps capitals."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
+    begin, end, pad, unknown = names
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    special = list(dict.fromkeys([begin or pad, pad, end, unknown, "<mask>"]))
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(PLOTS, trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet))
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    names = {
-        "bos_token": "<s>",
-        "cls_token": "<s>",
-        "eos_token": "</s>",
-        "sep_token": "</s>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-    }
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+    number = {name: tokenizer.token_to_id(name) for name in special}
+    single = f"{begin} $A {end}" if begin else f"$A {end}"
+    used = [(name, number[name]) for name in (begin, end) if name]
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=None, special_tokens=used)
+    ends = {"eos_token": end, "sep_token": end, "pad_token": pad, "unk_token": unknown}
+    begins = {"bos_token": begin, "cls_token": begin} if begin else {}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **begins, **ends, **options)
 
 
 SMALL = {

@@ -269,6 +269,9 @@ def reads_padding(network: Any) -> bool:
     ids[ids == padding] = (padding + 1) % network.config.vocab_size
     mask = torch.arange(7) < lengths[:, None]
     ids = torch.where(mask, ids, padding)
+    end = getattr(network.config, "eos_token_id", None)
+    if isinstance(end, int) and end < network.config.vocab_size:  # some networks pool at the first such token
+        ids[torch.arange(2), lengths - 1] = end
     training = network.training
     network.eval()
     try:
