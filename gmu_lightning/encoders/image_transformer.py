@@ -186,8 +186,8 @@ def _recipe(folder: Path) -> _Recipe:
     if odd:
         shown = ", ".join(f"{key}={found[key]}" for key in odd)
         raise UserError(
-            f"{file} asks for {shown}: expected pixels that are resized to a height and width, or to a shortest edge and then cut, "
-            "divided by 255 and normalised; choose another encoder/image"
+            f"{file} asks for {shown}: expected pixels that are resized to a height and width, or to a shortest edge and then "
+            "cut, divided by 255 and normalised; choose another encoder/image"
         )
     chosen = crop if edge else size
     preparation = ProcessorPreparation(

@@ -171,7 +171,9 @@ def described(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
     for name in names:
         content = (folder / name).read_bytes()
         if name.endswith("config.json"):
-            content = json.dumps(_without_places(json.loads(content)), indent=1, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+            content = (
+                json.dumps(_without_places(json.loads(content)), indent=1, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+            )
         found[name] = content
     return found
 

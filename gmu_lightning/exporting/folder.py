@@ -85,8 +85,6 @@ def write_model(classifier: Classifier, folder: Path) -> None:
 
     (run,) = classifier.runs
     refuse_own_weights(run)
-    for encoder in run.model.encoders.values():
-        encoder.merge()  # type: ignore[operator]
     for name, files in described_networks(run).items():
         for file, content in files.items():
             (folder / name).mkdir(parents=True, exist_ok=True)

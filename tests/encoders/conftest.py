@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from PIL import Image
 from gmu_lightning.encoders.trailers import decoder_pool
 
 from . import clips
+from .networks import byte_pairs, vision_network
 
 PLOTS = [
     "A thief robs a bank.",
@@ -76,7 +77,7 @@ def text_folder(tmp_path_factory) -> Callable[..., Path]:
         key = (family, dtype, with_pooler)
         if key not in made:
             folder = tmp_path_factory.mktemp(family)
-            tokenizer = _byte_pairs() if family in ("roberta", "modernbert") else _word_pieces()
+            tokenizer = byte_pairs(PLOTS) if family in ("roberta", "modernbert") else _word_pieces()
             tokenizer.save_pretrained(folder)
             with torch.random.fork_rng():
                 torch.manual_seed(0)
@@ -195,56 +196,13 @@ def vision_folder(tmp_path_factory) -> Callable[[str], Path]:
             folder = tmp_path_factory.mktemp(family)
             with torch.random.fork_rng():
                 torch.manual_seed(0)
-                parts = _vision_network(family)
+                parts = vision_network(family, PLOTS)
             for part in parts:
                 part.save_pretrained(folder)
             made[family] = folder
         return made[family]
 
     return make
-
-
-def _vision_network(family: str) -> list[Any]:
-    import transformers as t
-
-    shape = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
-    if family == "dinov3":
-        network = t.DINOv3ViTModel(t.DINOv3ViTConfig(patch_size=8, num_register_tokens=4, image_size=32, **shape))
-        with torch.no_grad():
-            network.embeddings.register_tokens.normal_()
-        return [network, t.DINOv3ViTImageProcessor(size={"height": 32, "width": 32})]
-    if family == "clip":
-        tokenizer = _byte_pairs(("<|startoftext|>", "<|endoftext|>", "<|endoftext|>", "<|endoftext|>"))
-        text = {"vocab_size": len(tokenizer), "max_position_embeddings": 24, "bos_token_id": 0, "eos_token_id": 1}
-        vision = {"patch_size": 8, "image_size": 32, **shape}
-        network = t.CLIPModel(t.CLIPConfig(text_config=text | shape, vision_config=vision, projection_dim=12))
-        processor = t.CLIPImageProcessor(size={"shortest_edge": 33}, crop_size={"height": 32, "width": 32})
-        return [network, tokenizer, processor]
-    tokenizer = _byte_pairs((None, "<eos>", "<pad>", "<unk>"), model_input_names=["input_ids"])
-    ids = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
-    text = {"vocab_size": len(tokenizer), "max_position_embeddings": 64, "projection_size": 16, **ids}
-    network = t.SiglipModel(t.SiglipConfig(text_config=text | shape, vision_config={"patch_size": 8, "image_size": 32, **shape}))
-    return [network, tokenizer, t.SiglipImageProcessor(size={"height": 32, "width": 32}, resample=2)]
-
-
-def _byte_pairs(names: Sequence[str | None] = ("<s>", "</s>", "<pad>", "<unk>"), **options: Any) -> Any:
-    """Return a tokenizer with these tokens for begin (None adds none), end, padding and unknown; it keeps capitals."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    begin, end, pad, unknown = names
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = list(dict.fromkeys([begin or pad, pad, end, unknown, "<mask>"]))
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(PLOTS, trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet))
-    number = {name: tokenizer.token_to_id(name) for name in special}
-    single = f"{begin} $A {end}" if begin else f"$A {end}"
-    used = [(name, number[name]) for name in (begin, end) if name]
-    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=None, special_tokens=used)
-    ends = {"eos_token": end, "sep_token": end, "pad_token": pad, "unk_token": unknown}
-    begins = {"bos_token": begin, "cls_token": begin} if begin else {}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **begins, **ends, **options)
 
 
 SMALL = {

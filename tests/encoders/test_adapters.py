@@ -63,7 +63,9 @@ def test_training_changes_the_adapters_alone(adapted, text_folder):
     assert all(torch.equal(value, plain.state_dict()[name]) for name, value in own.items())
 
 
-@pytest.mark.parametrize(("family", "layers", "each"), [("bert", 3, 4), ("distilbert", 3, 4), ("modernbert", 4, 2), ("clip", 3, 4)])
+@pytest.mark.parametrize(
+    ("family", "layers", "each"), [("bert", 3, 4), ("distilbert", 3, 4), ("modernbert", 4, 2), ("clip", 3, 4)]
+)
 def test_every_projection_of_an_attention_has_an_adapter(adapted, family, layers, each):
     encoder, _ = adapted(family, rank=2)
     assert len(trained(encoder)) == 2 * layers * each

@@ -235,7 +235,12 @@ def test_the_fingerprints_name_prefix_case_and_padding(text_folder):
         return encoder.preparation.fingerprint, encoder.fingerprint
 
     plain = prints()
-    for options, at in (({"prefix": "query: "}, 0), ({"lower": True}, 0), ({"unit_length": True}, 1), ({"fixed_length": True}, 1)):
+    for options, at in (
+        ({"prefix": "query: "}, 0),
+        ({"lower": True}, 0),
+        ({"unit_length": True}, 1),
+        ({"fixed_length": True}, 1),
+    ):
         changed = prints(**options)
         assert changed[at] != plain[at] and changed[1 - at] == plain[1 - at], options
 

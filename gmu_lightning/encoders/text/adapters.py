@@ -8,7 +8,6 @@ network.
 from __future__ import annotations
 
 import importlib.util
-import logging
 from collections.abc import Iterable
 from typing import Any
 

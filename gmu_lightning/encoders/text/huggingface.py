@@ -48,7 +48,7 @@ class HuggingFaceText(TransformersEncoder):
         lower: write plots in lower case, for a network whose tokenizer leaves that to others.
         fixed_length: pad each text to `max_tokens`, and let the network read the padding, as SigLIP was trained.
         unit_length: scale each vector to length 1.
-        lora: rank of adapters that are trained beside the frozen network (Hu et al. 2022, arXiv 2106.09685); null or 0 trains none.
+        lora: rank of adapters that are trained beside the frozen network (Hu et al. 2022, arXiv 2106.09685); null or 0: none.
         common: `freeze`, `unfreeze_at_epoch`, `lr`, `normalise`, `dropout`, `modality_dropout` of `Encoder`.
 
     Raises:
@@ -138,9 +138,7 @@ class HuggingFaceText(TransformersEncoder):
         else:
             out = self.network(**prefixed(self.network, inputs.ids, inputs.mask, prefix))
             sequence = out.last_hidden_state[:, prefix.mask.shape[1] :]
-        rows = torch.arange(len(sequence), device=sequence.device)
-        ends = (inputs.mask * torch.arange(1, inputs.mask.shape[1] + 1, device=rows.device)).argmax(dim=1)
-        vector = self._pooled(sequence[:, 0], lambda: sequence[rows, ends], lambda: masked_mean(sequence, inputs.mask))
+        vector = self._pooled(sequence[:, 0], lambda: last_of(sequence, inputs.mask), lambda: masked_mean(sequence, inputs.mask))
         return Features(vector, sequence, inputs.mask)
 
     def _projected(self, inputs: TokenInputs, prefix: Prefix | None) -> Features:
@@ -255,6 +253,12 @@ class HuggingFaceText(TransformersEncoder):
                 f"{self._chosen}: {len(surplus)} weights have no place in this network ({', '.join(surplus[:3])}); "
                 "check its config.json"
             )
+
+
+def last_of(sequence: Tensor, mask: Tensor) -> Tensor:
+    """Return the last real token of each text, (B, d), given tokens (B, T, d) and their mask (B, T)."""
+    ends = mask.long().cumsum(dim=1).argmax(dim=1)  # (B,)
+    return sequence.take_along_dim(ends[:, None, None], dim=1).squeeze(1)
 
 
 @torch.no_grad()
