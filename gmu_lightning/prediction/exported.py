@@ -74,10 +74,11 @@ def check_preprocessing(found: ExportFolder, encoders: Mapping[str, Encoder]) ->
     A setting that an older export lacks counts as the default.
     """
     for modality, encoder in encoders.items():
-        known = fields(encoder.preparation) if is_dataclass(encoder.preparation) else ()
-        defaults = {one.name: one.default for one in known if one.default is not MISSING}
-        own = preprocessing_of(encoder.preparation)
-        named = {**{key: value for key, value in defaults.items() if key in own}, **found.preprocessing[modality]}
+        preparation: Any = encoder.preparation
+        own = preprocessing_of(preparation)
+        known = fields(preparation) if is_dataclass(preparation) else ()
+        defaults = {one.name: one.default for one in known if one.name in own and one.default is not MISSING}
+        named = {**defaults, **found.preprocessing[modality]}
         odd = sorted(key for key in named.keys() | own.keys() if named.get(key) != own.get(key))
         if odd:
             raise Damaged(

@@ -65,6 +65,6 @@ def merge(network: nn.Module) -> None:
 
     for name, module in list(network.named_modules()):
         if isinstance(module, BaseTunerLayer):
-            module.merge()  # type: ignore[operator]
+            module.merge()
             parent, _, own = name.rpartition(".")
             setattr(network.get_submodule(parent), own, module.get_base_layer())

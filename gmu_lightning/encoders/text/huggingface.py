@@ -235,8 +235,8 @@ class HuggingFaceText(TransformersEncoder):
             if reads_padding(tower):
                 raise UserError(
                     f"{self._chosen}: {config.model_type} reads the padding of a batch, so a text's vector depends on the texts "
-                    "beside it; choose an encoder with an attention mask, like BERT or MiniLM, or give encoder.text.fixed_length="
-                    "true if it was trained so"
+                    "beside it; choose an encoder with an attention mask, or give encoder.text.fixed_length=true if it was "
+                    "trained so"
                 )
             logger.warning("%s: %s cannot be run without padding, so its batches are padded", self._chosen, config.model_type)
 
