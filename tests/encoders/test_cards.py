@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from gmu_lightning.encoders import weights
 from gmu_lightning.encoders.image_transformer import HuggingFaceImage
 from gmu_lightning.encoders.text.huggingface import HuggingFaceText
+from gmu_lightning.experiment import build
 from gmu_lightning.movie import UserError
 
 AGREED = 1e-5
@@ -227,6 +229,14 @@ def test_one_tower_holds_no_weight_of_the_other(vision_folder):
 def test_more_tokens_than_a_tower_reads_are_an_error(vision_folder):
     with pytest.raises(UserError, match=r"max_tokens=77: .* reads at most 24; give 24 or less"):
         HuggingFaceText(str(vision_folder("clip")), pool="projection", max_tokens=77).check()
+
+
+def test_the_log_counts_texts_that_are_cut(vision_folder, caplog):
+    encoder = HuggingFaceText(str(vision_folder("clip")), pool="projection", max_tokens=24)
+    column = SimpleNamespace(lengths=np.array([24, 7, 0, 24]), present=np.array([True, True, False, True]))
+    with caplog.at_level("INFO"):
+        build._log_cut(encoder, column)
+    assert "2 of 3 texts reach encoder.text.max_tokens=24 and are cut there" in caplog.text
 
 
 def test_the_fingerprints_name_prefix_case_and_padding(text_folder):
