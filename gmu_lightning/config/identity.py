@@ -34,6 +34,8 @@ AS_BEFORE = {
     **{"store.precision": "float32", "store.blocks": True, "encode.precision": "float32", "trainer.val_check_interval": 1.0},
     **{"data.split": "published", "data.split_seed": None, "data.train_share": 1.0, "training._target_": "PlainTraining"},
     **{f"data.missing.{modality}": 0 for modality in MODALITIES},
+    **dict.fromkeys(("encoder.text.lower", "encoder.text.fixed_length", "encoder.text.unit_length"), False),
+    **{"encoder.text.prefix": "", "encoder.text.lora": None},
 }
 MISSING = "data.missing"  # without a rate, its splits and seed have no influence
 

@@ -18,6 +18,7 @@ FROZEN_EPOCHS, TOKEN_EPOCHS, FINE_TUNING_EPOCHS = 25, 12, 5  # for frozen vector
 FINE_TUNING_TOKENS = 2048  # of a padded batch, if a text encoder is fine-tuned
 WARM_UP = 0.1
 VECTOR_DROPOUT, TOKEN_DROPOUT = 0.5, 0.25  # of frozen features; fusions that read tokens apply dropout again in every layer
+FINE_TUNING_RATE, ADAPTERS_RATE = 3e-5, 3e-4  # of a text encoder trained in whole or in part, and of adapters beside it
 SEQUENCES = ("text", "video", "audio")
 LOSSES = {"multilabel": "bce", "multiclass": "cross_entropy"}  # of loss=auto
 NOT_OF_A_RUN = ("rerun", "retry", "trust")  # keys of the command, whose effect is in the other keys
@@ -138,7 +139,10 @@ def _resolved_encoder(encoder: dict[str, Any], frozen_dropout: float) -> dict[st
     if isinstance(freeze, str) and freeze.isascii() and freeze.isdecimal():
         encoder["freeze"] = int(freeze)
     trained = _is_trained(encoder)
-    _fill(encoder, normalise="layer" if trained else "standardise", dropout=0.0 if trained else frozen_dropout)
+    if encoder.get("lora") == 0:
+        encoder["lora"] = None
+    rate = ADAPTERS_RATE if encoder.get("lora") else FINE_TUNING_RATE
+    _fill(encoder, normalise="layer" if trained else "standardise", dropout=0.0 if trained else frozen_dropout, lr=rate)
     return encoder
 
 
@@ -148,7 +152,8 @@ def fine_tuned(encoders: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _is_trained(encoder: Mapping[str, Any]) -> bool:
-    return encoder.get("freeze") != "all" or encoder.get("unfreeze_at_epoch") is not None
+    trained = encoder.get("freeze") != "all" or encoder.get("unfreeze_at_epoch") is not None
+    return trained or bool(encoder.get("lora"))
 
 
 def _fill(node: dict[str, Any], **values: Any) -> None:

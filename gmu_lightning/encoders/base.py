@@ -140,6 +140,17 @@ class Encoder(nn.Module):
             return f"encoder.{self.modality}.unfreeze_at_epoch={self.unfreeze_at_epoch} trains it from that epoch on"
         return None
 
+    def reloads(self, weight: str) -> bool:
+        """Return whether a weight is read from the pretrained network's own file, so that checkpoints leave it out.
+
+        Args:
+            weight: its name in the encoder's `state_dict`.
+        """
+        return self.constant
+
+    def merge(self) -> None:
+        """Add trained adapters to the weights of the built network, which then has none. Its features stay the same."""
+
     def adopt(self, preparation: Preparation) -> None:
         """Replace the preparation by a fitted one. Call it before `build`."""
         self.preparation = preparation

@@ -125,7 +125,7 @@ class TimmImage(PosterEncoder):
                 f"encoder.image.num_tokens={self.num_tokens}: {self.source.name} has {maps.shape[1]} channels in its map and "
                 f"{vector.shape[1]} in its vector; tokens need the same number, as in ResNet or ViT"
             )
-        return F.adaptive_avg_pool2d(maps, _grid(self.num_tokens or 1)).flatten(2).transpose(1, 2)
+        return pooled_tokens(maps, self.num_tokens or 1)
 
     def _load(self) -> nn.Module:
         self._scale_by(*self.source.colours)
@@ -192,6 +192,11 @@ def augmented(pixels: Tensor) -> Tensor:
     maps = torch.stack([zoom * mirror, zero, shift[:, 0], zero, zoom, shift[:, 1]], dim=1).view(count, 2, 3)
     grid = F.affine_grid(maps, list(pixels.shape), align_corners=False)
     return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False).contiguous(memory_format=torch.channels_last)
+
+
+def pooled_tokens(maps: Tensor, tokens: int) -> Tensor:
+    """Return the means over so many cells of feature maps (B, d, h, w): (B, tokens, d)."""
+    return F.adaptive_avg_pool2d(maps, _grid(tokens)).flatten(2).transpose(1, 2)
 
 
 def _grid(tokens: int) -> tuple[int, int]:

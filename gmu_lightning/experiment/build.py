@@ -92,6 +92,7 @@ def build_columns(
         start = time.perf_counter()
         table, raw = prepare_column(table, encoder, cache.store, fitted)
         encoder.adopt(raw.preparation)
+        _log_cut(encoder, raw)
         prepared_at = time.perf_counter()
         whole = cache.column(encoder, raw, fusion)
         present[modality] = whole.present | table.taken(modality)
@@ -100,6 +101,14 @@ def build_columns(
         seconds["encode"] += time.perf_counter() - prepared_at
     table = table.stored(present)
     return (table if fitted else table.checked_labels()), columns, seconds
+
+
+def _log_cut(encoder: Encoder, column: PreparedColumn) -> None:
+    """Log the number of texts that are as long as the encoder reads, and so are cut there."""
+    most = getattr(encoder, "max_tokens", None)
+    cut = int((column.lengths[column.present] >= most).sum()) if most else 0
+    if cut:
+        logger.info("%d of %d texts reach encoder.text.max_tokens=%d and are cut there", cut, column.present.sum(), most)
 
 
 class DatasetCache:
@@ -294,6 +303,7 @@ def summary(model: MovieGenreClassifier, columns: Mapping[str, Column]) -> list[
         encoder = cast(Encoder, module)
         cached = columns[modality].cached
         how = "trained" if encoder.freeze == "none" else f"freeze={encoder.freeze}"
+        how += f" with lora={encoder.lora}" if getattr(encoder, "lora", None) else ""
         size = count(encoder)
         if cached:
             size = f"{cached.parameters:,} parameters, {cached.bytes / 1e6:.1f} MB of float32 features from the store"

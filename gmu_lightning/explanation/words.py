@@ -38,12 +38,14 @@ class Reading(NamedTuple):
     Attributes:
         ids: (1, T) int64.
         words: W words.
-        owners: (T,) int, the word of each token, or -1 for a special token.
+        owners: (T,) int, the word of each token, or -1 for a special token, padding, and the prefix that the encoder adds.
+        mask: (1, T) bool, True for real tokens.
     """
 
     ids: Tensor
     words: Sequence[Word]
     owners: np.ndarray
+    mask: Tensor
 
 
 class Movie(NamedTuple):
@@ -132,26 +134,35 @@ def read(text: str, source: Source, encoder: Any) -> Reading:
     if isinstance(encoder, BagOfWords):
         ids = torch.from_numpy(source.preparation.store(text).astype(np.int64))[None]
         words = words_of(text)[: ids.shape[1]]
-        return Reading(ids, words, np.arange(ids.shape[1]) if words else np.full(ids.shape[1], -1))
-    tokenizer = tokenizer_of(encoder.folder, encoder.max_tokens)
-    places = getattr(tokenizer, "is_fast", False)
+        owners = np.arange(ids.shape[1]) if words else np.full(ids.shape[1], -1)
+        return Reading(ids, words, owners, torch.ones_like(ids, dtype=torch.bool))
+    preparation: Any = source.preparation
+    tokenizer, written = tokenizer_of(encoder.folder, encoder.max_tokens), preparation.written(text)
+    ahead = len(preparation.prefix)
+    places = getattr(tokenizer, "is_fast", False) and len(written) == ahead + len(text)  # a lower case may be longer
     options = {"return_offsets_mapping": True} if places else {}
-    found = tokenizer(plot(text), truncation=True, max_length=encoder.max_tokens, return_special_tokens_mask=True, **options)
-    special = np.array(found["special_tokens_mask"], dtype=bool)
+    found = tokenizer(written, truncation=True, max_length=encoder.max_tokens, return_special_tokens_mask=True, **options)
+    own_text = [not special for special in found["special_tokens_mask"]]
+    if places:
+        own_text = [own and end > ahead for own, (_, end) in zip(own_text, found["offset_mapping"], strict=True)]
     ids = found["input_ids"]
-    numbers = [None if s else (found.word_ids()[t] if places else t) for t, s in enumerate(special)]
+    numbers = [None if not own else (found.word_ids()[t] if places else t) for t, own in enumerate(own_text)]
     order = {number: n for n, number in enumerate(dict.fromkeys(number for number in numbers if number is not None))}
     owners = np.array([-1 if number is None else order[number] for number in numbers])
     words = []
     for n in range(len(order)):
         own = np.flatnonzero(owners == n)
         if places:
-            start, end = found["offset_mapping"][own[0]][0], found["offset_mapping"][own[-1]][1]
+            start = max(0, found["offset_mapping"][own[0]][0] - ahead)
+            end = found["offset_mapping"][own[-1]][1] - ahead
             start += len(text[start:end]) - len(text[start:end].lstrip())
             words.append(Word(text[start:end], start, end))
         else:
             words.append(Word(tokenizer.convert_ids_to_tokens(ids[own[0]]), None, None))
-    return Reading(torch.tensor([ids]), words, owners)
+    inputs = preparation.batch([np.array(ids)], training=False)
+    placed = np.full(inputs.ids.shape[1], -1)
+    placed[inputs.mask[0].numpy()] = owners
+    return Reading(inputs.ids, words, placed, inputs.mask)
 
 
 def words_of(text: str) -> list[Word]:
@@ -203,7 +214,7 @@ def attributed(movie: Movie, reading: Reading, genre: int) -> tuple[np.ndarray, 
         own = embedding(reading.ids.to(device)).float()  # (1, T, d)
     if isinstance(encoder, BagOfWords):
         about = WEIGHTS
-        found, delta = _weighted(_forward(movie, embedding, reading.ids), own, genre)
+        found, delta = _weighted(_forward(movie, embedding, reading), own, genre)
     else:
         token, name = _blank(encoder)
         with torch.no_grad():
@@ -211,7 +222,7 @@ def attributed(movie: Movie, reading: Reading, genre: int) -> tuple[np.ndarray, 
         words = torch.from_numpy(reading.owners >= 0).to(device)
         blank = torch.where(words[None, :, None], vector, own)
         about = f"the text with {name} in place of every word; integrated gradients of {STEPS} steps on the word embeddings"
-        found, delta = _integrated(_forward(movie, embedding, reading.ids), own, blank, genre)
+        found, delta = _integrated(_forward(movie, embedding, reading), own, blank, genre)
     tokens = found.sum(dim=-1).cpu().double().numpy()  # (T,)
     effects = np.zeros(len(reading.words))
     np.add.at(effects, reading.owners[reading.owners >= 0], tokens[reading.owners >= 0])
@@ -237,17 +248,17 @@ def _integrated(forward: Callable[[Tensor], Tensor], own: Tensor, blank: Tensor,
     return found[0].detach(), float(delta)
 
 
-def _forward(movie: Movie, embedding: nn.Module, ids: Tensor) -> Callable[[Tensor], Tensor]:
+def _forward(movie: Movie, embedding: nn.Module, reading: Reading) -> Callable[[Tensor], Tensor]:
     """Return a function of word embeddings (B, T, d) that returns logits (B, C)."""
 
     def forward(points: Tensor) -> Tensor:
         def replaced(module: nn.Module, given: Any, out: Tensor) -> Tensor:
             return points.to(out.dtype) if out.shape == points.shape else out
 
-        repeated = ids.expand(len(points), -1)
+        repeated, mask = (tensor.expand(len(points), -1) for tensor in (reading.ids, reading.mask))
         handle = embedding.register_forward_hook(replaced)
         try:
-            return movie.logits(TokenInputs(repeated, torch.ones_like(repeated, dtype=torch.bool)))
+            return movie.logits(TokenInputs(repeated, mask))
         finally:
             handle.remove()
 
@@ -262,7 +273,7 @@ def _embedding(encoder: Encoder) -> nn.Module | None:
     """Return the module that turns token ids into embeddings, or None if it cannot be reached."""
     if isinstance(encoder, BagOfWords):
         return encoder.network
-    found = getattr(encoder.network, "get_input_embeddings", None)
+    found = getattr(getattr(encoder, "tower", encoder.network), "get_input_embeddings", None)
     return found() if callable(found) else None
 
 

@@ -23,12 +23,18 @@ class Licence(NamedTuple):
     source: str
 
 
-LICENCES = {
+LICENCES: dict[str, str | Licence] = {
     "sentence-transformers/all-MiniLM-L6-v2": "apache-2.0",
     "bert-base-uncased": "apache-2.0",
     "bert-large-uncased": "apache-2.0",
     "distilbert-base-uncased": "apache-2.0",
     "roberta-base": "mit",
+    "answerdotai/ModernBERT-base": "apache-2.0",
+    "intfloat/e5-base-v2": "mit",
+    "google/siglip2-base-patch16-224": "apache-2.0",
+    "facebook/dinov3-vitb16-pretrain-lvd1689m": "dinov3-license",
+    # The page of CLIP states no licence, but the repository that it was published in does.
+    "openai/clip-vit-base-patch32": Licence("mit", "https://github.com/openai/CLIP/blob/main/LICENSE"),
     "MIT/ast-finetuned-audioset-10-10-0.4593": "bsd-3-clause",
     "timm/tf_efficientnet_lite0.in1k": "apache-2.0",
     "timm/resnet50.a1_in1k": "apache-2.0",
@@ -41,4 +47,6 @@ LICENCES = {
 def licence_of(weights: str) -> Licence:
     """Return the licence of weights by their name on the hub."""
     known = LICENCES.get(weights)
+    if isinstance(known, Licence):
+        return known
     return Licence(known, f"{HUB}/{weights}") if known else Licence(UNKNOWN, "")

@@ -18,7 +18,7 @@ def plain_config(run: TrainedRun) -> dict[str, Any]:
     """Return the plain configuration of a run, from which an equal model is built.
 
     Networks of pretrained weights are named by their folder in the export. Word vectors count as trained from scratch, since the
-    model's weights hold them.
+    model's weights hold them. A network with adapters counts as trained in whole, since they are merged into it.
     """
     whole = run.config.mapping
     data = {key: value for key, value in whole["data"].items() if key != "root"}
@@ -63,6 +63,8 @@ def _encoder(node: Mapping[str, Any], modality: str, depth: int = 0) -> dict[str
             found["weights"] = None
     if node.get("vectors") is not None:
         found |= {"vectors": None, "freeze": "none", "unfreeze_at_epoch": None}
+    if node.get("lora") is not None:
+        found |= {"lora": None, "freeze": "none"}
     if "device" in node:
         found["device"] = "cpu"
     return found

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from gmu_lightning.config.schema import RunConfig
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.pretrained import keys_that_load_code
 from gmu_lightning.encoders.timm_network import argument_that_loads_files
 from gmu_lightning.encoders.weights import named_in
 from gmu_lightning.experiment.choices import check_kinds
@@ -17,7 +18,9 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.run_files.exported import CONFIG, FOLDERS, HINT, PREPARATION, ExportFolder, read_export, read_weights
 from gmu_lightning.run_files.plain import Damaged, text
 
-REFUSED = ("auto_map", "quantization_config", "use_kernels", "custom_pipelines")  # keys by which a network's settings load code
+REFUSED = (  # keys by which a network's settings load code
+    *("auto_map", "quantization_config", "use_kernels", "custom_pipelines", "attn_implementation", "_attn_implementation"),
+)
 NOT_SETTINGS = ("name", "weights", "words", "learned", "device", "_loaded")
 MOST = 10**6  # bytes of a network's settings
 
@@ -66,9 +69,16 @@ def preprocessing_of(preparation: Any) -> dict[str, Any]:
 
 
 def check_preprocessing(found: ExportFolder, encoders: Mapping[str, Encoder]) -> None:
-    """Raise Damaged unless the encoders prepare their inputs by the settings that an exported model names."""
+    """Raise Damaged unless the encoders prepare their inputs by the settings that an exported model names.
+
+    A setting that an older export lacks counts as the default.
+    """
     for modality, encoder in encoders.items():
-        named, own = found.preprocessing[modality], preprocessing_of(encoder.preparation)
+        preparation: Any = encoder.preparation
+        own = preprocessing_of(preparation)
+        known = fields(preparation) if is_dataclass(preparation) else ()
+        defaults = {one.name: one.default for one in known if one.name in own and one.default is not MISSING}
+        named = {**defaults, **found.preprocessing[modality]}
         odd = sorted(key for key in named.keys() | own.keys() if named.get(key) != own.get(key))
         if odd:
             raise Damaged(
@@ -111,9 +121,9 @@ def _check_networks(folder: Path) -> None:
                 settings = None
             if not isinstance(settings, dict):
                 raise Damaged(path, "it is no JSON object", HINT)
-            odd = [key for key in settings if key in REFUSED or "attn_implementation" in key]
+            odd = next(keys_that_load_code(settings, REFUSED), None)
             if odd:
-                raise Damaged(path, f"it holds {odd[0]}, by which a network loads code", HINT)
+                raise Damaged(path, f"it holds {odd}, by which a network loads code", HINT)
             if path.name == "config.json" and "architecture" in settings:
                 _check_timm(settings, path)
 

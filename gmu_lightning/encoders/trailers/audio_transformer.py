@@ -87,7 +87,7 @@ class HuggingFaceAudio(TransformersEncoder):
             config.apply_spec_augment = False  # it would draw from NumPy's generator, which runs do not seed
         network, report = self._pretrained(config)
         self._refuse_missing(report["missing_keys"] - {"masked_spec_embed"})
-        return network.get_encoder() if config.is_encoder_decoder else network
+        return network
 
 
 @dataclass(frozen=True)
