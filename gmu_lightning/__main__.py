@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from gmu_lightning.cli.pages import PAGES, commands, version
+from gmu_lightning.cli.page_contents import PAGES
+from gmu_lightning.cli.pages import commands, version
 
 
 def main(typed: Sequence[str]) -> int:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gmu_lightning.cli.pages import PAGES, about_choice, bases_of, columns
+from gmu_lightning.cli.page_contents import PAGES
+from gmu_lightning.cli.pages import about_choice, bases_of, columns
 from gmu_lightning.config import packages
 from gmu_lightning.config.checks import near
 from gmu_lightning.config.groups import choices_of, file_of, groups, read_yaml

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ class Gates:
         """
         head, fused = movies.doubled()
         if isinstance(head, MixtureHead):
-            return cls(head.weights(fused), lambda z: cast(Tensor, head.mixed(fused, z)).double(), movies.present)
+            return cls(head.weights(fused), lambda z: head.mixed(fused, z).double(), movies.present)
         if fused.gates is None or fused.parts is None:
             return None
         hidden = torch.where(fused.gates > 0, fused.parts / fused.gates, 0.0)  # (N, M, D)

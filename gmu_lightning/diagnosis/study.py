@@ -129,7 +129,7 @@ def _information(split: Split, other: Split | None, of: Predictions) -> tuple[Me
     """Return the means over genres as measures, and the bits of each genre. A genre without a movie, or in all, has None."""
     own = Split(split.labels, {subset: one for subset, one in split.logits.items() if subset})
     found = decomposed(bits(own, other, of.task), len(of.modalities))  # each (N, C)
-    varies = split.labels.any(axis=0) & ~split.labels.all(axis=0)
+    varies = np.asarray(split.labels.any(axis=0) & ~split.labels.all(axis=0))
     named = {key: one for key, one in found.items() if key in ("redundant", "joint")}
     named |= {f"unique/{m}": found[f"unique/{i}"] for i, m in enumerate(of.modalities)}
     measures = {}

@@ -114,16 +114,16 @@ class SelfGate(_Projected):
         **head: Any,
     ):
         super().__init__(sizes, dim, bias, **head)
-        self.join, self.activation = join, ACTIVATIONS[activation]
+        self.side_by_side, self.activation = join == "concat", ACTIVATIONS[activation]
         self.gate = nn.ModuleDict({m: nn.Linear(size, dim, bias=bias) for m, size in self.sizes.items()} if gate else {})
-        self.size = dim * len(self.sizes) if join == "concat" else dim
+        self.size = dim * len(self.sizes) if self.side_by_side else dim
 
     def fuse(self, inputs: Sequence[Tensor], present: Tensor) -> Fused:
         """Return the joined units, with their parts and without gates."""
         h = self.activation(self.projected(inputs))  # (B, ..., M, D)
         if self.gate:
             h = h * torch.sigmoid(torch.stack([layer(x) for layer, x in zip(self.gate.values(), inputs, strict=True)], dim=-2))
-        if self.join == "concat":
+        if self.side_by_side:
             return _side_by_side(torch.where(present, h, 0.0).unbind(dim=-2))
         parts = _shares(present, h.dtype) * h
         return Fused(parts.sum(dim=-2), parts)

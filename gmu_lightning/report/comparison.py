@@ -14,6 +14,7 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.report.caveats import differing
 from gmu_lightning.report.curves import Curve, by_amounts, curves_of, other_amounts, why_apart
 from gmu_lightning.report.diagnosed import Diagnosed, diagnoses_of
+from gmu_lightning.report.multiplicity import holm, letters
 from gmu_lightning.report.scoring import (
     ScoredSetting,
     check_metric,
@@ -25,7 +26,7 @@ from gmu_lightning.report.scoring import (
 )
 from gmu_lightning.report.settings import Setting, settings_of
 from gmu_lightning.report.split_statistics import DifferenceOverSplits, difference_of
-from gmu_lightning.report.statistics import ALPHA, Difference, Interval, Resampled, Resampling, SplitScores, holm, letters
+from gmu_lightning.report.statistics import ALPHA, Difference, Interval, Resampled, Resampling, SplitScores
 from gmu_lightning.run import Run
 
 CONTROL = "self_gate"

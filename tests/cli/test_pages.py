@@ -16,7 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from gmu_lightning import __version__
 from gmu_lightning.__main__ import main
 from gmu_lightning.cli.command_line import escaped, show_page
-from gmu_lightning.cli.pages import PAGES, Option, commands, help_page, options
+from gmu_lightning.cli.page_contents import PAGES
+from gmu_lightning.cli.pages import Option, commands, help_page, options
 from gmu_lightning.config.groups import choices_of, conf_folder
 
 EXAMPLES = [(name, arguments) for name, page in PAGES.items() for _, arguments in page.examples]

@@ -12,9 +12,10 @@ import numpy as np
 from scipy import stats
 
 from gmu_lightning.report.influence import Influence, influence, retuned
+from gmu_lightning.report.multiplicity import holm
 from gmu_lightning.report.scoring import TUNED
 from gmu_lightning.report.split_statistics import OneSplit, ScoresOverSplits, difference_of
-from gmu_lightning.report.statistics import Difference, SplitScores, holm
+from gmu_lightning.report.statistics import Difference, SplitScores
 
 Split = tuple[np.ndarray, np.ndarray]  # labels and difficulties, both (N, C)
 

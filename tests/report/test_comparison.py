@@ -11,10 +11,10 @@ from sklearn.metrics import average_precision_score, f1_score
 from gmu_lightning.movie import UserError
 from gmu_lightning.report.comparison import compare
 from gmu_lightning.report.discovery import runs_in
+from gmu_lightning.report.multiplicity import holm
 from gmu_lightning.report.page.movies import ExampleMovies
 from gmu_lightning.report.page.write import page
 from gmu_lightning.report.sentences import as_json, markdown, pair_sentence, seeds_command, summary
-from gmu_lightning.report.statistics import holm
 from gmu_lightning.run import runs_under
 
 from .made_runs import Sweep, replace_predictions

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gmu_lightning.report.comparison import compare
+from gmu_lightning.report.multiplicity import holm, letters
 from gmu_lightning.report.sentences import as_json, pair_sentence, seeds_command
-from gmu_lightning.report.statistics import Difference, Resampling, Retuned, SplitScores, holm, letters
+from gmu_lightning.report.statistics import Difference, Resampling, Retuned, SplitScores
 
 from .simulated import MANY_GENRES, World, false_claims
 
