@@ -64,9 +64,9 @@ def additive(movies: CrossedMovies, logits: np.ndarray, seed: int = 0) -> Additi
             interaction = pairing.of_all_pairs(rows, there)
         else:
             count = PARTNERS if movies.fusion.needs == "vector" else OF_SEQUENCES
-            interaction = pairing.of_partners(rows, there, min(count, len(rows)), seed)
-            if len(there) > 2 or count < len(rows):
-                drawn = count
+            exact = len(there) == 2 and count >= len(rows)
+            interaction = pairing.of_partners(rows, there, len(rows) if exact else count, seed)
+            drawn = drawn if exact else count
         result[rows.cpu().numpy()] -= interaction
     return Additive(result, drawn)
 

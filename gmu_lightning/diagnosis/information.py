@@ -15,7 +15,7 @@ import numpy as np
 from gmu_lightning.decisions import Task, probabilities_of
 
 RIDGE = 0.1  # pulls slope and offset to 1 and 0, with the weight of a fraction of a movie
-ROUNDS, LONGEST = 50, 3.0  # of Newton's method
+ROUNDS, STABLE, SMALL = 50, 1e-8, 1e-9  # of Newton's method: its most steps, and a step and a loss that count as none
 CERTAIN = 1e-6  # probabilities stay this far from 0 and 1
 Subset = frozenset[int]
 
@@ -87,19 +87,28 @@ def _log2_of_truth(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _calibrated(logits: np.ndarray, labels: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the probabilities sigmoid(a z + b) of other logits z (n, C), with a and b (C,) fitted to logits and labels (N, C).
 
-    The loss is the cross-entropy plus RIDGE ((a - 1)^2 + b^2) / 2, minimised by Newton's method.
+    The loss is the cross-entropy plus RIDGE ((a - 1)^2 + b^2) / 2. Newton's method minimises it from a = 0 on. It halves a step
+    that does not lower the loss.
     """
-    slope, offset = np.ones(logits.shape[1]), np.zeros(logits.shape[1])
+    share = np.clip(labels.mean(axis=0), CERTAIN, 1 - CERTAIN)
+    slope, offset = np.zeros_like(share), np.log(share) - np.log1p(-share)
+
+    def loss(slope: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        z = slope * logits + offset
+        return (np.logaddexp(0, z) - labels * z).sum(axis=0) + RIDGE * ((slope - 1) ** 2 + offset**2) / 2
+
     for _ in range(ROUNDS):
         p = probabilities_of(slope * logits + offset, "multilabel")
         error, weight = p - labels, p * (1 - p)
-        gradient = np.stack([(error * logits).sum(0) + RIDGE * (slope - 1), error.sum(0) + RIDGE * offset], axis=1)
-        aa, ab, bb = (weight * logits**2).sum(0) + RIDGE, (weight * logits).sum(0), weight.sum(0) + RIDGE
-        hessian = np.stack([np.stack([aa, ab], axis=1), np.stack([ab, bb], axis=1)], axis=1)  # (C, 2, 2)
-        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
-        step *= np.minimum(1, LONGEST / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1e-12))
-        slope, offset = slope - step[:, 0], offset - step[:, 1]
-        if np.abs(step).max() < 1e-8:
+        gradient = (error * logits).sum(axis=0) + RIDGE * (slope - 1), error.sum(axis=0) + RIDGE * offset
+        aa, ab, bb = (weight * logits**2).sum(axis=0) + RIDGE, (weight * logits).sum(axis=0), weight.sum(axis=0) + RIDGE
+        determinant = aa * bb - ab**2
+        down = (bb * gradient[0] - ab * gradient[1]) / determinant, (aa * gradient[1] - ab * gradient[0]) / determinant
+        before, length = loss(slope, offset), np.ones_like(share)
+        while (worse := loss(slope - length * down[0], offset - length * down[1]) > before + SMALL).any():
+            length[worse] /= 2
+        slope, offset = slope - length * down[0], offset - length * down[1]
+        if max(np.abs(down[0]).max(), np.abs(down[1]).max()) < STABLE:
             break
     return probabilities_of(slope * others + offset, "multilabel")
 

@@ -207,7 +207,8 @@ def _in_words(folders: Mapping[Run, Path]) -> list[str]:
     rest = [folder for folder in place if not any(folder in of_one for of_one in named.values())]
     named |= {folder.resolve().name: [folder] for folder in rest}
     found = {name: combined([Diagnosis.read(place[run] / NAME) for run in of_one]) for name, of_one in named.items() if of_one}
-    return [f"{line}\n" for name, one in found.items() for line in (*sentences(name, one), f"({basis(one)})")]
+    words = {name: sentences(name, one) for name, one in found.items()}
+    return [f"{line}\n" for name, lines in words.items() if lines for line in (*lines, f"({basis(found[name])})")]
 
 
 def diagnosis_of(model: MovieGenreClassifier, data: MovieDataModule, predictions: Predictions, seed: int) -> Diagnosis:

@@ -11,6 +11,7 @@ from gmu_lightning.report.statistics import Interval
 from gmu_lightning.report.words import points
 
 MARGIN = 0.005  # half a point: a smaller effect is none
+ROUNDING = 1e-12
 Verdict = Literal["yes", "no", "reversed", "open"]
 
 
@@ -144,8 +145,8 @@ def _on_modalities(of: Combined) -> str:
 
 
 def _nothing(cost: Interval) -> bool:
-    """Return whether no movie's prediction changes in any run."""
-    return cost.mean == 0 and cost.low == 0 and cost.high == 0
+    """Return whether no score changes in any run, but for the rounding of means."""
+    return all(value is not None and abs(value) < ROUNDING for value in cost)
 
 
 def _on_genres(of: Combined) -> str | None:
