@@ -3,9 +3,9 @@
 python benchmarks/false_claims.py [--worlds N] [--seeds N] [--kinds KIND ...]
 
 Each world draws vectors of two modalities and trains small GMUs, of several seeds, until their loss on val is lowest.
-- `additive`: every genre is told by a sum of a function of the text and a function of the image. Half of the worlds have
-  products within a modality. There is nothing for a gate to weigh.
-- `text`: the same, but the image tells nothing.
+- `additive`: every genre depends on a sum of a function of the text and a function of the image. Half of the worlds have
+  products within a modality. All movies need the same weights.
+- `text`: the same, but the genres depend on the text alone.
 - `switch`: a genre is what one of the modalities says, and the difference of two confidences tells which.
 """
 
@@ -51,7 +51,7 @@ class World(NamedTuple):
 
 
 def additive_world(rng: np.random.Generator, second: bool) -> World:
-    """Draw a world whose genres are told by a sum over modalities; without `second`, by the text alone."""
+    """Draw a world whose genres depend on a sum over modalities, or without `second` on the text alone."""
     x = rng.normal(size=(TRAIN + VAL + TEST, 2, SIZE))
     w, left, right = rng.normal(size=(3, 2, SIZE, GENRES)) / np.sqrt(SIZE)
     told = np.einsum("nmd,mdc->nmc", x, w)

@@ -61,11 +61,9 @@ PAGES: Mapping[str, Page] = {
         "Score a trained run again, into a new folder inside the run's.",
         (
             ("Score the test movies", "run=RUN"),
-            ("Score the val movies", "run=RUN split=val"),
-            ("Use one threshold that is tuned on val, in place of 0.5", "run=RUN threshold=val"),
+            ("Score the val movies, at one threshold that is tuned on them", "run=RUN split=val threshold=val"),
             ("Score movies of which some modalities are removed", "run=RUN robustness=true"),
-            ("Measure what gates, interaction and each modality are worth", "run=RUN diagnose=true"),
-            ("Do so for all runs of a sweep", "run=SWEEP diagnose=true"),
+            ("Measure what gates, interaction and each modality are worth, in all runs of a sweep", "run=SWEEP diagnose=true"),
             ("Read the data from another folder", "run=RUN data.root=PATH"),
         ),
         shown=(("evaluate.yaml", ""),),

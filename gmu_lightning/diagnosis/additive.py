@@ -4,8 +4,8 @@ Over all pairings of the modalities of a split's movies, the projection of the l
 
     f(x) ~ sum_m E[f | x_m] - (M - 1) E[f].
 
-It is the first-order part of the functional analysis of variance. Movies are paired with those that have the same modalities, so
-that a model that treats absent modalities apart, such as a mean over the present ones, still counts as additive.
+It is the first-order part of the functional analysis of variance. Movies are paired with those that have the same modalities.
+So a mean over the present modalities still counts as additive.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from gmu_lightning.diagnosis.crossing import CrossedMovies, groups, logits_of
 from gmu_lightning.fusion.heads import LinearHead
 from gmu_lightning.movie import Fused
 
-PARTNERS, OF_SEQUENCES = 64, 16  # of a movie where not all pairings are computed
-PAIRED = 2**18  # numbers in a block of pairings, which fits into a core's cache
-PROBES = 32  # pairs of movies on which a model is tested for additivity
-ROUNDING = 1e-5  # of float32, relative to the size of the numbers
-ROUNDS, SMALL = 500, 1e-10  # of the least squares fit
+PARTNERS, OF_SEQUENCES = 64, 16  # of a movie, if its pairings are sampled.
+PAIRED = 2**18  # Numbers in a block of pairings. It fits into a core's cache.
+PROBES = 32  # Pairs of movies that test a model for additivity.
+ROUNDING = 1e-5  # Relative error of float32.
+ROUNDS, SMALL = 500, 1e-10  # Limits of the least squares fit.
 
 
 class Additive(NamedTuple):
@@ -194,7 +194,7 @@ def _additive_fit(values: np.ndarray, design: np.ndarray) -> np.ndarray:
     sets = np.arange(partners)[:, None]
     inverse = np.argsort(design, axis=2)  # (K, P, n): the position at which a movie gives its modality
     effects = np.zeros((modalities, *values.shape[1:]))
-    left = values - mean  # what no effect explains yet
+    left = values - mean  # residuals
     most = SMALL * (1 + np.abs(left).max())
     for _ in range(ROUNDS):
         change = 0.0

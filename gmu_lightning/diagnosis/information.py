@@ -1,4 +1,4 @@
-"""What the modalities tell about each genre, in bits, from the cross-entropies of a model's predictions on their subsets.
+"""Information of the modalities about each genre, in bits, from the cross-entropies of a model's predictions on their subsets.
 
 I(Y; S) = H(Y) - CE(Y | S), with the entropy H(Y) of the genre in the split, and the cross-entropy of the model that sees the
 modalities in S. A model that was not trained on subsets is wrong about its own certainty there. So the logits of every subset
@@ -14,9 +14,9 @@ import numpy as np
 
 from gmu_lightning.decisions import Task, probabilities_of
 
-RIDGE = 0.1  # pulls slope and offset to 1 and 0, with the weight of a fraction of a movie
-ROUNDS, STABLE, SMALL = 50, 1e-8, 1e-9  # of Newton's method: its most steps, and a step and a loss that count as none
-CERTAIN = 1e-6  # probabilities stay this far from 0 and 1
+RIDGE = 0.1  # Pulls slope and offset to 1 and 0, with a fraction of a movie's weight.
+ROUNDS, STABLE, SMALL = 50, 1e-8, 1e-9  # Of Newton's method: number of steps, smallest step, smallest loss.
+CERTAIN = 1e-6  # Distance of probabilities from 0 and 1.
 Subset = frozenset[int]
 
 
@@ -58,9 +58,9 @@ def bits(split: Split, calibration: Split | None, task: Task) -> dict[Subset, np
 def decomposed(values: Mapping[Subset, np.ndarray], modalities: int) -> dict[str, np.ndarray]:
     """Return `joint`, `redundant`, `co_information` and `unique/<index>` of the bits of subsets, in the shape of the bits.
 
-    `joint` is the information of all modalities. `unique/m` is what is lost without modality m. `redundant` is the rest,
-    joint - sum of unique: what several modalities tell alike, less what only their combination tells. `co_information` is the
-    alternating sum over all subsets (McGill 1954); for two modalities it is the redundant part.
+    `joint` is the information of all modalities. `unique/m` is the loss without modality m. `redundant` is the rest, joint minus
+    the sum of unique: information that several modalities share, minus synergy. `co_information` is the alternating sum over all
+    subsets (McGill 1954). For two modalities it equals `redundant`.
     """
     every = frozenset(range(modalities))
     joint = values[every]

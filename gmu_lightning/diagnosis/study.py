@@ -1,8 +1,8 @@
 """Diagnose a fitted model on the movies of a split: its scores with other gates, without interaction, and without modalities.
 
-Scores are by the plain decisions, as in metrics.json. Every number comes with the influence of each movie on it. These
-influences hold other movies fixed, where a number also depends on them as the partners of an additive approximation, as the
-source of permuted gates, or as the movies that calibrate.
+Scores are by the plain decisions, as in metrics.json. Every number comes with the influence of each movie on it. Some
+numbers also depend on a movie as a partner of others, as the source of permuted gates, or in the calibration. Influences leave
+this part out.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def gates_weigh(of: Combined, metric: str = "f1_micro") -> Verdict | None:
     """Return whether the gates weigh the modalities of single movies; None for a fusion without gates.
 
     `yes` takes two findings: other movies' gates score lower, and so does the best additive approximation. Permutation alone is
-    not enough. Gates of other movies add noise, and so they cost points in a model whose modalities have nothing to weigh.
+    not enough. Gates of other movies add noise. So they cost points even if all movies need the same weights.
     """
     key = f"gates_permuted/{kind(metric)}"
     if key not in of.costs:
@@ -76,7 +76,7 @@ def kind(metric: str) -> str:
 
 
 def sentences(name: str, of: Combined, metric: str = "f1_micro") -> list[str]:
-    """Return the findings on a setting, one sentence each; [] for a single modality, where there is nothing to weigh.
+    """Return the findings on a setting, one sentence each; [] for a single modality.
 
     Args:
         name: of the setting or the run.
@@ -145,7 +145,7 @@ def _on_modalities(of: Combined) -> str:
 
 
 def _nothing(cost: Interval) -> bool:
-    """Return whether no score changes in any run, but for the rounding of means."""
+    """Return whether every run keeps its score, except for rounding."""
     return all(value is not None and abs(value) < ROUNDING for value in cost)
 
 

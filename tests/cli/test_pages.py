@@ -113,7 +113,7 @@ def test_a_typed_choice_lists_its_options():
 
 def test_options_of_a_base_are_overridden():
     found = {option.key: option for option in options(conf_folder() / "encoder/text/minilm.yaml", "encoder.text.")}
-    assert found["encoder.text.lr"].default == "3.0e-5"
+    assert found["encoder.text.lr"].default == "auto"
     assert found["encoder.text.freeze"].default == "all"
     assert found["encoder.text.freeze"].comment.startswith("all, none, or n")
 
