@@ -63,7 +63,7 @@ PAGES: Mapping[str, Page] = {
             ("Score the test movies", "run=RUN"),
             ("Score the val movies, at one threshold that is tuned on them", "run=RUN split=val threshold=val"),
             ("Score movies of which some modalities are removed", "run=RUN robustness=true"),
-            ("Measure what gates, interaction and each modality are worth, in all runs of a sweep", "run=SWEEP diagnose=true"),
+            ("Measure what gates and modalities are worth, in all runs of a sweep", "run=SWEEP diagnose=true"),
             ("Read the data from another folder", "run=RUN data.root=PATH"),
         ),
         shown=(("evaluate.yaml", ""),),

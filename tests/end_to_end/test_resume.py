@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -324,10 +325,14 @@ def test_a_damaged_checkpoint_is_named_and_left_out(forked, whole, tmp_path, bro
 
 
 def flip(path: Path) -> None:
-    """Change one bit in the middle of a file, where its weights are."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    """Change one bit of the largest tensor of a checkpoint; between tensors are bytes without meaning."""
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda part: part.file_size)
+        with archive.open(largest) as part:
+            content = part.read()
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(content, largest.header_offset) + len(content) // 2] ^= 1
+    path.write_bytes(whole)
 
 
 def test_a_killed_command_goes_on_and_says_from_where(forked, whole, tmp_path, capsys, monkeypatch):
