@@ -60,13 +60,14 @@ def with_fusion(setting: Setting, fusion: str, keys: Sequence[str], modalities: 
     left_out = [word for word in typed if _of_fusion(word) and not word.lstrip("+").startswith(theirs)]
     also = [f"fusion={fusion}"]
     if modalities:
-        left_out += [word for word in typed if _key(word) == "modalities"]
+        left_out += [word for word in typed if override_key(word) == "modalities"]
         also.append(f"modalities={','.join(modalities)}")
     seeds = [int(seed) for seed in setting.seeds]
     return command(setting, seeds, [*also, *into_sweep(setting)], left_out)
 
 
-def _key(override: str) -> str:
+def override_key(override: str) -> str:
+    """Return the key of an override as typed, such as `seed=1`."""
     return override.partition("=")[0].lstrip("+")
 
 
@@ -181,8 +182,8 @@ def train_all(
         into_sweeps: whether the runs go into the sweep of the setting's last finished run.
     """
     parts = _trained_parts(settings)
-    keys = {*map(_key, also), *dropped}
-    left_out = [word for one in parts for word in one.runs[-1].overrides if _key(word) in keys]
+    keys = {*map(override_key, also), *dropped}
+    left_out = [word for one in parts for word in one.runs[-1].overrides if override_key(word) in keys]
     return _of_products(parts, seeds, lambda one: [*also, *(into_sweep(one) if into_sweeps else [])], left_out=left_out)
 
 

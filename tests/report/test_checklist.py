@@ -85,6 +85,11 @@ def test_without_a_search_all_values_must_be_equal(sweep):
     assert check([*more, sweep.run("mean", skill=0.3, **other)], BUDGETS).ok  # each fusion was tried with both
 
 
+def test_defaults_that_follow_from_a_fusion_are_no_tuning(sweep):
+    runs = [sweep.run("mean", optimizer={"lr": 0.001}), sweep.run("bottleneck", optimizer={"lr": 0.002})]
+    assert check(runs, BUDGETS).ok
+
+
 def test_each_modality_has_a_run_of_its_own(sweep):
     runs = [*sweep.three_seeds("mean"), sweep.run("none", modalities="text")]
     lacking = check(runs, ALONE)
@@ -98,6 +103,7 @@ def test_each_modality_has_a_run_of_its_own(sweep):
 def test_each_choice_of_modalities_has_its_controls(sweep):
     runs = [sweep.run(fusion) for fusion in ("concat", "mean", "self_gate", "late_transformer")]
     assert check(runs, CONTROLS).ok
+    assert check([*runs[:3], sweep.run("late_transformer_vectors")], CONTROLS).ok
     lacking = check(runs[:2], CONTROLS)
     assert not lacking.ok and lacking.why == "Missing: self_gate and late_transformer on text+image"
     assert "fusion=self_gate,late_transformer" in words(lacking.command)

@@ -20,7 +20,7 @@ from gmu_lightning.report.checklist.found import (
     trained,
 )
 from gmu_lightning.report.comparison import CONTROL, Comparison
-from gmu_lightning.report.reproduce import more_seeds, train_all, with_fusion
+from gmu_lightning.report.reproduce import more_seeds, override_key, train_all, with_fusion
 from gmu_lightning.report.scoring import COUNTS, SECONDS, ScoredSetting
 from gmu_lightning.report.search import FOLDER, searched_keys
 from gmu_lightning.report.settings import FEWEST_SEEDS, Setting
@@ -29,6 +29,7 @@ from gmu_lightning.run_files.plain import is_there
 from gmu_lightning.run_files.shapes import is_number
 
 CONTROLS = ("mean", CONTROL, "late_transformer")
+OF_VECTORS = "_vectors"  # ending of the control's form that reads vectors
 SHOWN = 3  # keys that were tried unevenly
 
 
@@ -61,7 +62,7 @@ def budgets(settings: Sequence[ScoredSetting]) -> Found:
     """Check that every setting had the same search budget. Without a search, all must have run on the same defaults."""
     tunable = trained(settings)
     own = [one.setting for one in tunable]
-    unequal, reasons = uneven(own), []
+    unequal, reasons = _by_choice(own), []
     spent = search_budgets(tunable)
     sweeps = dict.fromkeys(run.folder.absolute().parent for one in own for run in one.finished)
     searches = [path for sweep in sweeps if is_there(path := sweep / FOLDER / "search.json")]
@@ -83,6 +84,12 @@ def budgets(settings: Sequence[ScoredSetting]) -> Found:
         return Found(True, proof, f"{next(iter(spent))} of each setting over the same space")
     why = "Nothing was searched: all settings ran on the same values, which may suit one fusion better than another"
     return Found(True, settings[0].setting.finished[0] / "config.yaml", why)
+
+
+def _by_choice(settings: Sequence[Setting]) -> dict[str, str]:
+    """Return the uneven keys, as `uneven` does, that somebody chose. A fusion's own defaults are no tuning."""
+    typed = {override_key(word) for one in settings for run in one.finished for word in run.overrides}
+    return {key: values for key, values in uneven(settings).items() if key in typed or "experiment" in typed}
 
 
 def _search_all(settings: Sequence[Setting], unequal: Iterable[str]) -> str:
@@ -111,7 +118,11 @@ def controls(settings: Sequence[ScoredSetting]) -> Found:
         return Found(True, BOARD, NO_FUSION)
     reasons, commands = [], []
     for names, one in {frozenset(modalities_of(one)): one for one in reversed(several)}.items():
-        there = {other.fusion for other in several if names == set(modalities_of(other)) and not _ungated_control(other)}
+        there = {
+            other.fusion.removesuffix(OF_VECTORS)
+            for other in several
+            if names == set(modalities_of(other)) and not _ungated_control(other)
+        }
         if lacking := [name for name in CONTROLS if name not in there]:
             reasons.append(f"{listed(lacking)} on {'+'.join(modalities_of(one))}")
             commands.append(_added([one, *several], ",".join(lacking), ["+".join(modalities_of(one))]))
