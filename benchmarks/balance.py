@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,17 @@ def command(name: str, *arguments: str, folder: Path) -> None:
     subprocess.run([sys.executable, "-m", f"gmu_lightning.{name}", *arguments], cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
+def evaluate_all(sweep: Path, store: Path) -> None:
+    """Score every run of a sweep on all subsets of the modalities, as `evaluate robustness=true` does."""
+    from gmu_lightning.data.store import Store
+    from gmu_lightning.experiment.evaluate import evaluate
+    from gmu_lightning.run import runs_under
+
+    for run in runs_under(sweep):
+        with redirect_stdout(StringIO()):
+            evaluate(run, "test", None, "0.5", Store(store), robustness_seed=0)
+
+
 def shapley(run: Path) -> dict[str, float]:
     """Return the exact Shapley value of each modality for the test micro AP of a run, over all subsets of the two modalities."""
     (file,) = run.glob("evaluate/*/robustness.csv")
@@ -112,8 +125,7 @@ def main() -> None:
             own = ["training.alpha=1"] if method == "ogm_ge" else []
             words = (f"training={method}", *own, f"seed={','.join(map(str, seeds))}")
             command("train", "-m", *WORDS, *where, *words, folder=folder)
-        for metrics in sorted(sweep.glob("*/metrics.json")):
-            command("evaluate", f"run={metrics.parent}", "robustness=true", store, folder=folder)
+        evaluate_all(sweep, folder / "store")
         print(table(list(rows_of(sweep, seeds))))
 
 
