@@ -100,11 +100,11 @@ class UnimodalLoss(PlainTraining):
 class OGMGE(PlainTraining):
     """On-the-fly gradient modulation with generalisation enhancement (OGM-GE, Peng et al. 2022, arXiv 2203.15332).
 
-    s_m is the mean probability that modality m by itself gives to the true labels of a batch: of the softmax for `multiclass`, as
-    published, and of the sigmoid for `multilabel`. rho_m = mean over other modalities n of s_m / s_n, and
-    k_m = 1 - tanh(alpha rho_m) if rho_m > 1, else 1. The gradient g of each weight of modality m becomes k_m g + e, where e is
-    normal noise with the standard deviation of g. For two modalities these are the published equations and code
-    (github.com/GeWu-Lab/OGM-GE_CVPR2022, main.py). For more, the authors propose the mean of the pairwise ratios (issue 16
+    s_m is the mean probability of the true labels of a batch in the prediction by modality m alone. It comes from the softmax for
+    `multiclass`, as published, and from the sigmoid for `multilabel`. rho_m = mean over other modalities n of s_m / s_n. The
+    coefficient is k_m = 1 - tanh(alpha rho_m) if rho_m > 1, else 1. The gradient g of each weight of modality m becomes
+    k_m g + e, where e is normal noise with the standard deviation of g. For two modalities these are the published equations and
+    code (github.com/GeWu-Lab/OGM-GE_CVPR2022, main.py). For more, the authors propose the mean of the pairwise ratios (issue 16
     there), which github.com/GeWu-Lab/BalanceBenchmark calls OGM_GE3.
 
     The weights of a modality are the matrices and kernels of its encoder, of its normaliser, and of the fusion's layers of that

@@ -72,6 +72,14 @@ def test_every_loss_optimizer_scheduler_method_and_callback_trains(choice, train
     assert all(np.isfinite(list(row.values())).all() for row in history(run))
 
 
+def test_changed_gradients_need_layers_of_each_modality(train):
+    frozen = ("data.modalities=video+audio", "modalities=video+audio", "fusion=concat", "fusion.hidden=false")
+    with pytest.raises(
+        UserError, match=r"^training=ogm_ge changes .* no layer of video and audio alone is trained: keep fusion.hidden=true"
+    ):
+        train(*frozen, "training=ogm_ge")
+
+
 def test_a_schedule_ends_with_the_last_accumulated_update(train):
     run = train("scheduler=onecycle", SMALL_BATCHES, "trainer.accumulate_grad_batches=3", "trainer.max_epochs=3")
     rows = history(run)

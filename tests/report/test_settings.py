@@ -30,3 +30,15 @@ def test_without_a_majority_all_settings_get_a_warning(tmp_path):
     one, two = Sweep(tmp_path / "one"), Sweep(tmp_path / "two", fingerprint={"movies": "b", "text": "t", "image": "i"})
     settings = settings_of([*one.three_seeds("mean"), *two.three_seeds("concat")])
     assert [one.warnings for one in settings] == [["other_data: it saw other movies, splits or labels than others here"]] * 2
+
+
+def test_older_runs_count_as_plain_training(tmp_path):
+    sweep = Sweep(tmp_path)
+    method = {"_target_": "gmu_lightning.balance.OGMGE", "alpha": 1.0}
+    typed = ["training=ogm_ge", "training.alpha=1.0"]
+    runs = [sweep.run("mean"), sweep.run("mean", typed=typed, training=method, choices={"training": "ogm_ge"})]
+    assert {one.name for one in settings_of(runs)} == {"mean training=none", "mean training=ogm_ge"}
+    runs.append(
+        sweep.run("mean", typed=["training.alpha=2.0"], training={**method, "alpha": 2.0}, choices={"training": "ogm_ge"})
+    )
+    assert "mean training=none" in {one.name for one in settings_of(runs)}
