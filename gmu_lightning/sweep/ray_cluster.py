@@ -164,7 +164,7 @@ class Cluster:
 
     Attributes:
         address: as the user gave it.
-        lost: whether its first node was lost. Then nothing may be asked of Ray that needs this node: such calls do not return.
+        lost: whether its first node was lost. Then calls of Ray that need this node do not return.
     """
 
     address: str

@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from .machines import on_two_machines
 from .shell import PATIENCE, command, environment, last_line, typed
+from .slurm_clusters import installed
 from .test_sweeps import interrupt, read_json, read_rows, started, wait_for
 from .test_trailers import write as write_trailers
 
@@ -298,3 +300,32 @@ def finished(sweep: Path) -> dict[str, Any]:
     """Return the status of each finished run of a sweep."""
     found = {path.parent.name: read_json(path) for path in sweep.glob("*/status.json")}
     return {name: status for name, status in found.items() if status["state"] == "finished"}
+
+
+def test_symmetric_run_does_a_sweep_and_ends_with_its_exit_code(tmp_path):
+    train = f"python -m gmu_lightning.train -m hydra/launcher=ray {' '.join(FROZEN)} store.dir=store hydra.sweep.dir"
+    run = f"ray symmetric-run --address one:6379 --num-cpus=1 -- {train}=done"
+    done = on_two_machines(tmp_path, f"{run} seed=1 && {run} seed=1,2 fusion.dim=0", RAY_AUTH_MODE="token")
+    assert done.returncode == 1, done.stderr
+    assert "done: 1 finished, 0 failed, 0 skipped" in done.stdout
+    assert read_json(tmp_path / "done/status.json")["finished"] == 1
+
+
+def test_the_file_for_sbatch_does_a_sweep_on_two_machines(tmp_path):
+    """The file is the one of the page, for two machines and other data."""
+    page = (Path(__file__).parents[2] / "docs/howto/many_machines.md").read_text(encoding="utf-8")
+    script = page.partition("# needs Slurm\n")[2].partition("```")[0]
+    for old, new in (("--nodes=4", "--nodes=2"), ("data.root=PATH", " ".join(FROZEN)), ("/shared/", f"{tmp_path}/")):
+        assert old in script
+        script = script.replace(old, new)
+    (tmp_path / "job.sh").write_text(script)
+    lines = [f"NodeName={name} NodeAddr={name} CPUs=1 RealMemory=1000 State=UNKNOWN" for name in ("one", "two")]
+    (controller, node, step), variables = installed(tmp_path / "slurm", "one", "\n".join(lines), (6817, 6818))
+    slurmd = f"{node} -D -d {step}"
+    submit = "sbatch --wait --output=job.log job.sh"
+    first = f'{controller} -D & {slurmd} & until [ "$(sinfo -h -t idle -o %D)" = 2 ]; do sleep 0.3; done; {submit}'
+    done = on_two_machines(tmp_path, first, slurmd, **variables, RAY_gcs_rpc_server_reconnect_timeout_s="30")  # not 60
+    said = (tmp_path / "job.log").read_text()
+    assert done.returncode == 0, said[:9000]
+    assert "on 2 nodes of the cluster at auto" in said
+    assert read_json(tmp_path / "sweeps/first/status.json")["finished"] == 6
