@@ -13,12 +13,13 @@ import platform
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,9 @@ LEAST = "2.54"  # the dashboard of earlier versions has a known hole, and the fi
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 PATIENCE = 60.0  # seconds; the limit for a node's answer
 LATE = 10.0  # seconds; the limit for a new file to appear on a shared disk
+LOOK = 5.0  # seconds between two looks at the first node
+SILENT = 20.0  # seconds without an answer after which the first node is lost
+KILL = "RAY_gcs_rpc_server_reconnect_timeout_s"  # how long Ray lets this process live without the first node
 OBJECTS = 80 << 20  # bytes of Ray's object store, about its least size: jobs and their ends are small
 SHARED = "the sweep, data.root and store.dir have to lie on a disk that all nodes share, under the same path on each"
 
@@ -154,15 +158,19 @@ def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cluster:
     """A cluster that this process has joined.
 
     Attributes:
         address: as the user gave it.
+        lost: whether its first node was lost. Then calls of Ray that need this node do not return.
     """
 
     address: str
+    lost: bool = False
+    _looked: float = field(default=-LOOK, repr=False)
+    _silent: float | None = field(default=None, repr=False)
 
     @classmethod
     def joined(cls, address: str) -> Cluster:
@@ -214,6 +222,22 @@ class Cluster:
                 name = f"{host} ({address})" if own in (None, "", address) else str(own)
                 found.append(Node(name, node["NodeID"], has["CPU"], has.get("GPU", 0)))
         return sorted(found)
+
+    def is_lost(self) -> bool:
+        """Return whether the first node is lost, which every cluster needs. It is looked at every few seconds."""
+        import ray
+
+        moment = time.monotonic()
+        if not self.lost and moment - self._looked >= LOOK:
+            self._looked = moment
+            host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+            try:
+                socket.create_connection((host, int(port)), timeout=LOOK).close()
+                self._silent = None
+            except OSError:
+                self._silent = self._silent or moment
+                self.lost = moment - self._silent >= SILENT
+        return self.lost
 
     def check(self, folders: Sequence[str], data: Sequence[str]) -> None:
         """Compare every node with this machine.
@@ -296,6 +320,7 @@ def _set_environment(local: bool) -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault(MODE, "token")
     if not local:
+        os.environ[KILL] = "300"  # in place of 60, so that the sweep can end in order
         return
     folder = Path(tempfile.mkdtemp(prefix="gmu", dir="/tmp" if Path("/tmp").is_dir() else None))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # runs after Ray's own, which is registered later

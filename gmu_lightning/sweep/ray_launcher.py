@@ -98,7 +98,7 @@ class Ray(Parallel):
         ]
         with self.hired(cluster, each, gpus, len(alone)) as workers:
             logger.warning("ray: %s, on the cluster at %s", shared_by(len(alone), len(workers), each), self.address)
-            self._share(workers, [(job,) for job in alone])
+            self._share(cluster, workers, [(job,) for job in alone])
 
     def gpus_of(self, cluster: Cluster, jobs: Sequence[Job]) -> float:
         """Return the number of GPUs of a worker."""
@@ -122,7 +122,7 @@ class Ray(Parallel):
     def _run_small(self, cluster: Cluster, workers: Sequence[RayWorker], jobs: Sequence[Job], each: int) -> None:
         warmed = self.warmed(workers[0], jobs)
         if warmed is None:
-            raise UserError(_gone(self.address, len(jobs)))
+            raise UserError(_gone(cluster, len(jobs)))
         left, cuda = warmed
         if not left:
             return
@@ -132,23 +132,31 @@ class Ray(Parallel):
         work = shared_by(len(left), len(workers), each)
         nodes = len(cluster.nodes())
         logger.warning("ray: %s, on %s of the cluster at %s", work, "1 node" if nodes == 1 else f"{nodes} nodes", self.address)
-        self._share(workers, [tuple(group) for group in groups.values()])
+        self._share(cluster, workers, [tuple(group) for group in groups.values()])
 
-    def _share(self, workers: Sequence[RayWorker], groups: Sequence[tuple[Job, ...]]) -> None:
-        """Do groups of jobs. Raises UserError if no node is left for some of them."""
+    def _share(self, cluster: Cluster, workers: Sequence[RayWorker], groups: Sequence[tuple[Job, ...]]) -> None:
+        """Do groups of jobs. Raises UserError if no node is left for some of them, or the first node is lost."""
         left = share_out(workers, [Task(perform_stacked, (group,), group) for group in groups], self.note)
+        if left:
+            end_all(workers)  # those of a lost cluster may still be at work
         for job in (job for task in left for job in task.jobs):
             if job.run.status.get("state") == "running":
                 with suppress(UserError):
                     job.run.end(INTERRUPTED, "its machine was lost, and no other was left")
         if left:
-            raise UserError(_gone(self.address, sum(len(task.jobs) for task in left)))
+            raise UserError(_gone(cluster, sum(len(task.jobs) for task in left)))
 
 
-def _gone(address: str, jobs: int) -> str:
+def _gone(cluster: Cluster, jobs: int) -> str:
+    rest = "a job" if jobs == 1 else f"{jobs} jobs"
+    if cluster.lost:
+        return (
+            f"the first node of the cluster at {cluster.address} is lost, and {rest} cannot be done without it: start a new "
+            "cluster and type the same command, which does the rest"
+        )
     return (
-        f"no node of the cluster at {address} is left that takes {'a job' if jobs == 1 else f'the {jobs} jobs'} to be done: "
-        "start one and type the same command, which does the rest"
+        f"no node of the cluster at {cluster.address} is left that takes {rest}: start one and type the same command, which does "
+        "the rest"
     )
 
 

@@ -37,6 +37,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # Ray 
 LISTEN = 2.0  # seconds between two looks at a task's output
 READY = 1.0  # seconds; how long a task waits for a starting worker
 WAITING = 60.0  # seconds between two messages on a lack of room
+ENDING = 15.0  # seconds; the limit for a worker of a lost cluster to end its process
 LOCKED = 1.5 * LEASE  # seconds; the limit for a lost machine to give up its jobs
 MEMORY = re.compile(r"\bOOM\b|OUT_OF_MEMORY|out of memory|low on memory|memory pressure")
 
@@ -287,8 +288,14 @@ class RayWorker(Worker):
         import ray
 
         with suppress(Exception):
-            ray.kill(self._actor, no_restart=True)
+            if not self.cluster.lost:
+                ray.kill(self._actor, no_restart=True)
         self._actor = self._starting = None
+
+    def is_cut_off(self) -> bool:
+        """Return whether the first node of the cluster is lost. The worker has then ended, though its process may still work."""
+        self.ended = self.ended or self.cluster.is_lost()
+        return self.cluster.lost
 
     def end(self) -> None:
         """End the actor and its process. A process at work records the interruption first."""
@@ -299,7 +306,7 @@ class RayWorker(Worker):
             return
         if self._starting is None:
             with suppress(ray.exceptions.RayError):
-                _pass_on(ray.get(self._actor.end.remote(), timeout=LOCKED))
+                _pass_on(ray.get(self._actor.end.remote(), timeout=ENDING if self.cluster.lost else LOCKED))
         self._drop()
 
 

@@ -114,6 +114,10 @@ class Worker:
         for job in task.jobs:
             end_lost(job, how_ended(self.exit_code))
 
+    def is_cut_off(self) -> bool:
+        """Return whether the worker may never return from its task, since what it needs is lost."""
+        return False
+
     def end(self) -> None:
         """End the worker and its process, and wait for it.
 
@@ -148,11 +152,11 @@ def share_out(workers: Sequence[Worker], tasks: Iterable[Task], then: Callable[[
         then: called with each task and its result, or None if its process died. One call runs at a time.
 
     Returns:
-        The tasks that were not done, since every worker has ended.
+        The tasks that were not done, since every worker has ended or is cut off.
     """
-    queue, busy = deque(tasks), 0
+    queue, busy = deque(tasks), list[Task]()
     problems: list[BaseException] = []
-    turn = threading.Condition()  # guards the queue, the number of busy workers and `then`
+    turn = threading.Condition()  # guards the queue, the tasks at work and `then`
 
     def one(worker: Worker, task: Task) -> bool:
         """Do a task, and return False if it came back."""
@@ -165,7 +169,6 @@ def share_out(workers: Sequence[Worker], tasks: Iterable[Task], then: Callable[[
         return True
 
     def drain(worker: Worker) -> None:
-        nonlocal busy
         while not worker.ended:
             with turn:
                 if not queue:
@@ -174,7 +177,7 @@ def share_out(workers: Sequence[Worker], tasks: Iterable[Task], then: Callable[[
                     turn.wait(timeout=PAUSE)  # the task of a busy worker may come back
                     continue
                 task = queue.popleft()
-                busy += 1
+                busy.append(task)
             done = True
             try:
                 done = one(worker, task)
@@ -183,7 +186,7 @@ def share_out(workers: Sequence[Worker], tasks: Iterable[Task], then: Callable[[
                 return
             finally:
                 with turn:
-                    busy -= 1
+                    busy[:] = [other for other in busy if other is not task]
                     if not done:
                         queue.appendleft(task)
                     turn.notify_all()
@@ -194,11 +197,14 @@ def share_out(workers: Sequence[Worker], tasks: Iterable[Task], then: Callable[[
     for thread in threads:
         thread.start()
     for thread in threads:
-        while thread.is_alive():  # join in short steps, for Ctrl-C is handled between them
+        while thread.is_alive() and not any(worker.is_cut_off() for worker in workers):  # in short steps, for Ctrl-C
             thread.join(timeout=PAUSE)
     if problems:
         raise problems[0]
-    return list(queue)
+    with turn:
+        left = [*busy, *queue]
+        queue.clear()
+    return left
 
 
 def shares_of(cores: Sequence[int], each: int) -> list[set[int]]:

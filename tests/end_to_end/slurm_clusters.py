@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -55,7 +55,7 @@ case $1 in requeue) touch "$CLUSTER/requeued-$2" ;; show) echo JobState=RUNNING 
 }
 CONF = """
 ClusterName=loop
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 AuthType=auth/none
@@ -69,11 +69,11 @@ SwitchType=switch/none
 MpiDefault=none
 SlurmUser=root
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 PluginDir={plugins}
 ReturnToService=2
 PreemptType=preempt/partition_prio
@@ -83,7 +83,7 @@ SlurmdParameters=config_overrides
 KillWait=10
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=1000 State=UNKNOWN
+{nodes}
 PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
 PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
@@ -143,23 +143,10 @@ class Real:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        root = Path(os.environ.get("SLURM_ROOT", "/"))
-        path = f"{root}/usr/sbin:{root}/usr/bin:{root}/sbin:{os.environ['PATH']}"
-        programs = [_program(name, path) for name in ("slurmctld", "slurmd", "slurmstepd")]
-        if None in programs or os.geteuid() != 0:
-            pytest.skip("no Slurm, or no root")
-        library = next(root.glob("usr/lib/*/slurm-wlm"))
-        host, ports = socket.gethostname().partition(".")[0], [_free_port() for _ in range(2)]
-        for name in ("state", "spool"):
-            (folder / name).mkdir(parents=True)
-        conf = folder / "slurm.conf"
-        conf.write_text(CONF.format(host=host, ports=ports, folder=folder, plugins=library))
-        self.variables = {
-            "PATH": path,
-            "SLURM_CONF": str(conf),
-            "LD_LIBRARY_PATH": f"{library}:{library.parent}:{os.environ.get('LD_LIBRARY_PATH', '')}",
-        }
-        controller, node, step = (str(program) for program in programs)
+        host = socket.gethostname().partition(".")[0]
+        nodes = f"NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=1000 State=UNKNOWN"
+        programs, self.variables = installed(folder, f"{host}(127.0.0.1)", nodes, [_free_port() for _ in range(2)])
+        controller, node, step = programs
         self.daemons = [self._started([controller, "-D"])]
         until(lambda: "low" in self.asked("sinfo", "-h"))
         self.daemons.append(self._started([node, "-D", "-d", step]))
@@ -194,6 +181,28 @@ class Real:
         for daemon in self.daemons:
             daemon.terminate()
             daemon.wait()
+
+
+def installed(folder: Path, host: str, nodes: str, ports: Sequence[int]) -> tuple[list[str], dict[str, str]]:
+    """Write slurm.conf, and return the programs slurmctld, slurmd and slurmstepd, and the variables that they need.
+
+    Args:
+        folder: for the files of Slurm, with a short path.
+        host: of slurmctld.
+        nodes: lines on the nodes.
+        ports: of slurmctld and slurmd.
+    """
+    root = Path(os.environ.get("SLURM_ROOT", "/"))
+    path = f"{root}/usr/sbin:{root}/usr/bin:{root}/sbin:{os.environ['PATH']}"
+    programs = [found for name in ("slurmctld", "slurmd", "slurmstepd") if (found := _program(name, path))]
+    if len(programs) < 3 or os.geteuid() != 0:
+        pytest.skip("no Slurm, or no root")
+    library = next(root.glob("usr/lib/*/slurm-wlm"))
+    (folder / "state").mkdir(parents=True)
+    conf = folder / "slurm.conf"
+    conf.write_text(CONF.format(host=host, nodes=nodes, ports=ports, folder=folder, plugins=library))
+    places = f"{library}:{library.parent}:{os.environ.get('LD_LIBRARY_PATH', '')}"
+    return programs, {"PATH": path, "SLURM_CONF": str(conf), "LD_LIBRARY_PATH": places}
 
 
 def _program(name: str, path: str) -> str | None:

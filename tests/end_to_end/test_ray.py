@@ -12,14 +12,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
+from .machines import on_two_machines
 from .shell import PATIENCE, command, environment, last_line, typed
+from .slurm_clusters import installed
 from .test_sweeps import interrupt, read_json, read_rows, started, wait_for
 from .test_trailers import write as write_trailers
 
@@ -34,8 +36,8 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 class Trouble(pl.Callback):
-    def __init__(self, note):
-        self.note = Path(note)
+    def __init__(self, note, pause=600):
+        self.note, self.pause = Path(note), pause
 
     def on_train_start(self, trainer, model):
         seed = model.about["config"]["seed"]
@@ -47,7 +49,7 @@ class Trouble(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL if seed == 3 else signal.SIGSEGV)
         if os.environ.get("NODE") == "second" and not self.note.exists():
             self.note.write_text(str(seed))
-            time.sleep(600)
+            time.sleep(self.pause)
 """
 
 
@@ -78,8 +80,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def cluster(home: Path) -> Iterator[TwoNodes]:
+@contextmanager
+def two_nodes(home: Path) -> Iterator[TwoNodes]:
+    """Start a cluster of the nodes `first` and `second`, and end it."""
     scratch = Path(tempfile.mkdtemp(prefix="gmu", dir="/tmp"))  # a short path, for the sockets
     (scratch / "token").write_text(secrets.token_hex(32))
     (scratch / "ray_bootstrap_config.yaml").write_text("{}")  # otherwise Ray asks the network for its cloud
@@ -107,6 +110,12 @@ def cluster(home: Path) -> Iterator[TwoNodes]:
     for node in (second, first):
         lose(node)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster(home: Path) -> Iterator[TwoNodes]:
+    with two_nodes(home) as made:
+        yield made
 
 
 def session(leader: int) -> list[int]:
@@ -263,3 +272,60 @@ def test_jobs_survive_their_neighbours_and_their_machines(home, cluster):
     alone = sweep(home, "stacked", *jobs, f"+callbacks.trouble.note={note}", "hydra/launcher=stacked")
     alone.communicate(timeout=PATIENCE)
     assert board(home / "ray") == board(home / "stacked")
+
+
+def test_the_loss_of_the_first_node_ends_in_a_sentence_and_the_same_command_does_the_rest(home):
+    note = home / "second at work"
+    trouble = ("trouble._target_=trouble.Trouble", f"trouble.note={note}", "trouble.pause=30")
+    jobs = ("seed=5,6,7,8", *(f"+callbacks.{word}" for word in trouble))
+    with two_nodes(home) as made:
+        sent = sweep(home, "headless", *jobs, *made.words, **made.variables)
+        folder = home / "headless"
+        wait_for(lambda: note.exists() and bool(finished(folder)), sent)
+        before = finished(folder)
+        lose(made.first)
+        _, err = sent.communicate(timeout=PATIENCE)
+    assert sent.returncode == 1
+    assert last_line(err).startswith(f"the first node of the cluster at {made.address} is lost, and "), err
+    assert "Traceback" not in err
+    assert read_json(folder / "status.json")["interrupted"] > 0
+    again = sweep(home, "headless", *jobs, "hydra/launcher=ray", "hydra.launcher.address=local")
+    _, err = again.communicate(timeout=PATIENCE)
+    assert again.returncode == 0, err
+    assert read_json(folder / "status.json")["finished"] == 4
+    assert before.items() <= finished(folder).items()  # each finished job ran once
+
+
+def finished(sweep: Path) -> dict[str, Any]:
+    """Return the status of each finished run of a sweep."""
+    found = {path.parent.name: read_json(path) for path in sweep.glob("*/status.json")}
+    return {name: status for name, status in found.items() if status["state"] == "finished"}
+
+
+def test_symmetric_run_does_a_sweep_and_ends_with_its_exit_code(tmp_path):
+    train = f"python -m gmu_lightning.train -m hydra/launcher=ray {' '.join(FROZEN)} store.dir=store hydra.sweep.dir"
+    run = f"ray symmetric-run --address one:6379 --num-cpus=1 -- {train}=done"
+    done = on_two_machines(tmp_path, f"{run} seed=1 && {run} seed=1,2 fusion.dim=0", RAY_AUTH_MODE="token")
+    assert done.returncode == 1, done.stderr
+    assert "done: 1 finished, 0 failed, 0 skipped" in done.stdout
+    assert read_json(tmp_path / "done/status.json")["finished"] == 1
+
+
+def test_the_file_for_sbatch_does_a_sweep_on_two_machines(tmp_path):
+    """The file is the one of the page, for two machines and other data."""
+    page = (Path(__file__).parents[2] / "docs/howto/many_machines.md").read_text(encoding="utf-8")
+    script = page.partition("# needs Slurm\n")[2].partition("```")[0]
+    for old, new in (("--nodes=4", "--nodes=2"), ("data.root=PATH", " ".join(FROZEN)), ("/shared/", f"{tmp_path}/")):
+        assert old in script
+        script = script.replace(old, new)
+    (tmp_path / "job.sh").write_text(script)
+    lines = [f"NodeName={name} NodeAddr={name} CPUs=1 RealMemory=1000 State=UNKNOWN" for name in ("one", "two")]
+    (controller, node, step), variables = installed(tmp_path / "slurm", "one", "\n".join(lines), (6817, 6818))
+    slurmd = f"{node} -D -d {step}"
+    submit = "sbatch --wait --output=job.log job.sh"
+    first = f'{controller} -D & {slurmd} & until [ "$(sinfo -h -t idle -o %D)" = 2 ]; do sleep 0.3; done; {submit}'
+    done = on_two_machines(tmp_path, first, slurmd, **variables, RAY_gcs_rpc_server_reconnect_timeout_s="30")  # not 60
+    said = (tmp_path / "job.log").read_text()
+    assert done.returncode == 0, said[:9000]
+    assert "on 2 nodes of the cluster at auto" in said
+    assert read_json(tmp_path / "sweeps/first/status.json")["finished"] == 6

@@ -31,7 +31,7 @@ def test_results_are_handled_one_at_a_time():
         handled.append(result)
         busy.clear()
 
-    workers = [SimpleNamespace(ended=False, do=lambda task: task.arguments[0]) for _ in range(4)]
+    workers = [SimpleNamespace(ended=False, do=lambda task: task.arguments[0], is_cut_off=bool) for _ in range(4)]
     share_out(workers, [Task(print, (n,)) for n in range(8)], handle)  # type: ignore[arg-type]
     assert sorted(handled) == list(range(8))
     assert not any(meetings)
@@ -42,7 +42,7 @@ def test_index_error_of_a_task_is_raised():
         raise IndexError("an index of the task")
 
     with pytest.raises(IndexError, match="an index of the task"):
-        share_out([SimpleNamespace(ended=False, do=do)], [Task(print, ())])  # type: ignore[list-item]
+        share_out([SimpleNamespace(ended=False, do=do, is_cut_off=bool)], [Task(print, ())])  # type: ignore[list-item]
 
 
 def test_jobs_take_the_cuda_devices_in_turn() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
@@ -70,6 +71,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[Any], list[str]
     ray.kill = lambda actor, no_restart: log.append("kill")
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setattr(Cluster, "nodes", lambda self: [Node("north", "id", 4, 0)])
+    monkeypatch.setattr(Cluster, "is_lost", lambda self: self.lost)
     yield found, log
 
 
@@ -161,8 +163,39 @@ def test_without_a_node_that_is_large_enough_the_tasks_are_left(ends, monkeypatc
     assert share_out([worker()], [task]) == [task]
 
 
+def test_tasks_of_a_lost_cluster_are_left_though_a_call_of_ray_never_returns(ends):
+    one, asked, never = worker(), threading.Event(), threading.Event()
+
+    def do(task: Task) -> None:
+        one.cluster.lost = True
+        asked.set()
+        never.wait(60)
+
+    one.do = do  # type: ignore[method-assign]
+    tasks = [Task(print, (n,)) for n in range(2)]
+    assert share_out([one], tasks) == tasks
+    assert asked.is_set() and one.ended
+    never.set()
+
+
+def test_a_first_node_that_is_silent_for_long_is_lost(monkeypatch):
+    ray: Any = ModuleType("ray")
+    moment = [0.0]
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr("gmu_lightning.sweep.ray_cluster.time.monotonic", lambda: moment[0])
+    cluster = Cluster("auto")
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        address = f"127.0.0.1:{first.getsockname()[1]}"
+        ray.get_runtime_context = lambda: SimpleNamespace(gcs_address=address)
+        assert not cluster.is_lost()
+    found = []
+    for moment[0] in (90, 100, 105, 110, 200):
+        found.append(cluster.is_lost())
+    assert found == [False, False, False, True, True]
+
+
 def _fake(do: Callable[[Task], Any]) -> Any:
-    return SimpleNamespace(ended=False, do=do)
+    return SimpleNamespace(ended=False, do=do, is_cut_off=bool)
 
 
 def test_a_returned_task_goes_to_another_worker():
