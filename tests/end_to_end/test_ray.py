@@ -274,6 +274,28 @@ def test_jobs_survive_their_neighbours_and_their_machines(home, cluster):
     assert board(home / "ray") == board(home / "stacked")
 
 
+def test_the_loss_of_the_first_node_ends_in_a_sentence_and_the_same_command_does_the_rest(home):
+    note = home / "second at work"
+    trouble = ("trouble._target_=trouble.Trouble", f"trouble.note={note}", "trouble.pause=30")
+    jobs = ("seed=5,6,7,8", *(f"+callbacks.{word}" for word in trouble))
+    with two_nodes(home) as made:
+        sent = sweep(home, "headless", *jobs, *made.words, **made.variables)
+        folder = home / "headless"
+        wait_for(lambda: note.exists() and bool(finished(folder)), sent)
+        before = finished(folder)
+        lose(made.first)
+        _, err = sent.communicate(timeout=PATIENCE)
+    assert sent.returncode == 1
+    assert last_line(err).startswith(f"the first node of the cluster at {made.address} is lost, and "), err
+    assert "Traceback" not in err
+    assert read_json(folder / "status.json")["interrupted"] > 0
+    again = sweep(home, "headless", *jobs, "hydra/launcher=ray", "hydra.launcher.address=local")
+    _, err = again.communicate(timeout=PATIENCE)
+    assert again.returncode == 0, err
+    assert read_json(folder / "status.json")["finished"] == 4
+    assert before.items() <= finished(folder).items()  # each finished job ran once
+
+
 def finished(sweep: Path) -> dict[str, Any]:
     """Return the status of each finished run of a sweep."""
     found = {path.parent.name: read_json(path) for path in sweep.glob("*/status.json")}
