@@ -107,6 +107,11 @@ def _check_known(one: PredictedTable, table: MovieTable, splits: Mapping[str, st
     first = one.ids[unknown[0]]
     alike = next((movie for movie in splits if movie.lstrip("0") == first.lstrip("0")), None)
     hint = f"; the data have {alike}: write ids as text, with their zeros" if alike else f"; ids are such as {next(iter(splits))}"
+    if len(unknown) == len(one.ids) and not alike:
+        raise UserError(
+            f"{one.path} has no movie of the data: its ids are such as {first[:40]} ({one.places[0]}), and the data's such as "
+            f"{next(iter(splits))}: check data.root, and under data=files name the column of ids, as in data.columns.id=NAME"
+        )
     raise UserError(
         f"{one.path} has {len(unknown):,} of {len(one.ids):,} rows whose movie is not in the data, the first in "
         f"{one.places[unknown[0]]} ({first[:40]}): remove them, or check data.root and data.limit{hint}"

@@ -119,9 +119,9 @@ class DataSet:
         with table.audited(), reading(layout.root):
             found = read_soundly(layout.read, layout.record_file, audit)
         warnings: list[str | None] = [*layout.warnings]
-        for split, listed in found.items():
+        for split, kept in found.items():
             removed = audit.removed(split)
-            warnings.append(many_removed(split, len(listed) + len(removed), removed))
+            warnings.append(many_removed(split, len(kept) + len(removed), removed))
         with table.audited():
             by_split = limited(self.limit, found, self.seed, audit)
             warnings.append(spelt_alike(genre for split in by_split.values() for movie in split for genre in movie.genres))
@@ -129,9 +129,11 @@ class DataSet:
             drawn = self._drawn(by_split)
         if self.absent == "drop":
             by_split = {split: complete(movies, modalities, split, audit) for split, movies in by_split.items()}
-        movies = tuple(movie for split in SPLITS for movie in by_split[split])
-        files = np.array([split for split in SPLITS for _ in by_split[split]])
-        splits = np.array([drawn.get((split, movie.id), split) for split in SPLITS for movie in by_split[split]])
+        listed = [(split, movie) for split in SPLITS for movie in by_split[split]]
+        if (place := layout.order) is not None:  # so that stored columns serve every split
+            listed.sort(key=lambda one: place[one[1].id])
+        movies, files = tuple(movie for _, movie in listed), np.array([split for split, _ in listed])
+        splits = np.array([drawn.get((split, movie.id), split) for split, movie in listed])
         named = Audit([p if p.file else replace(p, file=layout.record_file(p.id, p.split)) for p in audit.problems])
         if drawn:
             named = _in_drawn_splits(named, drawn)
@@ -241,11 +243,14 @@ def _with_digests(table: MovieTable, modalities: Sequence[str], store: Store) ->
             movies[n] = replace(movies[n], content={m: c for m, c in movies[n].content.items() if m != modality})
         table = replace(table, movies=tuple(movies))
     known = set(table.vocabulary.names)
-    labelled = [[m.id, split, sorted(known & set(m.genres))] for m, split in zip(table.movies, table.splits, strict=True)]
     table = _with_missing(replace(table, digests=digests))
     taken = {m: table.taken(m).tolist() for m in modalities}
     left = {m: [None if gone else one for one, gone in zip(digests[m], taken[m], strict=True)] for m in modalities}
-    fingerprint = {"movies": digest(labelled), **{m: digest(left[m]) for m in modalities}}
+    rows = list(range(len(table.movies)))
+    if table.layout.order is not None:  # the order of older runs' fingerprints
+        rows = np.concatenate([table.rows(split) for split in (*SPLITS, "")]).tolist()
+    labelled = [[table.movies[n].id, str(table.splits[n]), sorted(known & set(table.movies[n].genres))] for n in rows]
+    fingerprint = {"movies": digest(labelled), **{m: digest([left[m][n] for n in rows]) for m in modalities}}
     return replace(table, fingerprint=fingerprint, audit=_with_shared(table, left))
 
 

@@ -22,7 +22,7 @@ UNLABELLED = "unlabelled_test: no movie of test has a label, so test is predicte
 
 @dataclass(frozen=True, eq=False)
 class MovieTable:
-    """The N movies of a data set, in the order train, val, test of its files. Row n of each array belongs to movie n.
+    """The N movies of a data set, in the order of its files. Row n of each array belongs to movie n.
 
     Tables are immutable; methods return new tables. A movie that is left out keeps its row and belongs to no split. The rows are
     the same for every drawn split, share of train and draw of missing modalities, so that stored columns serve all of them.

@@ -50,7 +50,7 @@ def pair_sentence(pair: Pair) -> str:
     if pair.same:
         return f"{a} and {b} are one result: they predict the same for every movie, seed by seed"
     if few := too_few(pair):
-        return f"{a} is {size} above {b}. This difference cannot be tested: {few}"
+        return f"{a} is {size} above {b}. This difference cannot be tested: {few}{_of_these_runs(pair)}"
     if pair.claimed:
         return f"{a} beats {b} by {size}, {chance(pair.p_holm)}, {counts(pair)}{_threshold_part(pair)}{left_out(pair)}"
     over = f", {counts(pair)}" if pair.by_split else ""
@@ -76,6 +76,16 @@ def too_few(pair: Pair) -> str | None:
         return f"thresholds were tuned on {counted(len(pair.a.val[0].ids), 'val movie')}, and a test needs {FEWEST_TUNED}"
     few = [f"{e.name} has {counted(len(e.test), 'seed')}" for e in (pair.a, pair.b) if len(e.test) < FEWEST_SEEDS]
     return f"{' and '.join(few)}, and a test needs three{_shared(pair)}"
+
+
+def _of_these_runs(pair: Pair) -> str:
+    """Return what is known of a difference between too few seeds: its interval over movies, and its part by the threshold."""
+    difference = pair.difference
+    if not isinstance(difference, Difference) or min(difference.a.seeds, difference.b.seeds) >= FEWEST_SEEDS:
+        return ""
+    words = f". Over movies, for these runs alone, it is {points(difference.interval_of_movies)}"
+    tuned = next((of for metric, of in pair.companions.items() if metric.endswith("@val")), None)
+    return words + (f", and at a threshold tuned on val {100 * tuned.mean:.1f} points" if tuned else "")
 
 
 def _shared(pair: Pair) -> str:

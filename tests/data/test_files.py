@@ -175,6 +175,17 @@ def test_a_drawn_split_is_stratified_and_depends_on_the_seed():
     assert drawn(labels, {}, shares, 2) != found
 
 
+def test_every_split_has_the_rows_of_the_file(tmp_path):
+    """So a stored column serves every split. Within a split, movies keep the order of the file."""
+    rows = [{**row, "split": ("test", "train", "val")[n % 3]} for n, row in enumerate(rows_of(60))]
+    path = saved(tmp_path, rows)
+    tables = [load(path), *(load(path, split="0.5/0.2/0.3", split_seed=seed) for seed in (1, 2))]
+    assert [[movie.id for movie in table.movies] for table in tables] == [[row["id"] for row in rows]] * 3
+    assert tables[0].ids["train"] == [row["id"] for row in rows if row["split"] == "train"]
+    assert tables[1].ids != tables[2].ids
+    assert len({table.fingerprint["movies"] for table in tables}) == 3
+
+
 def test_a_group_stays_in_one_split(tmp_path):
     rows = [{**row, "series": f"s{n // 3}"} for n, row in enumerate(rows_of(90))]
     table = load(saved(tmp_path, rows), columns={"group": "series"})

@@ -193,7 +193,7 @@ REFUSED = {
     "missing": (drop, "lacks 2 of 10 test movies, the first {test}: predict every movie of val and test"),
     "no val": (without_val, "has no movie of val: predict its 10 movies too, because val tunes thresholds"),
     "twice": (lambda f, _: pd.concat([f, f[:1]]), "has a row of a movie that has a row already, the first in p.csv:22 ({val}, before in p.csv:2)"),
-    "unknown": (lambda f, _: f.assign(id=[f"x{n}" for n in f["id"]]), "has 20 of 20 rows whose movie is not in the data, the first in p.csv:2 (x{val})"),
+    "unknown": (lambda f, _: f.assign(id=[f"x{n}" for n in f["id"]]), "has no movie of the data: its ids are such as x{val} (p.csv:2), and the data's such as "),
     "zeros": (lambda f, _: f.assign(id=f["id"].astype(int)), "the data have {val}: write ids as text, with their zeros"),
     "split": (lambda f, _: f.assign(split="val"), "has 10 movies in another split than the data, the first {test} (val in p.csv:12, test in the data)"),
     "equal seeds": (lambda f, _: pd.concat([f.assign(seed=1), f.assign(seed=4)]), "seeds 1 and 4 predict the same for every movie"),

@@ -88,7 +88,12 @@ def test_fewer_than_three_seeds_claim_nothing(sweep):
     found = compare(runs)
     (pair,) = found.pairs
     assert (pair.verdict, pair.p_holm) == ("none", None)
-    assert "This difference cannot be tested: gmu_hier has 2 seeds, and a test needs three" in pair_sentence(pair)
+    low, high = (f"{100 * end:.1f}" for end in pair.difference.interval_of_movies[1:])
+    tuned = 100 * pair.companions["f1_micro@val"].mean
+    assert pair_sentence(pair).endswith(
+        "This difference cannot be tested: gmu_hier has 2 seeds, and a test needs three. Over movies, for these runs alone, "
+        f"it is {100 * pair.difference.mean:.1f} points [{low}, {high}], and at a threshold tuned on val {tuned:.1f} points"
+    )
     assert as_json(found)["settings"][0]["low"] is None
     words = shlex.split(seeds_command(pair))
     assert [word for word in words if word.startswith(("fusion=", "seed="))] == ["fusion=gmu_hier", "seed=3"]

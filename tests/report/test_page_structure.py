@@ -143,8 +143,8 @@ def test_settings_with_few_seeds_have_their_commands(sweep):
 
 def test_gates_are_said_to_move_by_their_deviation():
     assert movement_sentence({"a": 0.284, "b": 0.035}) == (
-        "The gates of a (sd .284) change from movie to movie. The gates of b (sd .035) hardly change between movies."
+        "The mean gates of a (sd .284) change from movie to movie. The mean gates of b (sd .035) hardly change between movies."
     )
     many = {f"setting {n}": 0.1 * n for n in range(1, 5)}
-    assert movement_sentence(many) == "The gates of 4 settings change from movie to movie (sd .100 to .400)."
+    assert movement_sentence(many) == "The mean gates of 4 settings change from movie to movie (sd .100 to .400)."
     assert movement_sentence({}) == ""

@@ -115,6 +115,7 @@ class FilesLayout(Layout):
         self.first: dict[str, int] = {}
         for n, id in enumerate(self.ids):
             self.first.setdefault(id, n)
+        self.order = self.first
         self.splits = self._splits()
         self._refuse_leaks()
         self._print_choices()

@@ -26,11 +26,13 @@ class Layout:
         name: of the layout, such as raw, hdf5 or jsonl.
         root: folder or file that was found.
         warnings: sentences for the user about the files.
+        order: {id: its place in a file that holds the movies of all splits}; None if each split has a list of its own.
     """
 
     name: str
     root: Path
     warnings: tuple[str, ...] = ()
+    order: Mapping[str, int] | None = None
 
     def warn(self, sentence: str) -> None:
         """Add a warning for the user."""

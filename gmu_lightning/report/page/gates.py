@@ -74,7 +74,7 @@ def gates_about(settings: Sequence[ScoredSetting]) -> str:
 
 
 def movement_sentence(spreads: Mapping[str, float]) -> str:
-    """Return a sentence on the gates that change between movies, and one on those that hardly change.
+    """Return a sentence on gates whose mean over features changes between movies, and one on those that hardly change.
 
     Args:
         spreads: {setting: standard deviation of its gates across test movies}.
@@ -86,10 +86,10 @@ def movement_sentence(spreads: Mapping[str, float]) -> str:
     ):
         if len(group) > NAMED:
             ends = f"{_sd(min(group.values()))} to {_sd(max(group.values()))}"
-            parts.append(f"The gates of {len(group)} settings {words} (sd {ends}).")
+            parts.append(f"The mean gates of {len(group)} settings {words} (sd {ends}).")
         elif group:
             named = listed([f"{name} (sd {_sd(sd)})" for name, sd in group.items()])
-            parts.append(f"The gates of {named} {words}.")
+            parts.append(f"The mean gates of {named} {words}.")
     return " ".join(parts)
 
 
