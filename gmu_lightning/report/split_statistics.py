@@ -41,10 +41,10 @@ from gmu_lightning.report.statistics import (
     Difference,
     Interval,
     SplitScores,
+    Tested,
     VarianceComponent,
     half_width,
     hedges,
-    p_of,
     power_of,
 )
 
@@ -149,7 +149,7 @@ class ScoresOverSplits:
 
 
 @dataclass(frozen=True)
-class DifferenceOverSplits:
+class DifferenceOverSplits(Tested):
     """Setting a minus setting b, on the same K splits in the same order."""
 
     a: ScoresOverSplits
@@ -176,19 +176,6 @@ class DifferenceOverSplits:
     def shared(self) -> list[VarianceComponent]:
         """Parts that more seeds leave unchanged."""
         return (self.parts or [])[:3]
-
-    @property
-    def interval(self) -> Interval:
-        """Interval of the difference over splits, movies and seeds."""
-        if self.parts is None:
-            return Interval(self.mean, None, None)
-        half = half_width(self.parts)
-        return Interval(self.mean, self.mean - half, self.mean + half)
-
-    @property
-    def p(self) -> float | None:
-        """Two-sided p of no difference; None for too few splits or movies."""
-        return None if self.parts is None else p_of(self.mean, self.parts)
 
     @property
     def effect(self) -> float | None:

@@ -147,8 +147,32 @@ class SplitScores:
         return Interval(self.mean, max(0.0, self.mean - half), min(1.0, self.mean + half))
 
 
+class Tested:
+    """A difference of means with an interval and a test, from the parts of its variance."""
+
+    @property
+    def mean(self) -> float:
+        """Difference of the mean scores."""
+        raise NotImplementedError
+
+    @property
+    def parts(self) -> list[VarianceComponent] | None:
+        """Parts of the variance; None for too little data."""
+        raise NotImplementedError
+
+    @property
+    def interval(self) -> Interval:
+        """Interval of the difference over everything that `parts` has."""
+        return Interval(self.mean, None, None) if self.parts is None else around(self.mean, self.parts)
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p of no difference; None without `parts`."""
+        return None if self.parts is None else p_of(self.mean, self.parts)
+
+
 @dataclass(frozen=True)
-class Difference:
+class Difference(Tested):
     """Setting a minus setting b, on the same movies."""
 
     a: SplitScores
@@ -180,26 +204,12 @@ class Difference:
         return [VarianceComponent(self.between_movies, self.a.influence.shape[1] - 1), self.a.of_thresholds(self.b)]
 
     @property
-    def interval(self) -> Interval:
-        """Interval of the difference over all seeds and movies."""
-        if self.parts is None:
-            return Interval(self.mean, None, None)
-        half = half_width(self.parts)
-        return Interval(self.mean, self.mean - half, self.mean + half)
-
-    @property
     def interval_of_movies(self) -> Interval:
         """Interval over draws of movies for these runs alone. Other seeds may lie outside."""
         count = self.a.influence.shape[1]
         if count < FEWEST_MOVIES:
             return Interval(self.mean, None, None)
-        half = half_width([VarianceComponent(self.between_movies, count - 1)])
-        return Interval(self.mean, self.mean - half, self.mean + half)
-
-    @property
-    def p(self) -> float | None:
-        """Two-sided p of no difference; None for too few seeds or movies."""
-        return None if self.parts is None else p_of(self.mean, self.parts)
+        return around(self.mean, [VarianceComponent(self.between_movies, count - 1)])
 
     @property
     def effect(self) -> float | None:
@@ -253,6 +263,12 @@ def half_width(parts: Sequence[VarianceComponent]) -> float:
 
     sd = math.sqrt(sum(part.variance for part in parts))
     return sd and float(t.isf((1 - LEVEL) / 2, _degrees(parts))) * sd
+
+
+def around(mean: float, parts: Sequence[VarianceComponent]) -> Interval:
+    """Return the interval of a mean with these parts of its variance."""
+    half = half_width(parts)
+    return Interval(mean, mean - half, mean + half)
 
 
 def p_of(mean: float, parts: Sequence[VarianceComponent]) -> float:

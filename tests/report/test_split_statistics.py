@@ -68,6 +68,15 @@ def test_variance_is_never_below_the_correction():
         assert sum(part.variance for part in found.parts) >= between - 1e-12
 
 
+def test_the_part_of_the_splits_keeps_the_correction():
+    """However large the part of the movies is, that of the splits is at least test / train times their variance."""
+    rng = np.random.default_rng(4)
+    a, b = (on_splits(rng.normal(0.5, 0.02, (5, 4)).tolist(), influence=rng.normal(0, 5, 50)) for _ in range(2))
+    found = difference_of(a, b)
+    assert found.parts[0].variance > (1 / 5 + 0.5) * (a.means - b.means).var(ddof=1)
+    assert found.parts[2].variance == pytest.approx(0.5 * (a.means - b.means).var(ddof=1))
+
+
 def test_seeds_of_all_splits_are_pooled():
     rng = np.random.default_rng(2)
     scores = rng.normal(0.5, 0.01, (5, 4))
