@@ -41,7 +41,7 @@ class Diagnosed(NamedTuple):
 
 def diagnoses_of(settings: Iterable[ScoredSetting]) -> list[Diagnosed]:
     """Return the diagnoses of the trained settings with several modalities, in their order."""
-    several = [one for one in settings if len(one.test[0].modalities) > 1 and one.config.get("adopted") is None]
+    several = [one for one in settings if len(one.test[0].modalities) > 1 and not one.setting.is_adopted]
     return [found for one in several for found in _diagnosed(one)]
 
 

@@ -14,7 +14,6 @@ from gmu_lightning.report.checklist.found import (
     again,
     all_seeds,
     fusing,
-    is_adopted,
     modalities_of,
     span,
     trained,
@@ -73,7 +72,7 @@ def budgets(settings: Sequence[ScoredSetting]) -> Found:
     elif unequal:
         parts = "; ".join(f"{key}: {values}" for key, values in list(unequal.items())[:SHOWN])
         reasons.append(f"Not all settings tried the same values ({parts})")
-    if foreign := [one for one in settings if is_adopted(one)]:
+    if foreign := [one for one in settings if one.setting.is_adopted]:
         proof = proof if reasons else foreign[0].setting.finished[0] / "config.yaml"
         reasons.append(
             f"The budget of {shortened([one.name for one in foreign])} is unknown, for these predictions were made elsewhere"

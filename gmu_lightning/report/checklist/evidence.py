@@ -50,7 +50,7 @@ def test_once(settings: Sequence[ScoredSetting]) -> Found:
 
 def _doubt(run: Run, config: Mapping[str, Any]) -> tuple[Path, str] | None:
     """Return a file and the reason why it does not prove that val chose the weights; None if all files prove it."""
-    if config.get("adopted") is not None:
+    if records.is_adopted(config):
         return run / "config.yaml", "the predictions were made elsewhere"
     monitor = str(config.get("monitor"))
     if not monitor.startswith("val/"):

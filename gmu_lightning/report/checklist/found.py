@@ -56,14 +56,9 @@ class Doubts:
         return again([one for held in self.settings.values() for one in held], also)
 
 
-def is_adopted(one: ScoredSetting) -> bool:
-    """Return whether a setting's predictions were made elsewhere, so that no command trains or evaluates it."""
-    return one.config.get("adopted") is not None
-
-
 def trained(settings: Iterable[ScoredSetting]) -> list[ScoredSetting]:
-    """Return the settings whose runs were trained here."""
-    return [one for one in settings if not is_adopted(one)]
+    """Return the settings whose runs were trained here. No command trains or evaluates the others."""
+    return [one for one in settings if not one.setting.is_adopted]
 
 
 def modalities_of(one: ScoredSetting) -> list[str]:
