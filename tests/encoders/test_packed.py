@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from gmu_lightning.encoders.text.huggingface import HuggingFaceText
-from gmu_lightning.encoders.text.packed import MOST_GROUPS, _cuts, _GroupAttention, pack
+from gmu_lightning.encoders.text.group_attention import MOST_GROUPS, GroupAttention, _cuts
+from gmu_lightning.encoders.text.packed import pack
 from gmu_lightning.encoders.text.tokens import padded
 from gmu_lightning.nn.dropout import Dropout, gain, kept_of
 
@@ -88,17 +89,17 @@ def test_the_attentions_backward_is_its_derivative(p):
 
     def attend(*inputs):
         torch.manual_seed(7)
-        return _GroupAttention.apply(*inputs, packing, 0.5, p)
+        return GroupAttention.apply(torch.stack(inputs, dim=1), packing.groups, 0.5, p)
 
     assert torch.autograd.gradcheck(attend, (q, k, v))
 
 
 def test_dropout_on_attention_keeps_its_expectation():
     packing = pack((12,), 12, torch.device("cpu"))
-    q, k, v = torch.randn(3, 12, 1, 4, generator=torch.Generator().manual_seed(0))
+    qkv = torch.randn(12, 3, 1, 4, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
-    whole = _GroupAttention.apply(q, k, v, packing, 0.5, 0.0)
-    drawn = torch.stack([_GroupAttention.apply(q, k, v, packing, 0.5, 0.4) for _ in range(4000)])
+    whole = GroupAttention.apply(qkv, packing.groups, 0.5, 0.0)
+    drawn = torch.stack([GroupAttention.apply(qkv, packing.groups, 0.5, 0.4) for _ in range(4000)])
     assert (drawn.std(0) > 0.01).all()
     assert torch.allclose(drawn.mean(0), whole, atol=0.05)
 
@@ -114,7 +115,8 @@ def test_dropout_masks_follow_probability_and_seed(dtype):
     share = 1 - first.float().mean()
     assert abs(share - 0.1) < 0.0015  # five standard deviations
     assert abs(first.float().mean(0).std() - (0.09 / 1000) ** 0.5) < 0.001  # no column is favoured
-    assert abs(gain(0.1) - 1 / 0.9) < 1e-4
+    assert abs(gain(0.1) * (1 - share) - 1) < 0.002 and abs(gain(0.1) - 1 / 0.9) < 0.003
+    assert gain(0.001) > 1 and gain(0.5) == 2
 
 
 def test_the_dropout_module_drops_and_rescales():
