@@ -1,16 +1,16 @@
 """Run a transformer without padding: all real tokens of a batch stand in one row, and attention stays within each text.
 
 Apart from attention, a transformer treats each token independently of its text. So the tokens of B texts are concatenated, and
-the layers of the transformers library run on them as on one long text. This module replaces the attention. On a CPU it computes
-batched products over groups of texts with similar lengths, with a backward of its own. On a GPU it uses flash attention over a
-jagged tensor. The results equal those of the padded network.
+the layers of the transformers library run on them as on one long text. This module replaces the attention. On a CPU it is
+`group_attention`, and the layers of a BERT are replaced as a whole (`post_norm`). On a GPU it is flash attention over a jagged
+tensor. The results equal those of the padded network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,13 +129,10 @@ class Packed:
         narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         if narrow is not None:  # the residual stream is narrow too
             hidden = hidden.to(narrow)
-        own = [layer_of(layer) for layer in self.layers] if device == "cpu" else []
-        if own and None not in own:
+        layers = [layer_of(layer) for layer in self.layers] if device == "cpu" else [None]
+        if None not in layers:
             with torch.autocast(device, enabled=False):
-                hidden = hidden[0]
-                for layer in own:
-                    hidden = run(layer, hidden, packing.groups)
-                return hidden
+                return reduce(lambda x, layer: run(layer, x, packing.groups), layers, hidden[0])
         with self._attention(), torch.autocast(device, enabled=narrow is not None and device == "cpu"):
             for layer in self.layers:
                 # A GPU's autocast would widen every norm, and the residual stream with it.

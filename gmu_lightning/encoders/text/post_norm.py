@@ -16,84 +16,52 @@ from torch.nn import functional as F
 from gmu_lightning.encoders.text.group_attention import Group, attended, attention_gradient
 from gmu_lightning.nn.dropout import gain, kept_of
 
-LINEAR, NORM, DROPOUT = nn.Linear, nn.LayerNorm, nn.Dropout
-BERT = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "out": "attention.output.dense",
-    "first_norm": "attention.output.LayerNorm",
-    "inner": "intermediate.dense",
-    "outer": "output.dense",
-    "last_norm": "output.LayerNorm",
-    "activation": "intermediate.intermediate_act_fn",
-    "attention_dropout": "attention.self.dropout",
-    "out_dropout": "attention.output.dropout",
-    "outer_dropout": "output.dropout",
-}
-DISTILBERT = {
-    "query": "attention.q_lin",
-    "key": "attention.k_lin",
-    "value": "attention.v_lin",
-    "out": "attention.out_lin",
-    "first_norm": "sa_layer_norm",
-    "inner": "ffn.lin1",
-    "outer": "ffn.lin2",
-    "last_norm": "output_layer_norm",
-    "activation": "ffn.activation",
-    "attention_dropout": "attention.dropout",
-    "outer_dropout": "ffn.dropout",
-}
+# Names of the parts: query, key, value, out, first norm, inner, outer, last norm; activation; dropout of the probabilities, after
+# out, and after outer ("" if there is none).
+BERT = (
+    *("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
+    *("attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm"),
+    *("intermediate.intermediate_act_fn", "attention.self.dropout", "attention.output.dropout", "output.dropout"),
+)
+DISTILBERT = (
+    *("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
+    *("sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm"),
+    *("ffn.activation", "attention.dropout", "", "ffn.dropout"),
+)
+KINDS: tuple[Any, ...] = (*[nn.Linear] * 4, nn.LayerNorm, *[nn.Linear] * 2, nn.LayerNorm)
 
 
 class Layer(NamedTuple):
-    """The parts of a layer: attention, dropout, residual, norm; product, GELU, product, dropout, residual, norm."""
+    """A layer with H heads: attention, dropout, residual, norm; product, GELU, product, dropout, residual, norm."""
 
     heads: int
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
-    out: nn.Linear
-    first_norm: nn.LayerNorm
-    inner: nn.Linear
-    outer: nn.Linear
-    last_norm: nn.LayerNorm
+    epsilons: tuple[float, float]  # of the two norms
     rates: tuple[float, float, float]  # of dropout on the probabilities, after `out`, and after `outer`; 0 outside training
-
-    def weights(self) -> tuple[Tensor, ...]:
-        """Return the eight pairs of weight and bias, in the order of the fields."""
-        return tuple(tensor for part in self[1:9] for tensor in (part.weight, part.bias))  # type: ignore[union-attr]
+    weights: tuple[Tensor, ...]  # weight and bias of query, key, value, out, first norm, inner, outer and last norm
 
 
 def layer_of(module: nn.Module) -> Layer | None:
     """Return the parts of a layer as in BERT, RoBERTa, ELECTRA or DistilBERT; None for any other layer."""
     found = dict(module.named_modules())
     for names in (BERT, DISTILBERT):
-        parts = {part: found.get(name) for part, name in names.items()}
-        if any(part is None for part in parts.values()):
+        weighted: list[Any] = [found.get(name) for name in names[:8]]
+        activation: Any = found.get(names[8])
+        if any(type(p) is not kind or p.bias is None for p, kind in zip(weighted, KINDS, strict=True)) or activation is None:
             continue
-        dense = [parts[name] for name in ("query", "key", "value", "out", "inner", "outer")]
-        norms = [parts["first_norm"], parts["last_norm"]]
-        if all(type(p) is nn.Linear and p.bias is not None for p in dense) and all(type(p) is nn.LayerNorm for p in norms):
-            return _layer(module, cast(dict[str, nn.Module], parts))
+        probe, attention = torch.linspace(-3, 3, 7), found[names[0].rpartition(".")[0]]
+        heads = getattr(attention, "num_attention_heads", None) or getattr(attention, "n_heads", None)
+        if heads is None or not torch.equal(activation(probe), F.gelu(probe)):
+            continue
+        dropouts = [found.get(name) for name in names[9:]]
+        rates = [float(part.p) if isinstance(part, nn.Dropout) and part.training else 0.0 for part in dropouts]
+        weights = tuple(tensor for part in weighted for tensor in (part.weight, part.bias))
+        return Layer(heads, (weighted[4].eps, weighted[7].eps), (rates[0], rates[1], rates[2]), weights)
     return None
-
-
-def _layer(module: nn.Module, parts: dict[str, nn.Module]) -> Layer | None:
-    probe = torch.linspace(-3, 3, 7)
-    owner: Any = module.attention
-    owner = getattr(owner, "self", owner)
-    heads = getattr(owner, "num_attention_heads", None) or getattr(owner, "n_heads", None)
-    if heads is None or not torch.equal(parts.pop("activation")(probe), F.gelu(probe)):
-        return None
-    rates = [parts.pop(f"{place}_dropout", None) for place in ("attention", "out", "outer")]
-    active = tuple(0.0 if rate is None or not rate.training else float(cast(nn.Dropout, rate).p) for rate in rates)
-    return Layer(heads, *(cast(Any, part) for part in parts.values()), rates=cast(tuple[float, float, float], active))
 
 
 def run(layer: Layer, x: Tensor, groups: tuple[Group, ...]) -> Tensor:
     """Return the layer's output for N packed tokens x (N, d). The products are computed in the dtype of x."""
-    return cast(Tensor, _PostNorm.apply(x, groups, layer, *layer.weights()))
+    return cast(Tensor, _PostNorm.apply(x, groups, layer, *layer.weights))
 
 
 def _dropped(residual: Tensor, x: Tensor, p: float) -> tuple[Tensor, Tensor | None]:
@@ -124,24 +92,24 @@ class _PostNorm(torch.autograd.Function):
         read, products = attended(qkv, groups, qkv.shape[-1] ** -0.5, p_attention)
         read = read.flatten(1)
         summed, kept_out = _dropped(x, torch.addmm(bo, read, wo.t()), p_out)
-        middle, *first = torch.native_layer_norm(summed, size, g1, c1, layer.first_norm.eps)
+        middle, *first = torch.native_layer_norm(summed, size, g1, c1, layer.epsilons[0])
         before = torch.addmm(b1, middle, w1.t())
         inner = F.gelu(before)
         total, kept_outer = _dropped(middle, torch.addmm(b2, inner, w2.t()), p_outer)
-        out, *last = torch.native_layer_norm(total, size, g2, c2, layer.last_norm.eps)
-        ctx.layer, ctx.groups = layer, groups
+        out, *last = torch.native_layer_norm(total, size, g2, c2, layer.epsilons[1])
+        ctx.heads, ctx.rates, ctx.groups = layer.heads, layer.rates, groups
         ctx.save_for_backward(
-            x, joined, read, wo, kept_out, summed, *first, g1, c1, middle, w1, before, inner, w2, kept_outer, total, *last, g2, c2,
-            *products,
+            x, joined, read, wo, kept_out, summed, *first, g1, c1, middle, w1, before, inner, w2, kept_outer,
+            total, *last, g2, c2, *products,
         )  # fmt: skip
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        """Return the gradients of x (N, d) and of the weights."""
+        """Return the gradients of x (N, d) and of the weights, which autograd casts to the weights' dtype."""
         x, joined, read, wo, kept_out, summed, *saved = ctx.saved_tensors
         mean1, rstd1, g1, c1, middle, w1, before, inner, w2, kept_outer, total, mean2, rstd2, g2, c2, *products = saved
-        p_attention, p_out, p_outer = ctx.layer.rates
+        p_attention, p_out, p_outer = ctx.rates
         size, of_norm = (x.shape[1],), torch.ops.aten.native_layer_norm_backward
         back, dg2, dc2 = of_norm(gradient.contiguous(), total, size, mean2, rstd2, g2, c2, [True, True, True])
         outer = _undropped(back, kept_outer, p_outer)
@@ -151,7 +119,7 @@ class _PostNorm(torch.autograd.Function):
         back, dg1, dc1 = of_norm(torch.addmm(back, hidden, w1), summed, size, mean1, rstd1, g1, c1, [True, True, True])
         out = _undropped(back, kept_out, p_out)
         dwo, dbo = _of_linear(out, read)
-        heads = (out @ wo).view(len(x), ctx.layer.heads, -1)
+        heads = (out @ wo).view(len(x), ctx.heads, -1)
         qkv = attention_gradient(heads, products, ctx.groups, heads.shape[-1] ** -0.5, p_attention).view(len(x), -1)
         dws, dbs = (found.chunk(3) for found in _of_linear(qkv, x))
         of_parts = [found for pair in zip(dws, dbs, strict=True) for found in pair]
@@ -164,6 +132,5 @@ def _joined(parts: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
 
 
 def _of_linear(gradient: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of weight and bias of a linear layer, at least in float32, given those of its output."""
-    wide = torch.promote_types(gradient.dtype, torch.float32)
-    return (gradient.t() @ x).to(wide), gradient.sum(0).to(wide)
+    """Return the gradients of weight and bias of a linear layer, given its input and the gradient of its output."""
+    return gradient.t() @ x, gradient.sum(0)
