@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 LEVELS = 65536  # a dropout probability is rounded to a multiple of 1 / LEVELS
+FEW_LEVELS, NEAR = 256, 0.02  # or of 1 / 256, if that changes it by at most 2 %: half the random bits
 
 
 def kept_of(x: Tensor, p: float) -> Tensor:
@@ -20,24 +21,28 @@ def kept_of(x: Tensor, p: float) -> Tensor:
 
     Args:
         x: the values to drop.
-        p: probability, rounded to a multiple of 1 / LEVELS, and at most 1 - 1 / LEVELS.
+        p: probability, rounded to a multiple of 1 / LEVELS or 1 / FEW_LEVELS, and at most 1 - 1 / LEVELS.
     """
+    level, levels = _level(p)
     seed = int(torch.empty((), dtype=torch.int64).random_())
-    words = np.random.SFC64(seed).random_raw(-(-x.numel() // 4))
-    bits = torch.from_numpy(words.view(np.int16)[: x.numel()]).view(x.shape)
-    return torch.ge(bits, _level(p) - LEVELS // 2, out=torch.empty_like(x, memory_format=torch.contiguous_format))
+    count, kind = (8, np.int8) if levels == FEW_LEVELS else (4, np.int16)
+    words = np.random.SFC64(seed).random_raw(-(-x.numel() // count))
+    bits = torch.from_numpy(words.view(kind)[: x.numel()]).view(x.shape)
+    return torch.ge(bits, level - levels // 2, out=torch.empty_like(x, memory_format=torch.contiguous_format))
 
 
 def gain(p: float) -> float:
-    """Return the factor for kept values that preserves the expectation, 1 / (1 - p) with p rounded as in `kept_of`.
-
-    The largest p is 1 - 1 / LEVELS.
-    """
-    return 1 / (1 - _level(p) / LEVELS)
+    """Return the factor for kept values that preserves the expectation, 1 / (1 - p) with p rounded as in `kept_of`."""
+    level, levels = _level(p)
+    return 1 / (1 - level / levels)
 
 
-def _level(p: float) -> int:
-    return min(round(p * LEVELS), LEVELS - 1)
+def _level(p: float) -> tuple[int, int]:
+    """Return a probability as a level and the number of levels."""
+    few = round(p * FEW_LEVELS)
+    if few < FEW_LEVELS and abs(few / FEW_LEVELS - p) <= NEAR * p:
+        return few, FEW_LEVELS
+    return min(round(p * LEVELS), LEVELS - 1), LEVELS
 
 
 class _Dropped(torch.autograd.Function):

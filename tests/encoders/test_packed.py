@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import BertConfig
+from transformers.models.bert.modeling_bert import BertLayer
 
+from gmu_lightning.encoders.text.group_attention import MOST_GROUPS, GroupAttention, _cuts
 from gmu_lightning.encoders.text.huggingface import HuggingFaceText
-from gmu_lightning.encoders.text.packed import MOST_GROUPS, _cuts, _GroupAttention, pack
+from gmu_lightning.encoders.text.packed import pack
+from gmu_lightning.encoders.text.post_norm import layer_of, run
 from gmu_lightning.encoders.text.tokens import padded
 from gmu_lightning.nn.dropout import Dropout, gain, kept_of
 
@@ -88,17 +92,59 @@ def test_the_attentions_backward_is_its_derivative(p):
 
     def attend(*inputs):
         torch.manual_seed(7)
-        return _GroupAttention.apply(*inputs, packing, 0.5, p)
+        return GroupAttention.apply(torch.stack(inputs, dim=1), packing.groups, 0.5, p)
 
     assert torch.autograd.gradcheck(attend, (q, k, v))
 
 
+@pytest.mark.parametrize("rates", [(0.0, 0.0, 0.0), (0.3, 0.2, 0.4)])
+def test_the_layers_backward_is_its_derivative(rates):
+    torch.manual_seed(0)
+    layer = BertLayer(BertConfig(hidden_size=4, num_attention_heads=2, intermediate_size=3)).double()
+    groups = pack((3, 1, 2), 3, torch.device("cpu")).groups
+    found = layer_of(layer)._replace(rates=rates)
+    x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+
+    def output(x, *weights):
+        torch.manual_seed(7)
+        return run(found._replace(weights=weights), x, groups)
+
+    assert torch.autograd.gradcheck(output, (x, *found.weights))
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS["no two alike"], LENGTHS["mixed"]], ids=["no two alike", "mixed"])
+def test_bfloat16_gradients_stay_near_float32(text_folder, lengths):
+    encoder, inputs = built(text_folder("bert")), texts(lengths)
+    weights = torch.randn(encoder.dim, generator=torch.Generator().manual_seed(1))
+    found = []
+    for narrow in (False, True):
+        encoder.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            vector = encoder(inputs).vector
+        (torch.tanh(vector) @ weights).square().sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None]))
+    exact, rounded = found
+    assert 0 < (rounded - exact).norm() < 0.02 * exact.norm()
+
+
+def test_only_layers_of_a_bert_are_replaced():
+    config = {"hidden_size": 4, "num_attention_heads": 2, "intermediate_size": 3}
+    plain, other, changed = (
+        BertLayer(BertConfig(**config)),
+        BertLayer(BertConfig(**config, hidden_act="gelu_new")),
+        BertLayer(BertConfig(**config)),
+    )
+    changed.attention.self.query = type("Adapted", (nn.Linear,), {})(4, 4)  # as adapters do
+    assert layer_of(plain.train()).rates == (0.1, 0.1, 0.1) and layer_of(plain.eval()).rates == (0.0, 0.0, 0.0)
+    assert layer_of(other) is None and layer_of(changed) is None
+
+
 def test_dropout_on_attention_keeps_its_expectation():
     packing = pack((12,), 12, torch.device("cpu"))
-    q, k, v = torch.randn(3, 12, 1, 4, generator=torch.Generator().manual_seed(0))
+    qkv = torch.randn(12, 3, 1, 4, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
-    whole = _GroupAttention.apply(q, k, v, packing, 0.5, 0.0)
-    drawn = torch.stack([_GroupAttention.apply(q, k, v, packing, 0.5, 0.4) for _ in range(4000)])
+    whole = GroupAttention.apply(qkv, packing.groups, 0.5, 0.0)
+    drawn = torch.stack([GroupAttention.apply(qkv, packing.groups, 0.5, 0.4) for _ in range(4000)])
     assert (drawn.std(0) > 0.01).all()
     assert torch.allclose(drawn.mean(0), whole, atol=0.05)
 
@@ -114,7 +160,8 @@ def test_dropout_masks_follow_probability_and_seed(dtype):
     share = 1 - first.float().mean()
     assert abs(share - 0.1) < 0.0015  # five standard deviations
     assert abs(first.float().mean(0).std() - (0.09 / 1000) ** 0.5) < 0.001  # no column is favoured
-    assert abs(gain(0.1) - 1 / 0.9) < 1e-4
+    assert abs(gain(0.1) * (1 - share) - 1) < 0.002 and abs(gain(0.1) - 1 / 0.9) < 0.003
+    assert gain(0.001) > 1 and gain(0.5) == 2
 
 
 def test_the_dropout_module_drops_and_rescales():
