@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks import harness, load, raw_heads, raw_loop, run, workers
+from benchmarks import gpu, gpu_parts, harness, load, raw_heads, raw_loop, run, workers
 from benchmarks.raw_bert import KEEP, Attention, Shape, kept, packed, training_flops
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.text.tokens import TokenInputs
@@ -231,3 +231,22 @@ def test_cost_waits_for_processes_that_outlive_the_command(tmp_path):
     late = f"import time; time.sleep(0.5); open({str(tmp_path / 'late')!r}, 'w')"
     workers.cost(["-c", f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {late!r}])"], tmp_path / "log", 1)
     assert (tmp_path / "late").exists()
+
+
+def test_the_benchmark_of_a_gpu_says_that_it_needs_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="^gpu needs a CUDA device, and torch sees none: "):
+        gpu.refuse_without_device()
+
+
+def test_a_head_s_step_trains(monkeypatch):
+    monkeypatch.setattr(gpu_parts, "MOVIES", 80)
+    step = gpu_parts.HeadStep(torch.device("cpu"))
+    before = step.model.head.bias.detach().clone()
+    assert step.microseconds(steps=1) > 0
+    assert not torch.equal(before, step.model.head.bias)
+
+
+def test_a_slow_pipeline_is_named():
+    assert "It is no limit" in gpu_parts.pipeline_note([20.0], 10.0)
+    assert "**It is the limit**" in gpu_parts.pipeline_note([5.0], 10.0)
