@@ -235,7 +235,7 @@ def test_cost_waits_for_processes_that_outlive_the_command(tmp_path):
 
 def test_the_benchmark_of_a_gpu_says_that_it_needs_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="^gpu needs a CUDA device, and torch sees none: "):
+    with pytest.raises(SystemExit, match=r"^gpu needs a CUDA device, and torch sees none: "):
         gpu.refuse_without_device()
 
 
