@@ -9,6 +9,7 @@ decay 0.01, batches of 64, 25 epochs. The best epoch has the highest val micro a
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 import statistics
@@ -138,7 +139,8 @@ def main(root: Path, seeds: int, processes: int, limit: str | None) -> None:
     lap("read")
     text = plain.text_vectors(plain.tokenised(movies.plots), "torch")
     lap("text")
-    image = plain.image_vectors(plain.pixels(movies.posters), "torch")
+    fastest = "openvino" if importlib.util.find_spec("openvino") else "torch"
+    image = plain.image_vectors(plain.pixels(movies.posters), fastest)
     lap("image")
     train = [genres for genres, split in zip(movies.genres, movies.splits, strict=True) if split == "train"]
     names = sorted({genre for genres in train for genre in genres})
