@@ -115,6 +115,12 @@ class Rounds(dict[str, list[Any]]):
         super().__init__({name: [] for name in names})
         self.others: dict[str, list[float | None]] = {name: [] for name in names}
 
+    def __ior__(self, other: Any) -> Rounds:
+        """Add the variants of other rounds."""
+        self.update(other)
+        self.others |= other.others
+        return self
+
 
 def others_in(raw: Mapping[str, Any]) -> dict[str, list[float | None]]:
     """Return {variant: shares} of every `Rounds` in a report's raw measurements."""
