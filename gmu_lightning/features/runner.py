@@ -31,7 +31,7 @@ from gmu_lightning.visible import first_line
 BATCH = 32
 # Seconds on one core, measured with EfficientNet-Lite0 and MiniLM. A conversion takes CONVERSION, and then OpenVINO saves SAVED
 # for each content: more for a network of convolutions than for a transformer, whose matrix products torch computes as fast.
-CONVERSION, SAVED = 6.0, {"convolutions": 0.015, "other layers": 0.0024}
+CONVERSION, SAVED = 5.0, {"convolutions": 0.0125, "other layers": 0.002}
 MOST_DIFFERENCE = 1e-4  # largest difference from torch in float32, relative to the features' root mean square
 Call = Callable[[Any], Features]
 Network = TypeVar("Network", bound=nn.Module)
