@@ -27,8 +27,12 @@ MOVIES = 500  # test movies of the runs that are compared
 IMPORT = re.compile(r"^import time: +(\d+) \| +\d+ \| +(\w+)", re.M)  # microseconds of a module itself, and its package
 
 
-def measure(options: Options) -> Report:
-    """Return a report with one row per command. The demo, which takes a minute, is measured in one round."""
+def measure(options: Options, only: str = "") -> Report:
+    """Return a report with one row per command. The demo, which takes a minute, is measured in one round, with its imports.
+
+    Args:
+        only: a part of the names of the commands to measure; empty for all.
+    """
     sweep = made(options, "waiting", MOVIES)
     commands: dict[str, list[str]] = {
         "train --help": [*TRAIN, "--help"],
@@ -46,16 +50,19 @@ def measure(options: Options) -> Report:
             f"hydra.run.dir={options.scratch / 'runs/smoke'}",
         ],
     }
-    waits: dict[str, Callable[[], Cost]] = {name: partial(waiting, options, words) for name, words in commands.items()}
+    chosen = [name for name in commands if only in name]
+    waits: dict[str, Callable[[], Cost]] = {name: partial(waiting, options, commands[name]) for name in chosen}
     for wait in waits.values():
         wait()  # generates movies, and reads every file once
     found = alternated(waits, options.rounds)
-    commands[DEMO] = demo(options)
-    found |= alternated({DEMO: partial(waiting, options, commands[DEMO])}, 1)
+    imports = {name: largest_import(options, commands[name]) for name in chosen}
+    if only in DEMO:
+        found |= alternated({DEMO: lambda: waiting(options, demo(options), profiled=True)}, 1)
+        imports[DEMO] = largest_in_log(options)
     rows = []
     for name, taken in found.items():
         row = {"command": name, "CPU s": spread([took.cpu for took in taken]), "s": spread([took.wall for took in taken])}
-        rows.append(row | {"largest import": largest_import(options, commands[name]), "peak MB": max(t.peak_mb for t in taken)})
+        rows.append(row | {"largest import": imports[name], "peak MB": max(took.peak_mb for took in taken)})
     notes = [f"{options.threads} thread(s) for each run. The largest import is the sum over a package's own modules."]
     return Report("Waiting times", rows, notes, found)
 
@@ -77,8 +84,13 @@ def waiting(options: Options, words: list[str], profiled: bool = False) -> Cost:
 
 
 def largest_import(options: Options, words: list[str]) -> str:
-    """Return the package whose modules take longest to import, and its seconds, such as `torch 1.2 s`."""
+    """Run a command once more, and return the package whose modules take longest to import, such as `torch 1.2 s of 2.0 s`."""
     waiting(options, words, profiled=True)
+    return largest_in_log(options)
+
+
+def largest_in_log(options: Options) -> str:
+    """Return the largest import of the command that was profiled last."""
     seconds: Counter[str] = Counter()
     for taken, package in IMPORT.findall((options.scratch / "logs/waiting.txt").read_text()):
         seconds[package] += int(taken)
@@ -87,4 +99,7 @@ def largest_import(options: Options, words: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    perform({"start_up": measure}, parser(__doc__).parse_args())
+    options = parser(__doc__)
+    options.add_argument("--only", default="", help="measure the commands whose names hold this text, such as demo")
+    given = options.parse_args()
+    perform({"start_up": partial(measure, only=given.only)}, given)
