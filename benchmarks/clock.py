@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,6 +21,14 @@ class Clock(pl.Callback):
         """Mark the boundary between two steps and count the new batch."""
         self.turns.boundary(first=batch_idx == 0)
         self.turns.took(len(batch.ids), tokens_of(batch))
+
+
+class EndAtFirstEpoch(pl.Callback):
+    """End the process, without an error, where the first epoch begins."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        """End the process."""
+        os._exit(0)
 
 
 def tokens_of(batch: MovieBatch) -> int:

@@ -25,10 +25,7 @@ def measure(options: Options) -> Report:
     """Return a report with one row per number of movies."""
     report = Report("Comparing", [])
     for name, movies in MOVIES.items():
-        sweep = Sweep(options.scratch / name, {"val": movies // 3, "test": movies}, GENRES)
-        for n in range(SETTINGS):
-            for seed in range(1, SEEDS + 1):
-                sweep.run("gmu_original" if n % 2 else "concat", seed, 0.8 + 0.05 * n, typed=[f"lr={n}"], lr=n)
+        sweep = made(options, name, movies)
         took = [once(options, sweep, name) for _ in range(options.rounds)]
         size = (options.scratch / f"{name}-out/report.html").stat().st_size
         row = {"what": f"{SETTINGS * SEEDS} runs, {movies} test movies, {len(GENRES)} genres"}
@@ -37,6 +34,15 @@ def measure(options: Options) -> Report:
         report.rows.append(row)
         report.raw[name] = [one._asdict() for one in took]
     return report
+
+
+def made(options: Options, name: str, movies: int) -> Sweep:
+    """Write the runs into the scratch folder `name`, and return them; `movies` are those of test."""
+    sweep = Sweep(options.scratch / name, {"val": movies // 3, "test": movies}, GENRES)
+    for n in range(SETTINGS):
+        for seed in range(1, SEEDS + 1):
+            sweep.run("gmu_original" if n % 2 else "concat", seed, 0.8 + 0.05 * n, typed=[f"lr={n}"], lr=n)
+    return sweep
 
 
 def once(options: Options, sweep: Sweep, name: str) -> Cost:

@@ -35,7 +35,7 @@ def measure(options: Options) -> Report:
         "ours": partial(ours, options, "cold", SEEDS, fresh=True),
         "floor": partial(floor, options),
     }
-    found: dict[str, list[Any]] = alternated(sides, options.rounds)
+    found = alternated(sides, options.rounds)
     warm = alternated(
         {f"{seeds} seeds": partial(ours, options, "warm", seeds, fresh=False) for seeds in (1, SEEDS)}, options.rounds
     )

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.load import Rounds, Watch, adopt_orphans, others_in, others_in_words
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 GEMM_SIZES = (512, 1024, 2048, 4096)
 PACKAGES = ("torch", "pytorch-lightning", "transformers", "timm", "numpy", "hydra-core", "openvino")
@@ -48,16 +50,19 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     return spread([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
-def alternated(variants: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
+def alternated(variants: Mapping[str, Callable[[], Any]], rounds: int) -> Rounds:
     """Run every variant once per round, in reversed order every second round (A B B A ...), and return all results.
 
-    Load and heat of the machine thus affect all variants alike.
+    Load and heat of the machine thus affect all variants alike. The load of other processes is measured with each result.
     """
-    found: dict[str, list[Any]] = {name: [] for name in variants}
+    adopt_orphans()
+    found = Rounds(variants)
     names = list(variants)
     for n in range(rounds):
         for name in names if n % 2 == 0 else reversed(names):
-            found[name].append(variants[name]())
+            with Watch() as watch:
+                found[name].append(variants[name]())
+            found.others[name].append(watch.share)
     return found
 
 
@@ -231,12 +236,15 @@ def perform(measures: Mapping[str, Callable[[Options], Report]], given: argparse
             after = gemm_peaks(options.threads)  # the better of the peaks before and after the run counts
             facts |= {"threads": options.threads, "gemm_gflops": {k: max(v, after[k]) for k, v in peaks.items()}}
             finish(report, facts)
+            others = others_in(report.raw)
+            report.notes.append(others_in_words(others))
             text = report.markdown(facts)
             print(text, flush=True)
             if options.out:
                 options.out.mkdir(parents=True, exist_ok=True)
                 (options.out / f"{name}.md").write_text(text, encoding="utf-8")
                 kept = {"name": report.name, "facts": facts, "rows": report.rows, "notes": report.notes, "raw": report.raw}
+                kept["others"] = others
                 (options.out / f"{name}.json").write_text(json.dumps(kept, indent=1, default=str), encoding="utf-8")
 
 

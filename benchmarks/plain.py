@@ -96,13 +96,43 @@ def text_vectors(rows: Sequence[Sequence[int]], backend: str) -> Tensor:
 
 
 def image_vectors(images: np.ndarray, backend: str) -> Tensor:
-    """Return the posters' pooled features, (N, 1280)."""
-    network = TimmNetwork(POSTER, None, "").load().eval()
-    scaled = _Scaled(network)
-    example = torch.zeros(2, 3, EDGE, EDGE, dtype=torch.uint8)
-    run = runner(scaled, (example,), backend, ("pixels",))
-    parts = [torch.from_numpy(images[n : n + POSTERS]).permute(0, 3, 1, 2) for n in range(0, len(images), POSTERS)]
-    return torch.cat([run(part) for part in parts])
+    """Return the posters' pooled features, (N, 1280). The last batch is filled up, so that all have one shape."""
+    network = _Scaled(TimmNetwork(POSTER, None, "").load().eval())
+    missing = -len(images) % POSTERS
+    whole = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
+    parts = [torch.from_numpy(whole[n : n + POSTERS]).permute(0, 3, 1, 2) for n in range(0, len(whole), POSTERS)]
+    if backend == "openvino":
+        return _image_vectors_by_openvino(network, parts)[: len(images)]
+    run = runner(network, (parts[0],), backend, ("pixels",))
+    return torch.cat([run(part) for part in parts])[: len(images)]
+
+
+def _image_vectors_by_openvino(network: nn.Module, parts: Sequence[Tensor]) -> Tensor:
+    """Convert for the shape of a batch, and compute as many batches at once as there are threads."""
+    openvino, threads = _openvino(), torch.get_num_threads()
+    with torch.no_grad():
+        program = torch.export.export(network, (parts[0].contiguous(),), strict=False)
+    hints = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(openvino.convert_model(program), "CPU", hints)
+    found: list[Tensor] = [torch.empty(0)] * len(parts)
+    queue = openvino.AsyncInferQueue(compiled, threads)
+
+    def keep(request: Any, n: int) -> None:
+        found[n] = torch.from_numpy(request.get_output_tensor(0).data.copy())
+
+    queue.set_callback(keep)
+    for n, part in enumerate(parts):
+        queue.start_async({0: part.contiguous().numpy()}, n)
+    queue.wait_all()
+    return torch.cat(found)
+
+
+def _openvino() -> Any:
+    """Import OpenVINO without its telemetry."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
 
 
 class _Pooled(nn.Module):
@@ -135,8 +165,7 @@ def runner(network: nn.Module, example: tuple[Tensor, ...], backend: str, names:
     if backend == "torch":
         return torch.inference_mode()(network)
     if backend == "openvino":
-        import openvino
-
+        openvino = _openvino()
         threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
         precise = {"INFERENCE_PRECISION_HINT": "f32"}
         with torch.no_grad():

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.harness import REPOSITORY, seconds_of
+from benchmarks.load import adopt_orphans, children, family
 
 DESCRIPTORS = "BENCHMARK_DESCRIPTORS"
 POLL = 0.2
@@ -128,6 +129,8 @@ def cost(command: Sequence[str], log: Path, threads: int, pinned: bool = False) 
     """
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:threads]))
     prefix = ["taskset", "--cpu-list", cores] if pinned else []
+    adopt_orphans()
+    others = children()
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:
@@ -141,11 +144,12 @@ def cost(command: Sequence[str], log: Path, threads: int, pinned: bool = False) 
         wall = time.perf_counter() - start
         ended.set()
         watcher.join()
+    while orphans := children() - others:  # the server of a sweep's processes ends just after the sweep
+        os.waitpid(orphans.pop(), 0)
     if code:
         raise SystemExit(f"{log}: {' '.join(command)} ended with {code}\n{log.read_text()[-2000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return Cost(wall, max(cpu, peak.cpu), peak.memory_mb)
+    return Cost(wall, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, peak.memory_mb)
 
 
 def peak_mb() -> float:
@@ -161,38 +165,14 @@ def environment_of(threads: int) -> dict[str, str]:
 
 
 class Peak:
-    """The largest sampled memory and CPU seconds of a process and its descendants.
+    """The largest sampled memory of a process and its descendants."""
 
-    The system does not account for descendants without a waiting parent (jobs of a fork server), so their CPU time is sampled.
-    """
-
-    def __init__(self) -> None:
-        self.memory_mb = self.cpu = 0.0
+    memory_mb = 0.0
 
     def watch(self, pid: int, ended: threading.Event) -> None:
         """Sample every `POLL` seconds until `ended` is set."""
         while not ended.wait(POLL):
-            members = family(pid)
-            self.memory_mb = max(self.memory_mb, sum(_pss(member) for member in members) / 1024)
-            self.cpu = max(self.cpu, sum(members.values()))
-
-
-def family(pid: int) -> dict[int, float]:
-    """Return a process and all its descendants, with the CPU seconds of each and of its awaited children."""
-    tick = os.sysconf("SC_CLK_TCK")
-    parents: dict[int, int] = {}
-    seconds: dict[int, float] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except (OSError, IndexError):  # it ended meanwhile
-            continue
-        number = int(stat.parent.name)
-        parents[number], seconds[number] = int(fields[1]), sum(map(int, fields[11:15])) / tick
-    members = {pid}
-    while more := {child for child, parent in parents.items() if parent in members} - members:
-        members |= more
-    return {member: seconds.get(member, 0.0) for member in members}
+            self.memory_mb = max(self.memory_mb, sum(_pss(member) for member in family(pid)) / 1024)
 
 
 def _pss(pid: int) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks import harness, raw_heads, raw_loop, run, workers
+from benchmarks import gpu, gpu_parts, harness, load, raw_heads, raw_loop, run, workers
 from benchmarks.raw_bert import KEEP, Attention, Shape, kept, packed, training_flops
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.text.tokens import TokenInputs
@@ -204,6 +204,49 @@ def test_turns_are_whole_steps_of_one_epoch(monkeypatch):
 
 
 def test_family_has_a_process_and_its_descendants():
-    found = workers.family(os.getpid())
+    found = load.family(os.getpid())
     assert os.getpid() in found
     assert os.getppid() not in found
+
+
+def test_others_take_what_the_cores_worked_without_us(monkeypatch):
+    moments = iter([(10.0, 100.0, 30.0), (14.0, 106.0, 34.0)])  # wall, seconds of all cores, own seconds
+    monkeypatch.setattr(load.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(load.Watch, "_now", lambda self: next(moments))
+    with load.Watch() as watch:
+        pass
+    assert watch.share == (6 - 4) / (4 * 2)
+
+
+def test_disturbed_rounds_are_named():
+    found = load.Rounds({"ours": None, "plain": None})
+    found.others = {"ours": [0.01, 0.2], "plain": [0.02, None]}
+    line = load.others_in_words(load.others_in({"text": found, "other": [1]}))
+    assert "2.0% of the cores' time in the median, and at most 20.0%" in line
+    assert line.endswith("more than 5%**: text: ours in round 2 (20.0%).")
+    assert "Disturbed" not in load.others_in_words({"a": [0.05]})
+
+
+def test_cost_waits_for_processes_that_outlive_the_command(tmp_path):
+    late = f"import time; time.sleep(0.5); open({str(tmp_path / 'late')!r}, 'w')"
+    workers.cost(["-c", f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {late!r}])"], tmp_path / "log", 1)
+    assert (tmp_path / "late").exists()
+
+
+def test_the_benchmark_of_a_gpu_says_that_it_needs_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match=r"^gpu needs a CUDA device, and torch sees none: "):
+        gpu.refuse_without_device()
+
+
+def test_a_head_s_step_trains(monkeypatch):
+    monkeypatch.setattr(gpu_parts, "MOVIES", 80)
+    step = gpu_parts.HeadStep(torch.device("cpu"))
+    before = step.model.head.bias.detach().clone()
+    assert step.microseconds(steps=1) > 0
+    assert not torch.equal(before, step.model.head.bias)
+
+
+def test_a_slow_pipeline_is_named():
+    assert "It is no limit" in gpu_parts.pipeline_note([20.0], 10.0)
+    assert "**It is the limit**" in gpu_parts.pipeline_note([5.0], 10.0)

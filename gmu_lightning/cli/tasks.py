@@ -45,7 +45,7 @@ def train(config: DictConfig, session: Session) -> None:
         session.checked.append(job)
     elif alone:
         perform(job)
-    elif reason := perform_in_sweep(job):
+    elif reason := perform_in_sweep(job, session.cache):
         session.skip(folder, job.overrides, reason)
     else:
         session.ended()

@@ -234,7 +234,7 @@ class EncodeConfig:
     """The encoding by frozen encoders.
 
     Attributes:
-        backend: `auto` takes OpenVINO for many contents on a CPU if it is installed, torch otherwise.
+        backend: `auto` takes OpenVINO on a CPU if it is installed and saves more time than its conversion takes, torch otherwise.
         precision: of the network's arithmetic. The features are always float32.
     """
 

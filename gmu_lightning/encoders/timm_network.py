@@ -142,10 +142,8 @@ def _recipe(path: Path, name: str | None, option: str) -> Recipe:
 
 
 def _recipe_fields(path: Path, name: str | None, config: dict[str, Any], option: str) -> dict[str, Any]:
-    """Return a recipe as plain JSON. It imports timm, which takes a second or two."""
-    from timm import get_pretrained_cfg
-    from timm.data import resolve_data_config
-
+    """Return a recipe as plain JSON. It imports timm, which takes half a second."""
+    timm = library()
     architecture = config.get("architecture") or (name or "").split(".")[0]
     if not architecture:
         raise UserError(
@@ -158,8 +156,8 @@ def _recipe_fields(path: Path, name: str | None, config: dict[str, Any], option:
     if not isinstance(arguments, dict) or argument_that_loads_files(arguments):
         odd = argument_that_loads_files(arguments) if isinstance(arguments, dict) else "model_args"
         raise UserError(f"{path / 'config.json'} holds {odd}, by which a network loads other files: give a folder without it")
-    known = config.get("pretrained_cfg") or _known(get_pretrained_cfg(name or architecture), name or architecture, option)
-    data = resolve_data_config(pretrained_cfg=known)
+    known = config.get("pretrained_cfg") or _known(timm.get_pretrained_cfg(name or architecture), name or architecture, option)
+    data = timm.data.resolve_data_config(pretrained_cfg=known)
     classifier = known.get("classifier") or ()
     posters = {"size": list(data["input_size"][1:]), "crop": data["crop_pct"], "mode": data["crop_mode"]}
     return {
@@ -182,16 +180,24 @@ def _known(config: Any, name: str, option: str) -> dict[str, Any]:
     return config.to_dict()
 
 
+def library() -> Any:
+    """Import timm, but not W&B with it. That takes half of the time, and serves timm's own training scripts."""
+    from gmu_lightning.lightning import hidden
+
+    with hidden(("wandb",)):
+        import timm
+
+    return timm
+
+
 def argument_that_loads_files(arguments: Mapping[str, Any]) -> str | None:
     """Return the first argument of a network by which timm loads other files; None if there is none."""
     return next((key for key in arguments if ARGUMENT.fullmatch(key)), None)
 
 
 def _created(architecture: str, arguments: dict[str, Any], option: str) -> Any:
-    import timm
-
     try:
-        return timm.create_model(architecture, num_classes=0, **arguments)
+        return library().create_model(architecture, num_classes=0, **arguments)
     except RuntimeError as error:
         raise UserError(f"{option}.name={architecture}: timm cannot make this network ({error})") from error
 

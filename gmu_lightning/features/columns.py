@@ -29,7 +29,7 @@ from gmu_lightning.movie import Cached, Features, Preparation
 from gmu_lightning.parallel import all_threads, cores, in_threads, track
 
 logger = logging.getLogger(__name__)
-SAMPLE = 16  # contents on which a converted network is tried
+SAMPLE = 16  # contents on which a converted network is tried; fewer if a batch holds fewer
 # Limits of a batch during encoding: padded positions if lengths vary, else numbers and contents. On a CPU one core computes a
 # batch, and its activations should fit into the core's cache. On a GPU a batch should fill the device.
 POSITIONS, NUMBERS, CONTENTS = ({"cpu": few, "gpu": many} for few, many in ((2048, 16384), (1_300_000, 10_000_000), (256, 1024)))
@@ -207,7 +207,8 @@ class FeatureCache:
 
         def sample() -> Sample:
             by_length = rows[np.argsort(column.lengths[rows], kind="stable")]
-            chosen = by_length[np.linspace(0, len(rows) - 1, SAMPLE).round().astype(int)].tolist()
+            count = sample_size(column, rows, self.device)
+            chosen = by_length[np.linspace(0, len(rows) - 1, count).round().astype(int)].tolist()
             return Sample(column.batch(chosen), column.batch(chosen[:1]))
 
         found = runner(network, self.encoding, self.device, sample, contents=len(rows), cores=cores(), sequences=sequences)
@@ -233,11 +234,23 @@ def encoded(
         yield from zip(batches, computed, strict=True)
 
 
+def sample_size(column: PreparedColumn, rows: np.ndarray, device: torch.device) -> int:
+    """Return how many contents a converted network is tried on: as many as a batch may hold, but at most `SAMPLE`."""
+    return min(SAMPLE, _most(column, rows, device))
+
+
+def _most(column: PreparedColumn, rows: np.ndarray, device: torch.device) -> int:
+    """Return how many contents a batch may hold. If their lengths vary, fewer positions may fill it."""
+    kind = "cpu" if device.type == "cpu" else "gpu"
+    if np.unique(column.lengths[rows]).size > 1:
+        return CONTENTS[kind]
+    numbers = int(np.prod(column.ragged.shapes[rows[0]])) if len(rows) else 1
+    return max(1, min(CONTENTS[kind], NUMBERS[kind] // max(1, numbers)))
+
+
 def _batches(column: PreparedColumn, rows: np.ndarray, device: torch.device) -> list[list[int]]:
     """Return batches of rows with similar lengths, within the limits of the device."""
-    kind = "cpu" if device.type == "cpu" else "gpu"
-    lengths = column.lengths
+    most, lengths = _most(column, rows, device), column.lengths
     if np.unique(lengths[rows]).size > 1:
-        return Batches(rows, CONTENTS[kind], lengths, tokens=POSITIONS[kind]).batches(0)
-    numbers = int(np.prod(column.ragged.shapes[rows[0]])) if len(rows) else 1
-    return Batches(rows, max(1, min(CONTENTS[kind], NUMBERS[kind] // max(1, numbers)))).batches(0)
+        return Batches(rows, most, lengths, tokens=POSITIONS["cpu" if device.type == "cpu" else "gpu"]).batches(0)
+    return Batches(rows, most).batches(0)

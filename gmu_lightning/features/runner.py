@@ -29,7 +29,9 @@ from gmu_lightning.movie import Column, Features, UserError
 from gmu_lightning.visible import first_line
 
 BATCH = 32
-WORTH_CONVERTING = 5000  # contents; with fewer, OpenVINO saves less time than the conversion takes
+# Seconds on one core, measured with EfficientNet-Lite0 and MiniLM. A conversion takes CONVERSION, and then OpenVINO saves SAVED
+# for each content: more for a network of convolutions than for a transformer, whose matrix products torch computes as fast.
+CONVERSION, SAVED = 5.0, {"convolutions": 0.0125, "other layers": 0.002}
 MOST_DIFFERENCE = 1e-4  # largest difference from torch in float32, relative to the features' root mean square
 Call = Callable[[Any], Features]
 Network = TypeVar("Network", bound=nn.Module)
@@ -97,7 +99,7 @@ def runner(
         encoding: the backend and its precision.
         device: on which torch runs the encoder.
         sample: returns the sample; called only for a conversion.
-        contents: how many contents there are to encode; `auto` chooses OpenVINO only from `WORTH_CONVERTING` on.
+        contents: how many contents there are to encode; `auto` chooses OpenVINO only from `worth_converting` on.
         cores: how many CPU cores may be used.
         sequences: whether token features are needed too.
 
@@ -105,7 +107,7 @@ def runner(
         UserError: OpenVINO was chosen and is not installed, cannot run this encoder, or gives different features.
     """
     encoder.to(device).eval()
-    fell_back, (name, note) = False, _backend(encoder, encoding.backend, device, contents)
+    fell_back, (name, note) = False, _backend(encoder, encoding.backend, device, contents, cores)
     if name != "torch":
         try:
             calls, found = _converted(encoder, encoding.precision, sample(), cores, sequences)
@@ -161,7 +163,24 @@ def difference(found: Features, expected: Features) -> float:
     return math.inf if any(math.isnan(share) for share in shares) else max(shares)
 
 
-def _backend(encoder: Encoder, wanted: str, device: torch.device, contents: int) -> tuple[str, str]:
+def worth_converting(encoder: Encoder, cores: int) -> int:
+    """Return the number of contents from which on conversion and encoding by OpenVINO take less time than encoding by torch.
+
+    A conversion is done by one core, and the contents are encoded by all. The number depends on no clock, so the choice of a
+    backend is the same in every run on the machine.
+
+    Args:
+        encoder: built.
+        cores: how many CPU cores encode.
+    """
+    weights = {True: 0, False: 0}
+    for module in encoder.modules():
+        own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        weights[isinstance(module, nn.modules.conv._ConvNd)] += own
+    return math.ceil(CONVERSION * cores / SAVED["convolutions" if weights[True] > weights[False] else "other layers"])
+
+
+def _backend(encoder: Encoder, wanted: str, device: torch.device, contents: int, cores: int) -> tuple[str, str]:
     """Return the backend to try, and the reason if it is torch."""
     if not contents or not any(True for _ in encoder.parameters()):
         return "torch", "torch, as there is nothing to convert"
@@ -169,7 +188,7 @@ def _backend(encoder: Encoder, wanted: str, device: torch.device, contents: int)
         return wanted, wanted
     if device.type != "cpu":
         return "torch", f"torch, on {device.type}"
-    if contents < WORTH_CONVERTING:
+    if contents < worth_converting(encoder, cores):
         return "torch", f"torch, as {contents} contents are too few to convert the network for"
     if not installed():
         return "torch", "torch; OpenVINO is often faster on a CPU: pip install 'gmu_lightning[openvino]'"
@@ -226,7 +245,8 @@ class Converted:
 
     Args:
         encoder: built, on the CPU, in evaluation mode.
-        sample: inputs that decide which axes vary.
+        sample: inputs that decide which axes vary. If none but the first does, the network is converted for batches as large as
+            `many`, which takes half the time. Other batches are filled up or divided.
         parts: the fields of `Features` to compute.
 
     Raises:
@@ -240,6 +260,10 @@ class Converted:
             [-1 if axis == 0 or a.shape[axis] != b.shape[axis] else size for axis, size in enumerate(a.shape)]
             for a, b in zip(many, short, strict=True)
         ]
+        varies = any(size < 0 for shape in self._shapes for size in shape[1:])
+        self._rows = None if varies else len(many[0])
+        if self._rows:
+            self._shapes = [[self._rows, *shape[1:]] for shape in self._shapes]
         free = tuple({axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(s) if size < 0} for s in self._shapes)
         with _undisturbed(), torch.no_grad():
             flat = _Flat(encoder, sample.many, parts).eval()
@@ -262,12 +286,24 @@ class Converted:
             return [self._call(compiled.create_infer_request(), compiled.outputs) for _ in range(cores)]
 
     def _call(self, request: Any, outputs: Sequence[Any]) -> Call:
+        def infer(tensors: Sequence[Tensor]) -> list[Tensor]:
+            found = request.infer([tensor.numpy() for tensor in tensors], share_inputs=True)
+            return [torch.from_numpy(found[output]) for output in outputs]
+
         def call(inputs: Any) -> Features:
-            found = request.infer([tensor.numpy() for tensor in _tensors(inputs)], share_inputs=True)
-            parts = {part: torch.from_numpy(found[output]) for part, output in zip(self._parts, outputs, strict=True)}
+            tensors = _tensors(inputs)
+            count, rows = len(tensors[0]), self._rows or len(tensors[0])
+            found = [infer([_filled(t[start : start + rows], rows) for t in tensors]) for start in range(0, count, rows)]
+            parts = {part: torch.cat(pieces)[:count] for part, pieces in zip(self._parts, zip(*found, strict=True), strict=True)}
             return Features(**{part: tensor.bool() if part == "mask" else tensor for part, tensor in parts.items()})
 
         return call
+
+
+def _filled(tensor: Tensor, rows: int) -> Tensor:
+    """Return a tensor with zeros added at the end of its first axis, so that it has a number of rows."""
+    missing = rows - len(tensor)
+    return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])]) if missing else tensor
 
 
 class _Flat(nn.Module):

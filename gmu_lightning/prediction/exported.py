@@ -11,7 +11,7 @@ from typing import Any
 from gmu_lightning.config.schema import RunConfig
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.pretrained import keys_that_load_code
-from gmu_lightning.encoders.timm_network import argument_that_loads_files
+from gmu_lightning.encoders.timm_network import argument_that_loads_files, library
 from gmu_lightning.encoders.weights import named_in
 from gmu_lightning.experiment.choices import check_kinds
 from gmu_lightning.movie import UserError
@@ -129,10 +129,8 @@ def _check_networks(folder: Path) -> None:
 
 
 def _check_timm(settings: Mapping[str, Any], path: Path) -> None:
-    from timm import is_model
-
     architecture, arguments = settings["architecture"], settings.get("model_args") or {}
-    if not isinstance(architecture, str) or not is_model(architecture):
+    if not isinstance(architecture, str) or not library().is_model(architecture):
         raise Damaged(path, f"timm has no network {str(architecture)[:80]}", HINT)
     odd = argument_that_loads_files(arguments) if isinstance(arguments, dict) else "model_args"
     if odd:

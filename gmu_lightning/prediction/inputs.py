@@ -17,14 +17,13 @@ from gmu_lightning.data.ragged import Ragged
 from gmu_lightning.data.store import PreparedColumn
 from gmu_lightning.encoders.metadata import TablePreparation
 from gmu_lightning.encoders.vector import ArrayPreparation
-from gmu_lightning.features.columns import FeatureColumn, encoded
-from gmu_lightning.features.runner import WORTH_CONVERTING, Runner, Sample, runner
+from gmu_lightning.features.columns import FeatureColumn, encoded, sample_size
+from gmu_lightning.features.runner import Runner, Sample, runner, worth_converting
 from gmu_lightning.movie import ArrayFile, BadContent, Cached, Column, UserError, file_of
 from gmu_lightning.parallel import cores, in_threads, nothing
 from gmu_lightning.prediction.trained import Source
 
 logger = logging.getLogger(__name__)
-SAMPLE = 16  # contents on which a converted network is tried
 SHOWN = 200  # characters of a problem
 
 
@@ -135,12 +134,13 @@ class Inputs:
     def _runner(self, source: Source, column: PreparedColumn, rows: np.ndarray, total: int) -> Runner:
         """Return the runner of a source's network."""
         assert source.network is not None
-        key = source.key, total >= WORTH_CONVERTING
+        key = source.key, total >= worth_converting(source.network, cores())
         if key not in self._runners:
 
             def sample() -> Sample:
-                """Return the first rows, at least two, and a placeholder, whose length is 1."""
-                return Sample(column.batch(np.resize(rows, SAMPLE).tolist()), source.preparation.batch([None], False))
+                """Return the first rows, and a placeholder, whose length is 1."""
+                count = sample_size(column, rows, self.device)
+                return Sample(column.batch(np.resize(rows, count).tolist()), source.preparation.batch([None], False))
 
             self._runners[key] = runner(
                 source.network, source.encoding, self.device, sample, contents=total, cores=cores(), sequences=source.tokens

@@ -142,7 +142,10 @@ def curve_figure(
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write `<path>.png` and `<path>.svg` atomically and return both paths. The same figure gives the same bytes."""
     import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
+    canvases: dict[str, Any] = {"png": FigureCanvasAgg, "svg": FigureCanvasSVG}
     label = visible(str(figure.get_label()))
     metadata: dict[str, dict[str, Any]] = {
         "png": {"Description": label, "Software": None},
@@ -152,13 +155,14 @@ def save(figure: Figure, path: Path) -> list[Path]:
     if engine is not None:  # lay out once for both files
         engine.execute(figure)
         figure.set_layout_engine("none")
+    figure.set_dpi(150)
     files: list[Path] = []
     for kind, own in metadata.items():
         files.append(path.with_name(f"{path.name}.{kind}"))
 
         drawn = io.BytesIO()  # Pillow does not notice a full disk
         with matplotlib.rc_context({"svg.hashsalt": "gmu_lightning", "svg.fonttype": "none"}):
-            figure.savefig(drawn, format=kind, dpi=150, metadata=own)
+            getattr(canvases[kind](figure), f"print_{kind}")(drawn, metadata=own)  # `savefig` would draw everything twice
         write_atomically(files[-1], partial(Path.write_bytes, data=drawn.getvalue()), lasting=False)
     return files
 

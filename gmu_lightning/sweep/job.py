@@ -101,10 +101,13 @@ def perform(job: Job) -> None:
     print(f"{job.folder}: {_scores(metrics, 'test', ', ')}")
 
 
-def perform_in_sweep(job: Job) -> str | None:
+def perform_in_sweep(job: Job, cache: DatasetCache | None = None) -> str | None:
     """Train one job of a sweep, unless an equal job has ended or is running.
 
     Any error is written to status.json and printed in one line.
+
+    Args:
+        cache: data and features that the process keeps from job to job; None keeps none.
 
     Returns:
         The reason why the job is skipped, which then leaves no file; None for any other job.
@@ -116,7 +119,7 @@ def perform_in_sweep(job: Job) -> str | None:
     if reason is None:
         with begun(job) as mine:
             if mine:
-                ended(job, lambda: train_job(job))
+                ended(job, lambda: train_job(job, cache))
     return reason
 
 
@@ -336,12 +339,12 @@ def sentence_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def train_job(job: Job) -> dict[str, Any]:
-    """Train a job whose run has begun, and return the content of metrics.json."""
+def train_job(job: Job, cache: DatasetCache | None = None) -> dict[str, Any]:
+    """Train a job whose run has begun, and return the content of metrics.json; `cache` is that of `perform_in_sweep`."""
     import gmu_lightning.lightning  # noqa: F401  # first, because it imports torch in less time
     from gmu_lightning.experiment.train import train
 
-    return train(job.config, job.run, job.sweep, continues=Path(job.continues) if job.continues else None)
+    return train(job.config, job.run, job.sweep, cache, Path(job.continues) if job.continues else None)
 
 
 def resolved(config: DictConfig, hydra: DictConfig) -> RunConfig:

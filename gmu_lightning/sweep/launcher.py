@@ -124,7 +124,7 @@ class Parallel(Launcher):
         sweep = Path(self.config.hydra.sweep.dir).absolute()
         sweep.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        context = None if self.config.check else self.context()
+        context = self.session.processes = None if self.config.check else self.context()
         configs = [self._composed(list(overrides), initial_job_idx + n) for n, overrides in enumerate(job_overrides)]
         jobs = [job for config in configs if (job := self._job(config, sweep)) is not None]
         if self.config.check:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from gmu_lightning.console import loud
 from gmu_lightning.files import now
 from gmu_lightning.movie import IncompatibleChoices, UserError
 from gmu_lightning.parallel import duration
 from gmu_lightning.report.settings import few_seeds, is_seed, jobs_of, without_folder
 from gmu_lightning.run import Run, runs_under
 from gmu_lightning.sweep.job import Job, choices_in, end_unfinished, plain, resolved
+from gmu_lightning.sweep.workers import done_apart
+
+if TYPE_CHECKING:
+    from gmu_lightning.experiment.build import DatasetCache
 
 logger = logging.getLogger(__name__)
 EVERY = 10.0  # seconds between two lines of progress
@@ -47,6 +53,7 @@ class Session:
         skipped: {folder: (overrides, reason)} of its jobs whose choices do not go together. They leave no folder.
         done: number of planned jobs that have ended.
         failed_before: folders of jobs that were asked for, failed in an earlier command, and are not done again.
+        processes: `multiprocessing` context of the sweep's workers, which have imported what a report needs; None without.
     """
 
     typed: Mapping[str, str] = field(default_factory=dict)
@@ -61,6 +68,8 @@ class Session:
     skipped: dict[str, tuple[Sequence[str], str]] = field(default_factory=dict)
     done: int = 0
     failed_before: list[str] = field(default_factory=list)
+    processes: Any = None
+    _cache: Any = None
     _begun: float = 0.0  # when the first planned job began; this and the next are seconds of the monotonic clock
     _shown: float = 0.0  # when progress was shown last
 
@@ -141,12 +150,25 @@ class Session:
         """Write the files of the running sweep. Return whether one of its jobs failed; False if no sweep is running."""
         if self.folder is None:
             return False
-        from gmu_lightning.sweep.files import write_sweep
-
         folder, self.folder = self.folder, None
         skipped = [job for path, job in self.skipped.items() if Path(path).parent == folder]  # trials of a search lie deeper
         asked = [path for path, _ in self.planned if path is not None] + self.failed_before
-        return write_sweep(folder, self.started, interrupted, self.waiting(), self.config_dir, skipped, asked) > 0
+        ending = (folder, self.started, interrupted, self.waiting(), self.config_dir, skipped, asked)
+        failed = None
+        if self.processes is not None and not interrupted:
+            sys.stdout.flush()  # before the other process prints
+            failed = done_apart(self.processes, _write_apart, *ending)
+        return (_write(*ending) if failed is None else failed) > 0
+
+    @property
+    def cache(self) -> DatasetCache:
+        """The data and features that this process keeps from job to job."""
+        import gmu_lightning.lightning  # noqa: F401  # first, because it imports torch in less time
+        from gmu_lightning.experiment.build import DatasetCache
+
+        if self._cache is None:
+            self._cache = DatasetCache()
+        return self._cache
 
     def job_of(self, config: DictConfig, hydra: DictConfig, folder: Path, sweep: str | None) -> Job:
         """Return the job of a configuration that Hydra composed.
@@ -181,6 +203,22 @@ class Session:
         """
         kept = [override for override in overrides if override not in self.added and not override.startswith("retry=")]
         return [self.typed.get(override, override) for override in kept]
+
+
+def _write(*ending: Any) -> int:
+    """Write the files of a sweep, and return the number of failed jobs; the arguments are those of `write_sweep`."""
+    from gmu_lightning.sweep.files import write_sweep
+
+    return write_sweep(*ending)
+
+
+def _write_apart(*ending: Any) -> int | None:
+    """Do as `_write` in a worker, which passes its cache too. Return None after an error, which `_write` meets again."""
+    loud()
+    try:
+        return _write(*ending[:-1])
+    except Exception:
+        return None
 
 
 def asks_to_retry(value: Any) -> bool:

@@ -207,6 +207,17 @@ def share_out(workers: Sequence[Worker], tasks: Iterable[Task], then: Callable[[
     return left
 
 
+def done_apart(context: Any, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Return `work(*arguments, cache)`, done in a new process of the context; None if no process could do it."""
+    worker = Worker(context, lasting=False)
+    try:
+        return worker.do(Task(work, arguments))
+    except (OSError, EOFError):  # the server of processes is gone
+        return None
+    finally:
+        worker.end()
+
+
 def shares_of(cores: Sequence[int], each: int) -> list[set[int]]:
     """Return the cores in groups of `each`, at least 1. The last group also gets the remainder. Too few cores form one group."""
     whole = max(1, len(cores) // each)

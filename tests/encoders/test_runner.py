@@ -14,7 +14,7 @@ from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.image import TimmImage
 from gmu_lightning.encoders.text.huggingface import HuggingFaceText
 from gmu_lightning.features import runner as runners
-from gmu_lightning.features.runner import Sample, difference, run, runner
+from gmu_lightning.features.runner import Sample, difference, run, runner, worth_converting
 from gmu_lightning.movie import Features, UserError
 
 CPU = torch.device("cpu")
@@ -83,7 +83,7 @@ def test_a_converted_image_encoder_gives_torchs_features(image_folder):
     pixels = torch.randint(0, 256, (7, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     found = made(encoder.eval(), "openvino", sample=lambda: Sample(pixels[:5], pixels[:1]))
-    for inputs in (pixels, pixels[2:3]):
+    for inputs in (pixels, pixels[2:3], torch.cat([pixels, pixels])):  # batches are filled up or divided
         assert difference(found(inputs), run(encoder, inputs, CPU)) < 1e-4
 
 
@@ -122,6 +122,13 @@ def test_auto_converts_only_for_many_contents(text_folder, pretend):
     assert few.backend == "torch" and "too few" in few.note and not few.fell_back
     assert made(encoder, "openvino", contents=10).backend == "openvino"
     assert made(encoder, "openvino", contents=0).backend == "torch"
+
+
+def test_auto_converts_convolutions_earlier_and_on_many_cores_later(text_folder, image_folder):
+    convolutions, transformer = TimmImage(str(image_folder("resnet50")), freeze="all"), text(text_folder())
+    convolutions.build()
+    assert 0 < worth_converting(convolutions, 2) < worth_converting(transformer, 2)
+    assert worth_converting(convolutions, 8) == 4 * worth_converting(convolutions, 2)
 
 
 def fails(encoder, inputs):

@@ -18,7 +18,8 @@ import pytest
 from gmu_lightning.movie import UserError
 from gmu_lightning.sweep.job import Job
 from gmu_lightning.sweep.launcher import Processes, Stacked, device_of_job
-from gmu_lightning.sweep.workers import Task, Worker, share_out
+from gmu_lightning.sweep.session import Session
+from gmu_lightning.sweep.workers import Task, Worker, done_apart, share_out
 
 
 def test_results_are_handled_one_at_a_time():
@@ -139,3 +140,26 @@ def test_the_jobs_of_a_task_fail_with_its_process(context, tmp_path, code, how):
 def test_a_worker_is_dead_though_a_child_of_it_lives(context, tmp_path):
     assert Worker(context).do(Task(_leave_a_child, (tmp_path / "child",))) is None
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # an error if the child has ended
+
+
+def test_work_apart_is_done_by_another_process(context):
+    process, text = done_apart(context, _whoami, "text")
+    assert text == "text" and process != os.getpid()
+
+
+def test_work_apart_without_a_process_gives_none(context):
+    assert done_apart(context, _die, 3) is None
+
+
+def _whoami(text: str, cache: Any) -> tuple[int, str]:
+    return os.getpid(), text
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_a_sweep_is_written_by_this_process_where_another_one_cannot(monkeypatch, tmp_path, sound):
+    written = []
+    monkeypatch.setattr("gmu_lightning.sweep.session._write", lambda *ending: written.append(ending) or 1)
+    monkeypatch.setattr("gmu_lightning.sweep.session.done_apart", lambda *given: 0 if sound else None)
+    session = Session(folder=tmp_path, processes=object())
+    assert session.end_sweep(interrupted=False) is not sound
+    assert len(written) == (0 if sound else 1)
