@@ -20,14 +20,14 @@ from gmu_lightning.movie import UserError
 from gmu_lightning.pictures import decoded_picture
 
 LONGEST_STRIP = 16  # largest ratio of the edges; a longer poster is cut to its middle
-BY_TORCH = 2.0  # smallest factor of shrinking for torch's vector instructions; for smaller ones its weights are too coarse
+BY_TORCH = 2.0  # from this factor on torch shrinks a poster, by vector instructions; for smaller ones its weights are too coarse
 
 
 @dataclass(frozen=True)
 class PosterPreparation(Unlearned):
     """Store a poster as uint8 (height, width, 3): upright, resized and cropped as in timm's evaluation transform.
 
-    Pixels differ from timm's by at most 1 of 255, apart from one value in a million that differs by 2.
+    Pixels equal timm's. If a poster shrinks to half its size or less, they differ by at most 1 of 255, and one in a million by 2.
 
     Attributes:
         size: (height, width), in pixels.
@@ -58,7 +58,7 @@ class PosterPreparation(Unlearned):
     @property
     def look(self) -> str:
         """Return the hash of size, crop, interpolation and mode. Trailer frames depend on it too."""
-        return digest(["poster, only its crop resized", asdict(self)])
+        return digest(["poster, shrunk by torch", asdict(self)])
 
     def store(self, content: Any) -> np.ndarray:
         """Return a poster as uint8 (height, width, 3).
@@ -107,18 +107,13 @@ class PosterPreparation(Unlearned):
         """Return an RGB image, resized and cropped: uint8 (height, width, 3)."""
         whole = image if self.mode == "squash" else _middle(image)
         width, height = self._resized(*whole.size)
-        top, left = self._corner(height, width)
-        bottom, right = top + self.size[0], left + self.size[1]
-        x, y = whole.width / width, whole.height / height
-        if min(x, y) >= BY_TORCH and self.interpolation in ("bilinear", "bicubic"):
+        if min(whole.width / width, whole.height / height) >= BY_TORCH and self.interpolation in ("bilinear", "bicubic"):
             pixels = _pixels(whole).permute(2, 0, 1)[None]
-            resized = F.interpolate(pixels, (height, width), mode=self.interpolation, antialias=True)[0]
-            return resized[:3, top:bottom, left:right].permute(1, 2, 0).numpy().copy()
-        how = Image.Resampling[self.interpolation.upper()]
-        if how is Image.Resampling.NEAREST:  # Pillow may choose another neighbour within a box
-            return np.asarray(whole.resize((width, height), how))[top:bottom, left:right].copy()
-        box = (left * x, top * y, min(right * x, whole.width), min(bottom * y, whole.height))
-        return np.asarray(whole.resize(self.size[::-1], how, box=box)).copy()
+            resized = F.interpolate(pixels, (height, width), mode=self.interpolation, antialias=True)[0].permute(1, 2, 0).numpy()
+        else:
+            resized = np.asarray(whole.resize((width, height), Image.Resampling[self.interpolation.upper()]))
+        top, left = self._corner(height, width)
+        return resized[top : top + self.size[0], left : left + self.size[1], :3].copy()
 
     def batch(self, rows: Sequence[np.ndarray | None], training: bool) -> Tensor:
         """Return uint8 (B, 3, height, width) in channels-last memory, with black for absent rows."""

@@ -54,8 +54,12 @@ def test_pixels_agree_with_timms_evaluation_transform(size, shape, crop, interpo
     assert stored.dtype == np.uint8 and stored.shape == (*shape, 3)
     pixels = torch.from_numpy(stored).permute(2, 0, 1) / 255
     wanted = expected * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
-    assert ((pixels - wanted).abs() * 255).max() < 2.01
-    assert ((pixels - wanted).abs() * 255 > 1.01).sum() <= 1
+    assert ((pixels - wanted).abs() * 255).max() < (1.01 if shrunk(size, shape) else 0.01)
+
+
+def shrunk(size: tuple[int, int], shape: tuple[int, int]) -> bool:
+    """Return whether torch may shrink a poster."""
+    return size[0] >= 2 * shape[1] and size[1] >= 2 * shape[0]
 
 
 def jpeg(width: int, height: int, kind: str) -> bytes:
@@ -72,13 +76,14 @@ def jpeg(width: int, height: int, kind: str) -> bytes:
     ("size", "whole", "corner"),
     [((171, 256), (256, 383), (80, 16)), ((900, 1301), (256, 370), (73, 16)), ((2600, 1700), (391, 256), (16, 84))],
 )
-def test_pixels_are_within_one_of_the_whole_poster_resized(size, whole, corner, interpolation, kind):
+def test_pixels_are_within_one_of_pillows(size, whole, corner, interpolation, kind):
     poster = jpeg(*size, kind)
     resized = Image.open(io.BytesIO(poster)).resize(whole, Image.Resampling[interpolation.upper()])
     top, left = corner
     expected = np.asarray(resized).astype(int)[top : top + 224, left : left + 224]
     stored = PosterPreparation((224, 224), 0.875, interpolation).store(poster)
-    assert np.abs(stored - expected).max() <= (0 if interpolation == "nearest" else 1)
+    by_torch = min(size) > 500 and interpolation in ("bicubic", "bilinear")
+    assert np.abs(stored - expected).max() <= (1 if by_torch else 0)
     assert np.abs(stored - expected).mean() < 0.02
 
 
