@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gmu_lightning.balance import PlainTraining, Split
 from gmu_lightning.decisions import Task
 from gmu_lightning.encoders.base import Encoder, moved
-from gmu_lightning.fusion.base import Fusion
+from gmu_lightning.fusion.base import Fusion, blanked
 from gmu_lightning.fusion.heads import LinearHead
 from gmu_lightning.lightning import MeanMetric, pl
 from gmu_lightning.movie import Features, Fused, MovieBatch, Prediction, UserError
@@ -124,8 +124,7 @@ class MovieGenreClassifier(pl.LightningModule):
         A vector beside tokens stays unchanged, since one scale cannot fit two distributions. Tokens of absent movies are masked.
         """
         scale, dropout = self.normalisers[modality], self.dropouts[modality]
-        # NaN in an absent row would make a normaliser's gradient NaN.
-        vector = torch.where(there[:, None], feature.vector, 0.0)  # (B, d_m)
+        vector = blanked(feature.vector, there[:, None])  # (B, d_m); NaN in a row would make a normaliser's gradient NaN
         if feature.sequence is None or not self.fusion.reads_tokens(modality):
             return Features(dropout(scale(vector, there)))
         full = torch.ones(feature.sequence.shape[:2], dtype=torch.bool, device=vector.device)

@@ -1,6 +1,8 @@
 """Cached vectors and sequences of a frozen encoder equal those that training would compute."""
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +106,16 @@ def test_only_vectors_are_cached_unless_tokens_are_read(tmp_path, column):
     kept = encoded(tmp_path, encoder, column)
     assert kept.batch([0, 1]).sequence is None and kept.lengths is None
     assert feature_key(column.key, encoder) != feature_key(column.key, encoder, sequences=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux lists the mapped files of a process")
+def test_processes_share_the_memory_of_stored_vectors(tmp_path, column):
+    kept = encoded(tmp_path, Frames(torch.nn.Linear(3, 3)), column)
+    (file,) = tmp_path.glob("features/*/vectors.npy")
+    stored = np.load(file)
+    assert torch.equal(kept.vectors, torch.from_numpy(stored)) and str(file) in Path("/proc/self/maps").read_text()
+    kept.vectors.add_(1.0)
+    assert np.array_equal(np.load(file), stored)
 
 
 def test_features_are_independent_of_the_number_of_cores(tmp_path, column, monkeypatch):

@@ -47,7 +47,10 @@ def word_ids(words: list[str], settings: dict[str, Any], plot: str) -> list[int]
 
 
 def pixels(settings: dict[str, Any], poster: Path) -> np.ndarray:
-    """Return a poster as uint8 (1, 3, height, width), resized and cropped as in training."""
+    """Return a poster as uint8 (1, 3, height, width), resized and cropped as in training.
+
+    A pixel of a large poster may differ by 1 of 255, because training shrinks it by torch.
+    """
     height, width = settings["size"]
     target = floor(width / settings["crop"]), floor(height / settings["crop"])
     image = ImageOps.exif_transpose(Image.open(poster, formats=("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"))).convert("RGB")

@@ -157,7 +157,7 @@ class CachedFeatureTrainer:
         """Undo changes to the model's modules."""
 
     def _predicted(self, rows: Tensor, split: bool = False) -> Prediction | Split:
-        vectors = {m: Features(column[rows].float()) for m, column in self.columns.items()}
+        vectors = {m: Features(column.index_select(0, rows)) for m, column in self.columns.items()}
         return cast(Prediction | Split, self.model(MovieBatch((), vectors, self.present[rows], None), split))
 
     def fit(self) -> list[TrainedWeights | UserError]:

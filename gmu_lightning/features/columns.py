@@ -50,7 +50,7 @@ class FeatureColumn:
     Attributes:
         key: of the features in the store.
         preparation: fitted, of the encoder's inputs.
-        vectors: (N, d) float32, in memory; zeros for absent movies.
+        vectors: (N, d) float32, a mapped file that all processes share; zeros for absent movies.
         present: (N,) bool.
         cached: how the features came into the store.
         sequences: memory-mapped tokens; None if only vectors are read.
@@ -169,7 +169,8 @@ class FeatureCache:
             return self._fill(folder, network_of(encoder) if network is None else network, raw.checked(), sequences)
 
         def read(folder: Path, meta: dict[str, Any]) -> FeatureColumn:
-            vectors = np.load(folder / "vectors.npy", allow_pickle=False)
+            # Mapped, the file is in memory once for all processes of a machine. Mode "c" keeps changes out of the file.
+            vectors = np.load(folder / "vectors.npy", mmap_mode="c", allow_pickle=False)
             if vectors.shape != (len(raw.present), meta["dim"]):
                 raise ValueError(f"vectors.npy holds {vectors.shape}, and not {len(raw.present)} movies x {meta['dim']}")
             how = meta.get("backend", "torch"), self.encoding.precision

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
 
 from gmu_lightning.config.classes import class_of
 from gmu_lightning.config.groups import choices_of, node_of
@@ -131,9 +132,7 @@ class Fusion(nn.Module):
         """
         first = next(iter(inputs.values()))
         there = everyone(inputs, present).view(first.shape[0], *[1] * (first.ndim - 2), len(self.sizes), 1)  # (B, ..., M, 1)
-        # Zero times NaN is NaN, so absent inputs are replaced by zeros instead of multiplied.
-        blanked = [torch.where(there[..., i, :], inputs[m], 0.0) for i, m in enumerate(self.sizes)]
-        return self.fuse(blanked, there)
+        return self.fuse([blanked(inputs[m], there[..., i, :]) for i, m in enumerate(self.sizes)], there)
 
     def fuse(self, inputs: Sequence[Tensor], present: Tensor) -> Fused:
         """Fuse inputs (B, ..., d_m), in the order of `sizes` and zero where absent; `present` is (B, ..., M, 1) bool."""
@@ -261,6 +260,20 @@ def everyone(inputs: Mapping[str, Any], present: Tensor | None) -> Tensor:
     first = next(iter(inputs.values()))
     first = first.vector if isinstance(first, Features) else first
     return torch.ones(first.shape[0], len(inputs), dtype=torch.bool, device=first.device)
+
+
+def blanked(x: Tensor, there: Tensor) -> Tensor:
+    """Return x with zeros for absent movies, or x itself on a CPU if all movies are there.
+
+    Zero times NaN is NaN, so values are replaced instead of multiplied. The mask is not read on a GPU, because that waits for the
+    GPU, and not in stacked or compiled models, because there it has no values.
+
+    Args:
+        x: (B, ..., d).
+        there: bool, which broadcasts against x.
+    """
+    known = there.device.type == "cpu" and not is_batchedtensor(there) and not torch.compiler.is_compiling()
+    return x if known and bool(there.all()) else torch.where(there, x, 0.0)
 
 
 def tokens(features: Features, there: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,6 +64,8 @@ class Dropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or not self.p or input.device.type != "cpu":
             return super().forward(input)
+        if not input.requires_grad:
+            return kept_of(input, self.p).mul_(gain(self.p)).mul_(input)
         return _Dropped.apply(input, self.p)
 
 

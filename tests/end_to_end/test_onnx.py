@@ -120,8 +120,8 @@ def test_every_fusion_of_tokens_is_exported(fusion, train, pretrained, raw, tmp_
     poster = str(next(raw.glob("dataset/*.jpeg")))
     movies = [(plots[0], poster), (plots[1], None), (None, poster)]
     expected = gmu_lightning.load(run.folder).predict([{"plot": plot, "poster": poster} for plot, poster in movies])
-    for n, found in enumerate(by_example(tmp_path / "model", movies)):
-        assert list(found.values()) == pytest.approx([expected[f"logit/{genre}"][n] for genre in found], abs=1e-4)
+    for n, found in enumerate(by_example(tmp_path / "model", movies)):  # its pixels may differ by 1 of 255
+        assert list(found.values()) == pytest.approx([expected[f"logit/{genre}"][n] for genre in found], abs=2e-3)
 
 
 @pytest.mark.heavy
