@@ -1,6 +1,7 @@
 """A hand-written BERT encoder for packed texts, without padding, as a yardstick for the framework's speed.
 
-Attention is a few batched products with a hand-written backward pass. The encoder shares no code with the framework.
+Attention is a few batched products with a hand-written backward pass. The encoder shares no code with the framework. For speed it
+does less in training: it drops no attention probabilities, and it takes dropout masks from a bank that is drawn once.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-KEEP = 230  # a random byte below it keeps a number, so the dropout rate is 26 / 256 = 0.1016
-GROWTH = 1.15  # attention pads texts to one length if their lengths differ by at most this factor
+DROPOUT = 0.1
+BANK = 2**23  # numbers in the bank of masks
+PADDING = 0.12  # a group of texts holds at most this share of padding
 EPSILON = 1e-12
 
 
@@ -26,8 +27,9 @@ class Group(NamedTuple):
     last: int
     texts: int
     longest: int
-    places: Tensor | None  # positions of the tokens in (texts * longest); None if all texts are equally long
-    bias: Tensor | None  # (texts, 1, 1, longest): 0 for tokens, -inf for padding
+    spread: Tensor | None  # (texts * longest,) the token at each place; None if all texts are equally long
+    places: Tensor | None  # (tokens,) the inverse of `spread`
+    empty: Tensor | None  # (texts, 1, 1, longest - shortest) bool, True for padding
 
 
 class Packed(NamedTuple):
@@ -58,7 +60,7 @@ def packed(rows: Sequence[Tensor]) -> Packed:
     lengths = torch.tensor(sizes)
     groups, start, first = [], 0, 0
     for n in range(1, len(sizes) + 1):
-        if n == len(sizes) or sizes[n] > GROWTH * sizes[start]:
+        if n == len(sizes) or (n - start + 1) * sizes[n] > (1 + PADDING) * sum(sizes[start : n + 1]):
             groups.append(_group(sizes[start:n], first))
             start, first = n, groups[-1].last
     positions = torch.cat([torch.arange(size) for size in sizes])
@@ -66,115 +68,114 @@ def packed(rows: Sequence[Tensor]) -> Packed:
 
 
 def _group(sizes: Sequence[int], first: int) -> Group:
-    count, longest = len(sizes), max(sizes)
+    count, longest, total = len(sizes), max(sizes), sum(sizes)
     if min(sizes) == longest:
-        return Group(first, first + sum(sizes), count, longest, None, None)
+        return Group(first, first + total, count, longest, None, None, None)
     real = torch.arange(longest) < torch.tensor(sizes)[:, None]  # (count, longest)
-    bias = torch.zeros(real.shape).masked_fill(~real, float("-inf"))[:, None, None]
-    return Group(first, first + sum(sizes), count, longest, real.flatten().nonzero().squeeze(1), bias)
+    places = real.flatten().nonzero().squeeze(1)
+    spread = torch.zeros(count * longest, dtype=torch.int64)
+    spread[places] = torch.arange(total)
+    return Group(first, first + total, count, longest, spread, places, ~real[:, None, None, min(sizes) :])
 
 
-def kept(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Return a dropout mask of 1 (kept) and 0 (dropped), drawn from one byte per number at a tenth of torch's cost."""
-    count = math.prod(shape)
-    seed = int(torch.empty((), dtype=torch.int64).random_())
-    drawn = torch.from_numpy(np.random.SFC64(seed).random_raw(-(-count // 8)).view(np.uint8)[:count])
-    return torch.lt(drawn.view(*shape), KEEP, out=torch.empty(*shape, dtype=dtype))
+class Masks:
+    """Dropout masks with values 0 and 1 / (1 - `DROPOUT`): windows at random places of a bank."""
+
+    def __init__(self, dtype: torch.dtype):
+        self.bank = torch.empty(BANK, dtype=dtype).bernoulli_(1 - DROPOUT).div_(1 - DROPOUT)
+
+    def of(self, shape: Sequence[int]) -> Tensor:
+        """Return a mask of this shape."""
+        count = math.prod(shape)
+        start = int(torch.randint(BANK - count, ()))
+        return self.bank[start : start + count].view(*shape)
 
 
 class Attention(torch.autograd.Function):
-    """Compute softmax(q k^T / sqrt(d)) v from packed queries, keys and values (N, 3 d), with dropout of the probabilities."""
+    """Compute softmax(q k^T / sqrt(d)) v from packed queries, keys and values (N, 3 d)."""
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, groups: list[Group], heads: int, drop: bool) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, groups: list[Group], heads: int) -> Tensor:
         """Return the attended values, (N, d)."""
         width = qkv.shape[1] // 3
         out, saved = qkv.new_empty(len(qkv), width), []
         for group in groups:
-            q, k, v = (
-                _spread(qkv[group.first : group.last], group)
-                .view(group.texts, group.longest, 3, heads, -1)
-                .permute(2, 0, 3, 1, 4)
-                .flatten(1, 2)
-            )  # each (count * heads, longest, d / heads)
-            q = q * (width // heads) ** -0.5
-            scores = torch.bmm(q, k.transpose(1, 2))
-            if group.bias is not None:
-                scores.view(group.texts, heads, group.longest, -1).add_(group.bias.to(scores.dtype))
+            q, k, v = _by_head(qkv, group, 3, heads)  # each (texts * heads, longest, d / heads)
+            scores = torch.bmm(q, k.transpose(1, 2)).mul_((width // heads) ** -0.5)
+            if group.empty is not None:
+                shared = scores.view(group.texts, heads, group.longest, -1)
+                shared[..., -group.empty.shape[-1] :].masked_fill_(group.empty, float("-inf"))
             p = torch.softmax(scores, dim=-1)
-            held = p * kept(p.shape, p.dtype) if drop else p
-            v = v * (256 / KEEP) if drop else v
-            attended = torch.bmm(held, v)
-            out[group.first : group.last] = _gathered(attended, group, heads)
-            saved += [q, k, v, p, held, attended]
+            _gather(torch.bmm(p, v)[None], group, out)
+            saved += [q, k, v, p]
         ctx.save_for_backward(*saved)
-        ctx.groups, ctx.heads, ctx.drop = groups, heads, drop
+        ctx.groups, ctx.heads = groups, heads
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradient of qkv: ds = p (dp - sum dp p), whose sum over keys equals the sum of grad * out over features."""
+        """Return the gradient of qkv."""
         heads, saved = ctx.heads, ctx.saved_tensors
         found = grad.new_empty(len(grad), 3 * grad.shape[1])
         for n, group in enumerate(ctx.groups):
-            q, k, v, p, held, attended = saved[6 * n : 6 * n + 6]
-            do = _spread(grad[group.first : group.last], group).view(group.texts, group.longest, heads, -1)
-            do = do.transpose(1, 2).flatten(0, 1)
-            dv = torch.bmm(held.transpose(1, 2), do)
-            ds = torch.bmm(do, v.transpose(1, 2)).mul_(held)
-            ds.addcmul_(p, (do * attended).sum(dim=-1, keepdim=True), value=-1)
-            dq = torch.bmm(ds, k).mul_(q.shape[-1] ** -0.5)
-            dk = torch.bmm(ds.transpose(1, 2), q)
-            if ctx.drop:
-                dv = dv.mul_(256 / KEEP)
-            joined = torch.cat([_gathered(d, group, heads) for d in (dq, dk, dv)], dim=1)
-            found[group.first : group.last] = joined
-        return found, None, None, None
+            q, k, v, p = saved[4 * n : 4 * n + 4]
+            (do,) = _by_head(grad, group, 1, heads)
+            if group.places is not None:
+                real = torch.zeros(group.texts * group.longest, dtype=do.dtype).index_fill_(0, group.places, 1)
+                do.view(group.texts, heads, group.longest, -1).mul_(real.view(group.texts, 1, -1, 1))
+            ds = torch._softmax_backward_data(torch.bmm(do, v.transpose(1, 2)), p, -1, p.dtype).mul_(q.shape[-1] ** -0.5)
+            own = torch.empty(3, *q.shape, dtype=grad.dtype)
+            torch.bmm(ds, k, out=own[0])
+            torch.bmm(ds.transpose(1, 2), q, out=own[1])
+            torch.bmm(p.transpose(1, 2), do, out=own[2])
+            _gather(own, group, found)
+        return found, None, None
 
 
-def _spread(tokens: Tensor, group: Group) -> Tensor:
-    """Spread the tokens (n, e) of a group to (texts * longest, e), with zeros as padding."""
-    if group.places is None:
-        return tokens
-    return tokens.new_zeros(group.texts * group.longest, tokens.shape[1]).index_copy_(0, group.places, tokens)
+def _by_head(x: Tensor, group: Group, parts: int, heads: int) -> Tensor:
+    """Return a group's tokens of x (N, parts * d) as (parts, texts * heads, longest, d / heads), with any token as padding."""
+    tokens = x[group.first : group.last]
+    if group.spread is not None:
+        tokens = tokens.index_select(0, group.spread)
+    apart = tokens.view(group.texts, group.longest, parts, heads, -1).permute(2, 0, 3, 1, 4)
+    return apart.clone(memory_format=torch.contiguous_format).flatten(1, 2)
 
 
-def _gathered(parts: Tensor, group: Group, heads: int) -> Tensor:
-    """Return the real tokens of a group, (n, d), from (texts * heads, longest, d / heads)."""
-    tokens = parts.view(group.texts, heads, group.longest, -1).transpose(1, 2).reshape(group.texts * group.longest, -1)
-    return tokens if group.places is None else tokens[group.places]
+def _gather(own: Tensor, group: Group, out: Tensor) -> None:
+    """Write (parts, texts * heads, longest, d / heads) into a group's rows of out (N, parts * d)."""
+    apart = own.view(len(own), group.texts, -1, *own.shape[2:]).permute(1, 3, 0, 2, 4)
+    tokens = apart.reshape(group.texts * group.longest, -1)
+    out[group.first : group.last] = tokens if group.places is None else tokens.index_select(0, group.places)
 
 
-def encoded(w: Mapping[str, Tensor], texts: Packed, shape: Shape, dtype: torch.dtype, drop: bool) -> Tensor:
+def encoded(w: Mapping[str, Tensor], texts: Packed, shape: Shape, masks: Masks | None) -> Tensor:
     """Return the mean over each text's tokens, (B, d) float32.
 
     Args:
-        w: weights by their names in transformers' BertModel, float32; products are computed in `dtype`.
-        drop: dropout of embeddings, attention and blocks, as in training.
+        w: weights by their names in transformers' BertModel, all with the dtype of the computation.
+        masks: of the dropout of embeddings and blocks; None for none.
     """
 
     def linear(x: Tensor, name: str) -> Tensor:
-        return F.linear(x, w[f"{name}.weight"].to(dtype), w[f"{name}.bias"].to(dtype))
+        return F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
 
-    def joined(x: Tensor, residual: Tensor, name: str) -> Tensor:
-        """Return the LayerNorm of the residual plus x after dropout."""
-        x = torch.addcmul(residual, x, kept(x.shape, dtype), value=256 / KEEP) if drop else residual + x
-        return F.layer_norm(x, (shape.width,), w[f"{name}.weight"].to(dtype), w[f"{name}.bias"].to(dtype), EPSILON)
+    def norm(x: Tensor, name: str) -> Tensor:
+        return F.layer_norm(x, (shape.width,), w[f"{name}.weight"], w[f"{name}.bias"], EPSILON)
+
+    def dropped(x: Tensor) -> Tensor:
+        return x if masks is None else x * masks.of(x.shape)
 
     x = F.embedding(texts.ids, w["embeddings.word_embeddings.weight"])
     x = x + F.embedding(texts.positions, w["embeddings.position_embeddings.weight"])
-    x = (x + w["embeddings.token_type_embeddings.weight"][0]).to(dtype)
-    name = "embeddings.LayerNorm"
-    x = F.layer_norm(x, (shape.width,), w[f"{name}.weight"].to(dtype), w[f"{name}.bias"].to(dtype), EPSILON)
-    x = x * kept(x.shape, dtype) * (256 / KEEP) if drop else x
+    x = dropped(norm(x + w["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm"))
     for layer in range(shape.layers):
         at = f"encoder.layer.{layer}"
         names = [f"{at}.attention.self.{part}" for part in ("query", "key", "value")]
-        weight, bias = (torch.cat([w[f"{name}.{kind}"] for name in names]).to(dtype) for kind in ("weight", "bias"))
-        attended = Attention.apply(F.linear(x, weight, bias), texts.groups, shape.heads, drop)
-        x = joined(linear(attended, f"{at}.attention.output.dense"), x, f"{at}.attention.output.LayerNorm")
+        weight, bias = (torch.cat([w[f"{name}.{kind}"] for name in names]) for kind in ("weight", "bias"))
+        attended = Attention.apply(F.linear(x, weight, bias), texts.groups, shape.heads)
+        x = norm(x + dropped(linear(attended, f"{at}.attention.output.dense")), f"{at}.attention.output.LayerNorm")
         inner = F.gelu(linear(x, f"{at}.intermediate.dense"))
-        x = joined(linear(inner, f"{at}.output.dense"), x, f"{at}.output.LayerNorm")
+        x = norm(x + dropped(linear(inner, f"{at}.output.dense")), f"{at}.output.LayerNorm")
     summed = torch.zeros(len(texts.lengths), shape.width).index_add(0, texts.text, x.float())
     return summed / texts.lengths[:, None]
 

@@ -1,6 +1,7 @@
 """Fine-tune by a hand-written loop on the same batches as our run, for comparison in `fine_tuning`.
 
-The loop uses `raw_bert`, cached poster features, a GMU, weighted BCE, fused AdamW with warm-up, and clipping.
+The loop uses `raw_bert`, cached poster features, a GMU, weighted BCE, fused AdamW with warm-up, and clipping. In bfloat16 the
+encoder's weights are bfloat16 too, and the optimizer keeps a float32 copy of them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.ours import Made, made
-from benchmarks.raw_bert import MINILM, Shape, encoded, packed
+from benchmarks.raw_bert import MINILM, Masks, Shape, encoded, packed
 from benchmarks.workers import Turns
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import MovieBatch
@@ -53,13 +54,36 @@ def converted(batch: MovieBatch, mean: Tensor, std: Tensor) -> Batch:
     return Batch(rows, image, batch.present[order], batch.labels[order])
 
 
-def logits_of(w: Mapping[str, Tensor], batch: Batch, shape: Shape, dtype: torch.dtype, drop: bool) -> Tensor:
-    """Return logits (B, C)."""
+def narrowed(w: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the weights with copies of the encoder's in `dtype`; the weights themselves if they have it already."""
+    return {
+        name: value if value.dtype == dtype or not name.startswith(BERT) else value.detach().to(dtype).requires_grad_()
+        for name, value in w.items()
+    }
+
+
+def widen(w: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Move the gradients of narrow copies to the weights."""
+    for name, value in own.items():
+        if value is not w[name] and value.grad is not None:
+            w[name].grad, value.grad = value.grad.float(), None
+
+
+@torch.no_grad()
+def renew(w: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Copy the weights to their narrow copies."""
+    names = [name for name, value in own.items() if value is not w[name]]
+    if names:
+        torch._foreach_copy_([own[name] for name in names], [w[name] for name in names])
+
+
+def logits_of(w: Mapping[str, Tensor], batch: Batch, shape: Shape, masks: Masks | None) -> Tensor:
+    """Return logits (B, C). Without masks there is no dropout."""
     bert = {name.removeprefix(BERT): value for name, value in w.items() if name.startswith(BERT)}
-    text = encoded(bert, packed(batch.rows), shape, dtype, drop)
+    text = encoded(bert, packed(batch.rows), shape, masks)
     text = F.layer_norm(text, (shape.width,), w["normalisers.text.weight"], w["normalisers.text.bias"])
     image = torch.where(batch.present[:, 1:], batch.image, 0.0)
-    if drop:
+    if masks is not None:
         image = F.dropout(image, 0.5)
 
     def layer(x: Tensor, name: str) -> Tensor:
@@ -100,16 +124,19 @@ def main(dtype: str, movies: int, threads: int, words: list[str]) -> None:
     loss: Any = of.model.loss
     total = of.model.total_steps()
     rates = of.config.encoder["text"].lr, of.config.optimizer.lr, of.config.optimizer.weight_decay
+    own, masks = narrowed(w, getattr(torch, dtype)), Masks(getattr(torch, dtype))
     optimizer = optimizer_of(w, *map(float, rates))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(share, total=total))
     for batches in epochs(of, scale.mean, scale.std):
         for n, batch in enumerate(batches):
             turns.boundary(first=n == 0)
             turns.took(len(batch.rows), sum(map(len, batch.rows)))
-            logits = logits_of(w, batch, MINILM, getattr(torch, dtype), drop=True)
+            logits = logits_of(own, batch, MINILM, masks)
             F.binary_cross_entropy_with_logits(logits, batch.labels, pos_weight=loss.weight).backward()
+            widen(w, own)
             torch.nn.utils.clip_grad_norm_(w.values(), 1.0)
             optimizer.step()
+            renew(w, own)
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
 

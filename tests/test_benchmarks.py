@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks import gpu, gpu_parts, harness, load, raw_heads, raw_loop, run, workers
-from benchmarks.raw_bert import KEEP, Attention, Shape, kept, packed, training_flops
+from benchmarks.raw_bert import DROPOUT, Attention, Masks, Shape, packed, training_flops
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.text.tokens import TokenInputs
 from gmu_lightning.encoders.vector import Vector
@@ -74,23 +74,24 @@ def test_flops_of_a_layer_by_hand():
     assert training_flops([2, 2], SMALL) == 2 * training_flops([2], SMALL)
 
 
-def test_dropout_by_bytes_has_its_rate():
+def test_dropout_by_a_bank_has_its_rate_and_keeps_the_expectation():
     torch.manual_seed(0)
-    mask = kept((1000, 333), torch.float32)
-    assert set(mask.unique().tolist()) == {0.0, 1.0}
-    assert float(mask.mean()) == pytest.approx(KEEP / 256, abs=0.002)
+    masks = Masks(torch.float32)
+    mask, other = masks.of((1000, 333)), masks.of((1000, 333))
+    assert float((mask == 0).float().mean()) == pytest.approx(DROPOUT, abs=0.002)
+    assert float(mask.mean()) == pytest.approx(1, abs=0.003) and not torch.equal(mask, other)
 
 
 def test_attention_by_hand_equals_torch():
     torch.manual_seed(0)
     qkv = torch.randn(sum(LENGTHS), 3 * SMALL.width, dtype=torch.float64, requires_grad=True)
     groups = packed([torch.zeros(n, dtype=torch.int64) for n in LENGTHS]).groups
-    assert any(group.bias is not None for group in packed([torch.zeros(n, dtype=torch.int64) for n in (20, 21)]).groups)
+    assert any(group.empty is not None for group in packed([torch.zeros(n, dtype=torch.int64) for n in (20, 21)]).groups)
     parts = []
     for text in qkv.split(LENGTHS):
         q, k, v = text.view(-1, 3, SMALL.heads, SMALL.width // SMALL.heads).permute(1, 2, 0, 3)
         parts.append(F.scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1))
-    found, expected = Attention.apply(qkv, groups, SMALL.heads, False), torch.cat(parts)
+    found, expected = Attention.apply(qkv, groups, SMALL.heads), torch.cat(parts)
     weight = torch.randn_like(expected)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(
@@ -142,13 +143,26 @@ def test_loop_by_hand_has_our_loss_and_gradients(model):
 
     w, scale = raw_loop.weights_of(model), model.normalisers["image"]
     own = raw_loop.converted(batch, scale.mean, scale.std)
-    by_hand = model.loss(raw_loop.logits_of(w, own, SMALL, torch.float32, drop=False), own.labels)
+    by_hand = model.loss(raw_loop.logits_of(w, own, SMALL, None), own.labels)
     loss = model.loss(model(batch).logits.float(), labels)
     torch.testing.assert_close(by_hand, loss)
 
     by_hand.backward(), loss.backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(w[name].grad, parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_narrow_weights_by_hand_follow_their_wide_copies():
+    w = {f"{raw_loop.BERT}a": torch.randn(4, requires_grad=True), "head": torch.randn(4, requires_grad=True)}
+    own = raw_loop.narrowed(w, torch.bfloat16)
+    assert own["head"] is w["head"] and raw_loop.narrowed(w, torch.float32) == w
+    (own[f"{raw_loop.BERT}a"].float() * torch.arange(4.0)).sum().backward()
+    raw_loop.widen(w, own)
+    assert torch.equal(w[f"{raw_loop.BERT}a"].grad, torch.arange(4.0)) and own[f"{raw_loop.BERT}a"].grad is None
+    with torch.no_grad():
+        w[f"{raw_loop.BERT}a"].add_(1)
+    raw_loop.renew(w, own)
+    assert torch.equal(own[f"{raw_loop.BERT}a"], w[f"{raw_loop.BERT}a"].bfloat16())
 
 
 @pytest.mark.parametrize(
