@@ -151,7 +151,7 @@ class Cached:
         parameters: number of the encoder's parameters.
         backend, precision: of the computation.
         from_cache: whether the store had the features already.
-        bytes: size of the vectors, which stay in memory.
+        bytes: size of the vectors.
     """
 
     parameters: int
