@@ -192,7 +192,7 @@ def test_failed_jobs_are_repeated_if_asked_and_finished_ones_kept(job, monkeypat
 def test_an_error_is_raised_though_the_run_folder_is_gone(job, monkeypatch, perform, error):
     made = job("trainer.max_epochs=1", sweep="gone")
 
-    def vanish(_: object) -> None:
+    def vanish(*_: object) -> None:
         shutil.rmtree(made.run.folder)
         raise error("the cause")
 
