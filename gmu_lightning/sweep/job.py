@@ -102,9 +102,7 @@ def perform(job: Job) -> None:
 
 
 def perform_in_sweep(job: Job, cache: DatasetCache | None = None) -> str | None:
-    """Train one job of a sweep, unless an equal job has ended or is running.
-
-    Any error is written to status.json and printed in one line.
+    """Train one job of a sweep, unless an equal job has ended or is running. An error is written to status.json, and printed.
 
     Args:
         cache: data and features that the process keeps from job to job; None keeps none.
