@@ -45,8 +45,9 @@ def measure(options: Options, batches: Sequence[str] = tuple(BATCHES)) -> Report
         report.rows += rows_of(batch, found)
     clock = "CPU seconds of the process" if options.threads == 1 else "seconds of wall time"
     report.notes = [
-        f"Times are {clock}. A turn holds at least {TURN} movies. `by hand` trains on the same batches as `ours`; `notebook` "
-        "always trains on 8 random movies, padded to the longest. Its ratios compare movies per second.",
+        f"Times are {clock}. A turn holds at least {TURN} movies. `by hand` trains on the same batches as `ours`, "
+        "drops no attention probabilities, and takes its dropout masks from a bank; `notebook` always trains on 8 random movies, "
+        "padded to the longest. Its ratios compare movies per second.",
         "Model GFLOP/s: 6 operations per weight of a product and real token, and 12 T d per layer and token of attention. "
         "Padding, dropout, embeddings and updates are not counted. The texts of a turn are taken as equally long, which gives a "
         "lower bound.",
