@@ -186,6 +186,14 @@ def test_every_split_has_the_rows_of_the_file(tmp_path):
     assert len({table.fingerprint["movies"] for table in tables}) == 3
 
 
+def test_the_fingerprint_depends_on_the_order_within_splits_alone(tmp_path):
+    rows = [{**row, "split": ("test", "train", "val")[n % 3]} for n, row in enumerate(rows_of(60))]
+    by_split = sorted(rows, key=lambda row: SPLITS.index(row["split"]))
+    mixed, sorted_, turned = (load(saved(tmp_path, given, f"{n}.csv")) for n, given in enumerate((rows, by_split, rows[::-1])))
+    assert mixed.fingerprint == sorted_.fingerprint
+    assert mixed.fingerprint != turned.fingerprint
+
+
 def test_a_group_stays_in_one_split(tmp_path):
     rows = [{**row, "series": f"s{n // 3}"} for n, row in enumerate(rows_of(90))]
     table = load(saved(tmp_path, rows), columns={"group": "series"})
