@@ -172,9 +172,8 @@ def _recipe_fields(path: Path, name: str | None, config: dict[str, Any], option:
 
 def _known(config: Any, name: str, option: str) -> dict[str, Any]:
     if config is None:
-        from timm import list_models
-
-        near = difflib.get_close_matches(name, list_models(pretrained=True) + list_models(), n=3)
+        timm = library()
+        near = difflib.get_close_matches(name, timm.list_models(pretrained=True) + timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_pretrained() names them all"
         raise UserError(f"{option}.name={name}: timm knows no such network; {hint}")
     return config.to_dict()

@@ -240,9 +240,13 @@ def sample_size(column: PreparedColumn, rows: np.ndarray, device: torch.device) 
     return min(SAMPLE, _most(column, rows, device))
 
 
+def _kind(device: torch.device) -> str:
+    return "cpu" if device.type == "cpu" else "gpu"
+
+
 def _most(column: PreparedColumn, rows: np.ndarray, device: torch.device) -> int:
     """Return how many contents a batch may hold. If their lengths vary, fewer positions may fill it."""
-    kind = "cpu" if device.type == "cpu" else "gpu"
+    kind = _kind(device)
     if np.unique(column.lengths[rows]).size > 1:
         return CONTENTS[kind]
     numbers = int(np.prod(column.ragged.shapes[rows[0]])) if len(rows) else 1
@@ -253,5 +257,5 @@ def _batches(column: PreparedColumn, rows: np.ndarray, device: torch.device) -> 
     """Return batches of rows with similar lengths, within the limits of the device."""
     most, lengths = _most(column, rows, device), column.lengths
     if np.unique(lengths[rows]).size > 1:
-        return Batches(rows, most, lengths, tokens=POSITIONS["cpu" if device.type == "cpu" else "gpu"]).batches(0)
+        return Batches(rows, most, lengths, tokens=POSITIONS[_kind(device)]).batches(0)
     return Batches(rows, most).batches(0)
