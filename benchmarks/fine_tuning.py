@@ -35,7 +35,10 @@ NOTEBOOK = "notebook"
 
 
 def measure(options: Options, batches: Sequence[str] = tuple(BATCHES)) -> Report:
-    """Return a report with one row per batch and variant, with ratios taken round by round."""
+    """Return a report with one row per batch and variant, with ratios taken round by round. Exits for an unknown batch."""
+    unknown = [batch for batch in batches if batch not in BATCHES]
+    if unknown:
+        raise SystemExit(f"--batches has no {', '.join(unknown)}: choose among {', '.join(BATCHES)}")
     words = [*FINE_TUNING, f"data.root={options.root()}", *options.run_words()]
     cost(["benchmarks/ours.py", *words], options.scratch / "logs/fill.txt", options.threads)  # fills the store for all variants
     report = Report("Fine-tuning, steady state", [])

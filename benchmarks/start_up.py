@@ -51,6 +51,8 @@ def measure(options: Options, only: str = "") -> Report:
         ],
     }
     chosen = [name for name in commands if only in name]
+    if not chosen and only not in DEMO:
+        raise SystemExit(f"no command's name holds --only={only}: choose among {', '.join([*commands, DEMO])}")
     waits: dict[str, Callable[[], Cost]] = {name: partial(waiting, options, commands[name]) for name in chosen}
     for wait in waits.values():
         wait()  # generates movies, and reads every file once

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks import gpu, gpu_parts, harness, load, raw_heads, raw_loop, run, workers
+from benchmarks import fine_tuning, gpu, gpu_parts, harness, load, raw_heads, raw_loop, run, start_up, workers
 from benchmarks.raw_bert import DROPOUT, Attention, Masks, Shape, packed, training_flops
 from gmu_lightning.encoders.base import Encoder
 from gmu_lightning.encoders.text.tokens import TokenInputs
@@ -65,6 +65,14 @@ def test_chosen_benchmarks_follow_names_and_data():
     assert run.chosen(["frozen_sweep", "start_up"], real=True) == ["start_up", "frozen_sweep"]
     with pytest.raises(SystemExit, match="trainn is no benchmark"):
         run.chosen(["trainn"], real=True)
+
+
+def test_unknown_choices_of_a_benchmark_end_in_a_sentence(tmp_path):
+    options = harness.Options(None, 1, 1, None, "processes", [], None, tmp_path)
+    with pytest.raises(SystemExit, match="--batches has no 9 movies: choose among 8 movies, 2048 tokens, 4096 tokens"):
+        fine_tuning.measure(options, ["9 movies"])
+    with pytest.raises(SystemExit, match="no command's name holds --only=nosuch: choose among train --help, "):
+        start_up.measure(options, "nosuch")
 
 
 def test_flops_of_a_layer_by_hand():
