@@ -43,10 +43,6 @@ class UserError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came. Work ends as after Ctrl-C, with another exit code."""
-
-
 class IncompatibleChoices(UserError):
     """Choices that do not go together: an error for a single run, and a reason to skip a job of a sweep."""
 

@@ -7,7 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR2")  # Slurm announces a preemption by SIGTERM or, through submitit, by SIGUSR2
+from gmu_lightning.signals import ENDING
 
 
 class SafelyStopped(BaseException):
@@ -30,7 +30,7 @@ class Interruption:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for name in SIGNALS:
+            for name in ENDING:
                 number = getattr(signal, name, None)
                 if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._before[number] = signal.getsignal(number)

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any, NoReturn
 
 import hydra
@@ -32,7 +32,8 @@ from gmu_lightning.config.groups import choices_of, conf_folder, refuse_broken_p
 from gmu_lightning.config.hydra_versions import base
 from gmu_lightning.files import sound
 from gmu_lightning.machine import refused_file
-from gmu_lightning.movie import Terminated, UserError
+from gmu_lightning.movie import UserError
+from gmu_lightning.signals import Raises, Terminated, as_interruption, handle
 from gmu_lightning.sweep import dry_run
 from gmu_lightning.sweep.job import register_resolvers
 from gmu_lightning.sweep.rerun import with_choices
@@ -119,25 +120,25 @@ def run(command: Callable[[Session], Any], reads_movie: bool = False, reruns: bo
             on stderr is its reason.
     """
     console.settle_in()
-    with guarded_streams(), ends_by_sigterm():
+    with guarded_streams(), ends_by_signals():
         _run(command, reads_movie, reruns)
 
 
 @contextmanager
-def ends_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise Terminated within the context. Outside the main thread, which alone gets signals, nothing changes."""
+def ends_by_signals() -> Iterator[None]:
+    """Let SIGTERM raise Terminated within the context, and Ctrl-C KeyboardInterrupt.
+
+    Outside the main thread, which alone gets signals, nothing changes.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, end)
+    before = handle(Raises(Terminated), "SIGTERM") | handle(Raises(), "SIGINT")
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(command: Callable[[Session], Any], reads_movie: bool, reruns: bool) -> None:
@@ -165,7 +166,7 @@ def _run(command: Callable[[Session], Any], reads_movie: bool, reruns: bool) -> 
             arguments += [f"hydra.sweep.dir={scratch}", f"hydra.run.dir={scratch}"]
         sys.argv[1:] = arguments
         register_plugins()
-        with trusting(trusted):
+        with as_interruption(), trusting(trusted):
             command(session)
         dry_run.show(session.checked, session.refused)
         failed = session.end_sweep(interrupted=False)

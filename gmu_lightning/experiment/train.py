@@ -269,10 +269,6 @@ def _run_trainer(trainer: pl.Trainer, interruption: callbacks.Interruption, **ar
             trainer.fit(**arguments)
     except callbacks.SafelyStopped:
         interruption.deliver()
-    except SystemExit as error:  # Lightning exits after Ctrl-C; a job that exits by itself fails
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
     except Exception:
         if interruption.pending is not None:  # the signal has ended loader processes too
             interruption.deliver()

@@ -27,6 +27,7 @@ from gmu_lightning.console import quiet, settle_in
 from gmu_lightning.files import write_json, write_text
 from gmu_lightning.movie import UserError
 from gmu_lightning.parallel import cores
+from gmu_lightning.signals import Raises, handle
 from gmu_lightning.sweep.job import INTERRUPTED, Job, begun, end_unfinished, ended, how_ended, sentence_of, train_job, why_skipped
 from gmu_lightning.visible import guard_streams
 
@@ -90,7 +91,7 @@ def main() -> None:
     if "RANK" in os.environ:
         settle_in()
         guard_streams()
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        handle(Raises(), "SIGTERM")
         job = Job(config, plain["overrides"], plain["folder"], plain["sweep"])
         raise SystemExit(_lead_run(job, plain["token"]) if os.environ["RANK"] == "0" else _help(job, Path(path)))
     raise SystemExit(_lead(path, devices_of(config.trainer)))

@@ -32,6 +32,7 @@ from gmu_lightning.movie import IncompatibleChoices, UserError
 from gmu_lightning.report.search import is_trial
 from gmu_lightning.run import Run, TakenOver
 from gmu_lightning.run_files.plain import Damaged
+from gmu_lightning.signals import as_interruption
 from gmu_lightning.sweep.rerun import KEY, again
 
 if TYPE_CHECKING:
@@ -251,9 +252,10 @@ def attempted(job: Job, work: Callable[[], Made]) -> Made | None:
 
 @contextmanager
 def recorded(*jobs: Job) -> Iterator[None]:
-    """Write an error within the context to the status.json of the jobs, and go on after the context unless Ctrl-C raised it."""
+    """Write an error within the context to the status.json of the jobs, and go on after the context unless a signal raised it."""
     try:
-        yield
+        with as_interruption():
+            yield
     except KeyboardInterrupt:
         for job in jobs:
             with suppress(UserError, OSError):
@@ -337,6 +339,7 @@ def sentence_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+@as_interruption()
 def train_job(job: Job, cache: DatasetCache | None = None) -> dict[str, Any]:
     """Train a job whose run has begun, and return the content of metrics.json; `cache` is that of `perform_in_sweep`."""
     import gmu_lightning.lightning  # noqa: F401  # first, because it imports torch in less time

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 from gmu_lightning.console import quiet, settle_in
+from gmu_lightning.signals import ENDING, Raises, handle
 from gmu_lightning.sweep.job import Job, end_lost, how_ended
 from gmu_lightning.visible import guard_streams
 
@@ -234,7 +235,7 @@ def shared_by(jobs: int, workers: int, threads: int) -> str:
 def _live(connection: Connection) -> None:
     """Do the tasks that arrive through the connection until it is closed."""
     settle_in()
-    end_as_ctrl_c_does()
+    handler = end_as_ctrl_c_does()
     quiet()
     from gmu_lightning.experiment.build import DatasetCache
 
@@ -244,29 +245,31 @@ def _live(connection: Connection) -> None:
             work, arguments, share = connection.recv()
             if share is not None and hasattr(os, "sched_setaffinity"):
                 os.sched_setaffinity(0, share)
-            connection.send(work(*arguments, cache))
+            answer = work(*arguments, cache)
+            if handler.raised is not None:  # a library has swallowed it
+                raise handler.raised
+            connection.send(answer)
     except (EOFError, ConnectionError):  # the sweep has ended
         pass
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
 
-def end_as_ctrl_c_does() -> None:
-    """Let SIGTERM and SIGUSR2 raise KeyboardInterrupt in this process, and show control characters in its output as escapes.
+def end_as_ctrl_c_does() -> Raises:
+    """Let signals raise KeyboardInterrupt in this process, and show control characters in its output as escapes.
 
     The process gets SIGTERM when its parent process ends, even if that was killed. Call it in the main thread.
+
+    Returns:
+        The handler of the signals.
     """
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
     guard_streams()
-    for name in ("SIGTERM", "SIGUSR2"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), interrupt)
+    handler = Raises()
+    handle(handler, *ENDING)
     sweep = multiprocessing.parent_process()
     if sweep is not None:
         threading.Thread(target=_end_with, args=(sweep,), daemon=True).start()
+    return handler
 
 
 def _end_with(sweep: Any) -> None:

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from gmu_lightning.movie import Terminated
+from gmu_lightning.signals import Terminated
 
 OWN = ("lightning", "experiment.train", "sweep.job", "data.planted", "data.mmimdb", "encoders.image", "encoders.text")
 PRELOADED = [*(f"gmu_lightning.{name}" for name in OWN), "pyarrow.parquet", "pandas", "filelock"]

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 import gmu_lightning
-from gmu_lightning.cli.command_line import ends_by_sigterm
-from gmu_lightning.movie import Terminated
+from gmu_lightning.cli.command_line import ends_by_signals
 from gmu_lightning.playground import server
 from gmu_lightning.run import Run
+from gmu_lightning.signals import Terminated
 
 from .shell import PATIENCE, command
 from .test_no_hidden_calls import Spied, spied
@@ -179,7 +179,7 @@ def test_uploaded_files_are_deleted_at_a_signal(monkeypatch):
     for name in (*server.ENVIRONMENT, "GRADIO_TEMP_DIR"):
         monkeypatch.setenv(name, "")
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Terminated), ends_by_sigterm(), server.uploads() as folder:
+    with pytest.raises(Terminated), ends_by_signals(), server.uploads() as folder:
         (folder / "poster.jpg").write_bytes(b"x")
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)

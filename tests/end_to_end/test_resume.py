@@ -27,8 +27,9 @@ import torch
 from gmu_lightning.callbacks import BEST, LAST, PREVIOUS
 from gmu_lightning.experiment import train
 from gmu_lightning.experiment.build import DatasetCache
-from gmu_lightning.movie import Terminated, UserError
+from gmu_lightning.movie import UserError
 from gmu_lightning.run import Run
+from gmu_lightning.signals import Terminated
 from gmu_lightning.sweep.job import Job, perform, perform_stacked
 
 from .clean_forks import exit_code, started
@@ -249,6 +250,16 @@ def test_a_signal_saves_before_it_ends_the_run(forked, whole, tmp_path, number, 
     assert Run(tmp_path / "run").status["state"] == "interrupted"
     resume = torch.load(tmp_path / "run/checkpoints" / LAST, weights_only=True)["resume"]
     assert resume["epoch"] >= 1
+    assert one.run(tmp_path / "run") == 0
+    check_equal(tmp_path / "run", run, f"ended by signal {number}")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_after_the_fit_interrupts_the_run_too(forked, whole, tmp_path, number, code):
+    run, events = whole("plain")
+    one = forked("plain")
+    assert one.run(tmp_path / "run", sends(number, events - 4)) == code  # while test is predicted
+    assert Run(tmp_path / "run").status["state"] == "interrupted"
     assert one.run(tmp_path / "run") == 0
     check_equal(tmp_path / "run", run, f"ended by signal {number}")
 
