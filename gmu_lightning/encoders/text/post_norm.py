@@ -88,14 +88,14 @@ class _PostNorm(torch.autograd.Function):
         joined, shift = _joined((wq, wk, wv), x.dtype), _joined((bq, bk, bv), x.dtype)
         wo, bo, w1, b1, w2, b2 = (weight.to(x.dtype) for weight in (wo, bo, w1, b1, w2, b2))
         size = (x.shape[1],)
-        qkv = torch.addmm(shift, x, joined.t()).view(len(x), 3, layer.heads, -1)
+        qkv = _linear(x, joined, shift).view(len(x), 3, layer.heads, -1)
         read, products = attended(qkv, groups, qkv.shape[-1] ** -0.5, p_attention)
         read = read.flatten(1)
-        summed, kept_out = _dropped(x, torch.addmm(bo, read, wo.t()), p_out)
+        summed, kept_out = _dropped(x, _linear(read, wo, bo), p_out)
         middle, *first = torch.native_layer_norm(summed, size, g1, c1, layer.epsilons[0])
-        before = torch.addmm(b1, middle, w1.t())
+        before = _linear(middle, w1, b1)
         inner = F.gelu(before)
-        total, kept_outer = _dropped(middle, torch.addmm(b2, inner, w2.t()), p_outer)
+        total, kept_outer = _dropped(middle, _linear(inner, w2, b2), p_outer)
         out, *last = torch.native_layer_norm(total, size, g2, c2, layer.epsilons[1])
         ctx.heads, ctx.rates, ctx.groups = layer.heads, layer.rates, groups
         ctx.save_for_backward(
@@ -129,6 +129,13 @@ class _PostNorm(torch.autograd.Function):
 def _joined(parts: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
     """Return parts one below the other, cast to `dtype`."""
     return torch.cat(parts, out=parts[0].new_empty(0, dtype=dtype))
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return x @ weight.T + bias. In bfloat16, oneDNN adds the bias within the product, and `addmm` in a pass of its own."""
+    if x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
+    return torch.addmm(bias, x, weight.t())
 
 
 def _of_linear(gradient: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
