@@ -133,7 +133,8 @@ def _joined(parts: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return x @ weight.T + bias. In bfloat16, oneDNN adds the bias within the product, and `addmm` in a pass of its own."""
-    if x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    onednn = x.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available()
+    if onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
     return torch.addmm(bias, x, weight.t())
 
