@@ -156,5 +156,6 @@ def test_many_loaders_end_soundly(tmp_path):
 @pytest.mark.parametrize("value", VALUES)
 def test_odd_values_end_soundly(value, tmp_path_factory):
     folder = tmp_path_factory.mktemp("here")
-    ended = in_shell("", value, folder, tmp_path_factory.getbasetemp() / "store", {})
+    done = shell.typed("train", *RUN, value, folder=folder, store=tmp_path_factory.getbasetemp() / "store")
+    ended = Ended(done.returncode, done.stderr)
     assert ended.sound(), ended
