@@ -151,9 +151,11 @@ def test_readme_stays_short():
 def built(tmp_path_factory) -> Path:
     """Return the folder of the pages, built with every warning as an error."""
     pytest.importorskip("myst_nb")
-    folder = tmp_path_factory.mktemp("html")
+    folder, start = tmp_path_factory.mktemp("html"), tmp_path_factory.mktemp("start") / "bash"
+    start.write_text(forks().in_bash)
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-b", "html", str(ROOT / "docs"), str(folder)],
+        env={**os.environ, "BASH_ENV": str(start)},
         capture_output=True,
         text=True,
         timeout=5 * PATIENCE,
