@@ -23,7 +23,9 @@ from typing import Any
 
 IMPORTED = (
     *("gmu_lightning.cli.command_line", "gmu_lightning.cli.tasks", "gmu_lightning.lightning", "gmu_lightning.config.schema"),
-    *("gmu_lightning.experiment.train", "gmu_lightning.experiment.evaluate", "gmu_lightning.sweep.files"),
+    *("gmu_lightning.experiment.train", "gmu_lightning.experiment.evaluate", "gmu_lightning.experiment.prepare"),
+    *("gmu_lightning.sweep.files", "gmu_lightning.sweep.search", "gmu_lightning.sweep.ray_launcher"),
+    *("gmu_lightning.sweep.slurm_launcher", "gmu_lightning.report.page.write"),
     *("pydantic", "sklearn.preprocessing", "scipy.stats", "matplotlib.figure", "pyarrow.parquet", "pandas"),
 )
 
