@@ -204,7 +204,7 @@ def _best(targets: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.nd
     """
     order = np.argsort(-values, kind="stable")
     ranked, drawn = values[order], weights[order]
-    hits = drawn * targets[order, None]
+    hits = drawn * targets[order, None].astype(drawn.dtype)
     first = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
     if len(first) < len(ranked):  # equal values are one step
         ranked, drawn, hits = ranked[first], np.add.reduceat(drawn, first, axis=0), np.add.reduceat(hits, first, axis=0)
@@ -212,9 +212,10 @@ def _best(targets: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.nd
     named = np.cumsum(drawn, axis=0)
     named += hits[-1]
     some = hits[-1] > 0
-    hits[drawn == 0] = -1
-    f1 = np.divide(hits, named, out=hits, where=named > 0)
-    best = np.where(f1 == f1.max(axis=0), np.abs(ranked - 0.5)[:, None], np.inf).argmin(axis=0)
+    f1 = np.divide(hits, np.maximum(named, 1, out=named), out=hits)
+    f1 *= np.minimum(drawn, 1, out=drawn)  # a value that is not drawn is no threshold
+    near = np.argsort(np.abs(ranked - 0.5), kind="stable")
+    best = near[f1[near].argmax(axis=0)]  # the first of equal ones
     return np.where(some, ranked[best], 0.5)
 
 

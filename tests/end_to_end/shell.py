@@ -27,10 +27,12 @@ def environment(store: Path | None, **variables: str) -> dict[str, str]:
 def typed(name: str, *arguments: str, folder: Path, store: Path | None, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command in `folder`, and return its exit code and output.
 
-    A command without variables of its own is a fork of a process with the same libraries.
+    A command is a fork of a process with the same libraries, unless it has variables that a new process alone would heed.
     """
-    if not variables:
-        return forks().run([f"gmu_lightning.{name}", *arguments], folder, environment(store), PATIENCE)
+    if not variables.keys() - {"PYTHONPATH"} and not any(
+        (Path(place) / "sitecustomize.py").exists() for place in variables.get("PYTHONPATH", "").split(os.pathsep)
+    ):
+        return forks().run([f"gmu_lightning.{name}", *arguments], folder, environment(store, **variables), PATIENCE)
     return subprocess.run(
         command(name, *arguments),
         cwd=folder,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from .forked import forks
 from .shell import PATIENCE, environment
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,7 @@ def in_bash(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     variables = environment(folder / "store", PATH=path, ROOT=str(ROOT), PYTHONPATH=str(ROOT), WANDB_MODE="offline")
     return subprocess.run(
-        ["bash", "-c", PRELUDE + script],
+        ["bash", "-c", forks().in_bash + PRELUDE + script],
         cwd=folder,
         env=variables,
         capture_output=True,
@@ -59,9 +60,9 @@ def in_bash(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def composed(command: list[str]) -> list[str]:
-    """Return a command that prints the configuration of the first job of `command`, or of its only one."""
+    """Return the module and arguments that print the configuration of the first job of `command`, or of its only one."""
     first = [re.sub(r"^([\w./]+=[^,(\[]*),.*$", r"\1", argument) for argument in command[3:] if argument != "-m"]
-    return [sys.executable, *command[1:3], *(first if "-m" in command[3:] else command[3:]), "--cfg", "job"]
+    return [command[2], *(first if "-m" in command[3:] else command[3:]), "--cfg", "job"]
 
 
 def needing_data() -> list[list[str]]:
@@ -111,7 +112,7 @@ def test_notebooks_hold_no_output():
 @pytest.mark.parametrize("command", needing_data(), ids=" ".join)
 def test_command_that_needs_data_composes(command, tmp_path):
     shutil.copytree(ROOT / "examples" / "my_fusion", tmp_path / "my_parts")
-    done = subprocess.run(composed(command), cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = forks().run(composed(command), tmp_path, environment(None), PATIENCE)
     assert done.returncode == 0, done.stderr
 
 
@@ -150,9 +151,11 @@ def test_readme_stays_short():
 def built(tmp_path_factory) -> Path:
     """Return the folder of the pages, built with every warning as an error."""
     pytest.importorskip("myst_nb")
-    folder = tmp_path_factory.mktemp("html")
+    folder, start = tmp_path_factory.mktemp("html"), tmp_path_factory.mktemp("start") / "bash"
+    start.write_text(forks().in_bash)
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-b", "html", str(ROOT / "docs"), str(folder)],
+        env={**os.environ, "BASH_ENV": str(start)},
         capture_output=True,
         text=True,
         timeout=5 * PATIENCE,

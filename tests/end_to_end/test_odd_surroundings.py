@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from . import shell
+from .forked import forks
 
 RUN = ("experiment=smoke", "trainer.max_epochs=1", "trainer.threads=1")
 
@@ -32,7 +33,11 @@ def in_shell(before: str, words: str, folder: Path, store: Path, variables: Mapp
     environment = shell.environment(store, **{name: value for name, value in variables.items() if value != "-"})
     environment = {name: value for name, value in environment.items() if variables.get(name) != "-"}
     python = " ".join(shell.command("train", *RUN))
-    line = f"{before or 'true'}; exec {python} {words} {after}"
+    return in_bash(f"{before or 'true'}; exec {python} {words} {after}", folder, environment)
+
+
+def in_bash(line: str, folder: Path, environment: dict[str, str]) -> Ended:
+    """Run a line of bash that types one command."""
     try:
         done = subprocess.run(
             ["/bin/bash", "-c", line], cwd=folder, env=environment, capture_output=True, timeout=600, check=False
@@ -58,16 +63,6 @@ SURROUNDINGS = {
     "ASCII output": ("", "", {"PYTHONIOENCODING": "ascii"}),
     "odd timezone": ("", "", {"TZ": "Odd/Zone"}),
     "deleted folder": ("mkdir gone; cd gone; rmdir ../gone", "", {}),
-    "read-only folder": ("mkdir closed; chmod 555 closed; cd closed", "", {}),
-    "file instead of the outputs": ("touch outputs", "", {}),
-    "file instead of the store": ("touch taken", "store.dir=taken", {}),
-    "store in a file": ("touch taken", "store.dir=taken/store", {}),
-    "folder with blanks and accents": ("mkdir 'ä b (1)'; cd 'ä b (1)'", "", {}),
-    "folder in Chinese": ("mkdir 电影; cd 电影", "hydra.run.dir=跑", {}),
-    "folder with a line break": ("mkdir $'a\\nb'; cd $'a\\nb'", "", {}),
-    "folder with an equals sign and a dollar": ("mkdir 'a=$b'; cd 'a=$b'", "", {}),
-    "over-long folder of the run": ("", f"hydra.run.dir={'x' * 300}", {}),
-    "over-long path": ("", f"data.root={'y/' * 3000}", {}),
     "3 GB of addresses": ("ulimit -v 3000000", "", {}),
     "6 GB of addresses": ("ulimit -v 6000000", "", {}),
     "few open files": ("ulimit -n 64", "", {}),
@@ -86,6 +81,18 @@ SURROUNDINGS = {
     "W&B without account": ("", "logger=wandb", {"WANDB_MODE": "offline", "WANDB_API_KEY": "-"}),
     "Python warnings as errors": ("", "check=true", {"PYTHONWARNINGS": "error::UserWarning"}),
     "optimised Python": ("", "", {"PYTHONOPTIMIZE": "2"}),
+}
+FOLDERS = {
+    "read-only folder": ("mkdir closed; chmod 555 closed; cd closed", ""),
+    "file instead of the outputs": ("touch outputs", ""),
+    "file instead of the store": ("touch taken", "store.dir=taken"),
+    "store in a file": ("touch taken", "store.dir=taken/store"),
+    "folder with blanks and accents": ("mkdir 'ä b (1)'; cd 'ä b (1)'", ""),
+    "folder in Chinese": ("mkdir 电影; cd 电影", "hydra.run.dir=跑"),
+    "folder with a line break": ("mkdir $'a\\nb'; cd $'a\\nb'", ""),
+    "folder with an equals sign and a dollar": ("mkdir 'a=$b'; cd 'a=$b'", ""),
+    "over-long folder of the run": ("", f"hydra.run.dir={'x' * 300}"),
+    "over-long path": ("", f"data.root={'y/' * 3000}"),
 }
 VALUES = (
     *("fusion=null", "encoder/text=null", "fusion.dim=10000000", "fusion.dim=65536", "optimizer.lr=-1", "optimizer.lr=nan"),
@@ -146,6 +153,15 @@ def test_odd_surroundings_end_soundly(name, tmp_path):
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("name", FOLDERS)
+def test_odd_folders_end_soundly(name, tmp_path):
+    before, words = FOLDERS[name]
+    line = f"{forks().in_bash}{before or 'true'}; python -m gmu_lightning.train {' '.join(RUN)} {words}"
+    ended = in_bash(line, tmp_path, shell.environment(tmp_path / "store"))
+    assert ended.sound(), ended
+
+
+@pytest.mark.heavy
 @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="no shared memory")  # noqa: PTH112
 def test_many_loaders_end_soundly(tmp_path):
     ended = in_shell("", "data.workers=8", tmp_path, tmp_path / "store", {})
@@ -156,5 +172,6 @@ def test_many_loaders_end_soundly(tmp_path):
 @pytest.mark.parametrize("value", VALUES)
 def test_odd_values_end_soundly(value, tmp_path_factory):
     folder = tmp_path_factory.mktemp("here")
-    ended = in_shell("", value, folder, tmp_path_factory.getbasetemp() / "store", {})
+    done = shell.typed("train", *RUN, value, folder=folder, store=tmp_path_factory.getbasetemp() / "store")
+    ended = Ended(done.returncode, done.stderr)
     assert ended.sound(), ended

@@ -30,9 +30,10 @@ model = Model(Path(folder))
 print(json.dumps([model.logits(plot, poster and Path(poster)) for plot, poster in movies]))
 """
 SHORT = ("trainer.max_epochs=1",)
+SHALLOW = ("fusion=bottleneck", "fusion.layers=1", "fusion.fusion_layer=0")  # most of an export is the layers of the fusion
 OF_VECTORS = ("mean", "sum", "concat", "max", "self_gate", "lmf", "gmu_hier", "gmu_softmax", "late", "moe")
 OF_TRANSFORMERS = ("gmu_original", "bottleneck", "mult_gmu", "mmbt")  # with a tiny BERT and a narrow ResNet
-HEADS = ("mean", "bottleneck")
+HEADS = (("fusion=mean",), SHALLOW)
 NORMALISERS = (("none", "batch"), ("standardise", "layer"))
 ENCODERS = (  # of planted features; each pair is exported together
     *({"video": name, "audio": name} for name in ("mean", "attention_pool", "transformer", "conv")),
@@ -127,9 +128,9 @@ def test_every_fusion_of_tokens_is_exported(fusion, train, pretrained, raw, tmp_
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("fusion", HEADS)
+@pytest.mark.parametrize("fusion", HEADS, ids=" ".join)
 def test_maxout_heads_are_exported(fusion, train, tmp_path):
-    run = train(f"fusion={fusion}", "fusion.head=maxout", *SHORT)
+    run = train(*fusion, "fusion.head=maxout", *SHORT)
     assert checked(tmp_path / "model", run.folder)["largest_difference"] < 1e-4
 
 
@@ -143,10 +144,10 @@ def test_every_normalisation_is_exported(text, image, train, tmp_path):
 @pytest.mark.heavy
 @pytest.mark.parametrize("encoders", ENCODERS, ids=lambda encoders: "-".join(f"{m}={e}" for m, e in encoders.items()))
 def test_every_encoder_is_exported(encoders, train, tmp_path):
-    fusion = "concat" if "metadata" in encoders else "bottleneck"  # the latter reads sequences
+    fusion = ("fusion=concat",) if "metadata" in encoders else SHALLOW  # the latter reads sequences
     chosen = [f"encoder/{modality}={name}" for modality, name in encoders.items()]
     words = ("data.modalities=text+video+audio+metadata", f"modalities={'+'.join(('text', *encoders))}", *chosen)
-    run = train(*words, f"fusion={fusion}", *SHORT)
+    run = train(*words, *fusion, *SHORT)
     found = checked(tmp_path / "model", run.folder)
     assert found["largest_difference"] < 1e-4
     assert np.isfinite(found["largest_difference"])

@@ -13,6 +13,7 @@ import pytest
 
 from gmu_lightning import testing
 
+from .forked import forks
 from .shell import PATIENCE, environment
 
 HOME = Path(__file__).parents[2]
@@ -62,7 +63,7 @@ def test_the_commands_of_a_page_work(name, tmp_path):
     assert len(blocks) > 2
     for block in blocks:
         done = subprocess.run(
-            ["bash", "-e", "-c", PIP + block.replace(QUICKSTART, SHORT)],
+            ["bash", "-e", "-c", forks().in_bash + PIP + block.replace(QUICKSTART, SHORT)],
             cwd=tmp_path,
             env=environment(tmp_path / "store", PATH=found, PYTHONPATH=path, SITE=str(tmp_path / "site")),
             capture_output=True,
