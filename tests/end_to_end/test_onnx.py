@@ -30,7 +30,7 @@ model = Model(Path(folder))
 print(json.dumps([model.logits(plot, poster and Path(poster)) for plot, poster in movies]))
 """
 SHORT = ("trainer.max_epochs=1",)
-SHALLOW = ("fusion=bottleneck", "fusion.layers=1", "fusion.fusion_layer=0")  # most of an export is the layers of the fusion
+SHALLOW = ("fusion=bottleneck", "fusion.layers=2", "fusion.fusion_layer=1")  # most of an export is the layers of the fusion
 OF_VECTORS = ("mean", "sum", "concat", "max", "self_gate", "lmf", "gmu_hier", "gmu_softmax", "late", "moe")
 OF_TRANSFORMERS = ("gmu_original", "bottleneck", "mult_gmu", "mmbt")  # with a tiny BERT and a narrow ResNet
 HEADS = (("fusion=mean",), SHALLOW)
