@@ -36,9 +36,9 @@ class Raises:
 
 
 def handle(handler: Any, *names: str) -> dict[int, Any]:
-    """Set the handler of these signals, where the system has them. SIGINT keeps another handler than Python's own.
+    """Set the handler of these signals, and return {number: handler before}. Call it in the main thread.
 
-    Call it in the main thread. Return {number: handler before}.
+    A signal that the system lacks is left out. So is SIGINT if its handler is not Python's own.
     """
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # a process in the background ignores SIGINT
@@ -72,3 +72,10 @@ def _behind(error: BaseException) -> KeyboardInterrupt | None:
         found = found.__cause__ or found.__context__
     handlers = (signal.getsignal(getattr(signal, name)) for name in ENDING if hasattr(signal, name))
     return next((one.raised for one in handlers if isinstance(one, Raises) and one.raised is not None), None)
+
+
+def how_ended(code: int | None) -> str:
+    """Return a clause on a process that ended with `code` in the middle of its work."""
+    name = signal.Signals(-code).name if code and code < 0 else f"exit code {code or 0}"
+    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    return f"its process was ended by {name}{hint}"

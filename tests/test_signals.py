@@ -50,6 +50,13 @@ def test_what_a_library_makes_of_a_signal_stays_an_interruption(library: Any) ->
         library()
 
 
+@pytest.mark.parametrize("library", [leave, convert])
+def test_the_context_of_an_error_tells_of_a_signal_to_another_handler(library: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt), as_interruption():
+        library()
+
+
 @pytest.mark.parametrize("error", [SystemExit(1), TypeError("incompatible function arguments")])
 def test_any_other_error_stays_itself(error: BaseException) -> None:
     handle(Raises(), *ENDING)

@@ -16,7 +16,8 @@ from threading import Thread
 from typing import IO, NamedTuple
 
 from gmu_lightning.movie import UserError
-from gmu_lightning.sweep.job import INTERRUPTED, how_ended
+from gmu_lightning.signals import how_ended
+from gmu_lightning.sweep.job import INTERRUPTED
 
 IDLE = 1.0  # seconds without output, after which the last line on stderr is shown
 ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package

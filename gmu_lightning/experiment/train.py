@@ -227,7 +227,7 @@ def fit(prepared: PreparedRun, loggers: list[Any]) -> FitResult:
 
     Raises:
         UserError: the monitored score was never recorded, the Trainer cannot be built, or the checkpoint is of another run.
-        KeyboardInterrupt: the user stopped the fit.
+        KeyboardInterrupt, SystemExit: the user stopped the fit. Lightning exits after a second Ctrl-C.
     """
     config, run, data, model, table = prepared.config, prepared.run, prepared.data, prepared.model, prepared.data.table
     predictions = callbacks.SplitPredictions(table, config.modalities)

@@ -27,8 +27,8 @@ from gmu_lightning.console import quiet, settle_in
 from gmu_lightning.files import write_json, write_text
 from gmu_lightning.movie import UserError
 from gmu_lightning.parallel import cores
-from gmu_lightning.signals import Raises, handle
-from gmu_lightning.sweep.job import INTERRUPTED, Job, begun, end_unfinished, ended, how_ended, sentence_of, train_job, why_skipped
+from gmu_lightning.signals import Raises, handle, how_ended
+from gmu_lightning.sweep.job import INTERRUPTED, Job, begun, end_unfinished, ended, sentence_of, train_job, why_skipped
 from gmu_lightning.visible import guard_streams
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import tempfile
 import traceback
 from collections import defaultdict
@@ -311,13 +310,6 @@ def end_lost(job: Job, why: str) -> None:
         if not job.run.status:
             job.run.begin(job.config.mapping, job.overrides)
         end_unfinished(job.run, UserError(why))
-
-
-def how_ended(code: int | None) -> str:
-    """Return a clause on a process that ended with `code` in the middle of its work."""
-    name = signal.Signals(-code).name if code and code < 0 else f"exit code {code or 0}"
-    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
-    return f"its process was ended by {name}{hint}"
 
 
 def state_of(error: BaseException) -> str:

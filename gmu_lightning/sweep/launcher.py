@@ -26,12 +26,12 @@ from gmu_lightning.config.ranges import Few
 from gmu_lightning.console import loud, quiet
 from gmu_lightning.movie import IncompatibleChoices, UserError
 from gmu_lightning.parallel import cores
+from gmu_lightning.signals import how_ended
 from gmu_lightning.sweep.job import (
     Job,
     done_before,
     end_lost,
     failed_before,
-    how_ended,
     perform_in_sweep,
     perform_stacked,
     sentence_of,

@@ -20,8 +20,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 from gmu_lightning.console import quiet, settle_in
-from gmu_lightning.signals import ENDING, Raises, handle
-from gmu_lightning.sweep.job import Job, end_lost, how_ended
+from gmu_lightning.signals import ENDING, Raises, handle, how_ended
+from gmu_lightning.sweep.job import Job, end_lost
 from gmu_lightning.visible import guard_streams
 
 INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended

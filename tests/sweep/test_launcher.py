@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +97,13 @@ def _die(code: int, resident: object) -> None:
     os._exit(code)
 
 
+def _swallow(resident: object) -> str:
+    with suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    return "done"
+
+
 def _leave_a_child(note: Path, cache: object) -> None:
     child = os.fork()
     if child == 0:
@@ -140,6 +148,12 @@ def test_the_jobs_of_a_task_fail_with_its_process(context, tmp_path, code, how):
 def test_a_worker_is_dead_though_a_child_of_it_lives(context, tmp_path):
     assert Worker(context).do(Task(_leave_a_child, (tmp_path / "child",))) is None
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # an error if the child has ended
+
+
+def test_a_worker_ends_by_a_signal_that_a_library_swallowed(context):
+    worker = Worker(context)
+    assert worker.do(Task(_swallow, ())) is None
+    assert worker.ended and worker.exit_code == 130
 
 
 def test_work_apart_is_done_by_another_process(context):
