@@ -10,7 +10,7 @@ from transformers.models.bert.modeling_bert import BertLayer
 from gmu_lightning.encoders.text.group_attention import MOST_GROUPS, GroupAttention, _cuts
 from gmu_lightning.encoders.text.huggingface import HuggingFaceText
 from gmu_lightning.encoders.text.packed import pack
-from gmu_lightning.encoders.text.post_norm import layer_of, run
+from gmu_lightning.encoders.text.post_norm import _linear, layer_of, run
 from gmu_lightning.encoders.text.tokens import padded
 from gmu_lightning.nn.dropout import Dropout, gain, kept_of
 
@@ -125,6 +125,15 @@ def test_bfloat16_gradients_stay_near_float32(text_folder, lengths):
         found.append(torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None]))
     exact, rounded = found
     assert 0 < (rounded - exact).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_linear_layer_adds_its_bias_in_both_precisions(dtype):
+    draw = torch.Generator().manual_seed(1)
+    x, weight, bias = (torch.randn(*shape, generator=draw).to(dtype) for shape in ((40, 16), (24, 16), (24,)))
+    expected = nn.functional.linear(x.double(), weight.double(), bias.double())
+    rounding = torch.finfo(dtype).eps
+    assert torch.allclose(_linear(x, weight, bias).double(), expected, atol=8 * rounding, rtol=rounding)
 
 
 def test_only_layers_of_a_bert_are_replaced():
