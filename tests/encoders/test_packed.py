@@ -133,7 +133,7 @@ def test_a_linear_layer_adds_its_bias_in_both_precisions(dtype):
     x, weight, bias = (torch.randn(*shape, generator=draw).to(dtype) for shape in ((40, 16), (24, 16), (24,)))
     expected = nn.functional.linear(x.double(), weight.double(), bias.double())
     rounding = torch.finfo(dtype).eps
-    assert torch.allclose(_linear(x, weight, bias).double(), expected, atol=8 * rounding, rtol=rounding)
+    assert torch.allclose(_linear(x, weight, bias).double(), expected, atol=32 * rounding, rtol=rounding)
 
 
 def test_only_layers_of_a_bert_are_replaced():
