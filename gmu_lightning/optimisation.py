@@ -16,20 +16,22 @@ from gmu_lightning.config.ranges import FromZero, Probability
 def parameter_groups(rates: Sequence[tuple[nn.Module, float]], weight_decay: float) -> list[dict[str, Any]]:
     """Return optimizer groups: each module at its own learning rate, biases and norms without weight decay.
 
+    Equal rates and decays share a group, since each group costs a call per update. The last group is one of the last module's.
+
     Args:
         rates: (module, learning rate) pairs; a parameter of several modules takes the first one's rate. Frozen parameters are
             included.
         weight_decay: for parameters with two axes or more; the others get 0.
     """
-    groups: list[dict[str, Any]] = []
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     seen: set[int] = set()
     for module, rate in rates:
         own = [p for p in module.parameters() if id(p) not in seen]
         seen.update(id(p) for p in own)
         for chosen, decay in (([p for p in own if p.ndim > 1], weight_decay), ([p for p in own if p.ndim <= 1], 0.0)):
             if chosen:
-                groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
-    return groups
+                groups[rate, decay] = groups.pop((rate, decay), []) + chosen
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
 
 
 def warmup(

@@ -36,6 +36,7 @@ ALLOCATOR = (
     (M_TOP_PAD, 64 << 20),  # bytes by which the heap grows
     (M_TRIM_THRESHOLD, 2**31 - 1),  # free bytes at the end of the heap from which on it shrinks
 )
+NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"  # set by Lightning: each update then looks for NVIDIA's library anew
 ALLOCATOR_VARIABLES = (
     *("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_ARENA_MAX"),
     *("GLIBC_TUNABLES", "LD_PRELOAD"),
@@ -46,6 +47,8 @@ def prepare_process() -> None:
     """Set up the process for training or encoding: the allocator keeps freed memory, and Lightning logs only errors."""
     keep_pages()
     quiet_libraries()
+    if not torch.cuda.device_count():
+        os.environ.pop(NVML_CHECK, None)
 
 
 def keep_pages() -> bool:

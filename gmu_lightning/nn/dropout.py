@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,25 +11,36 @@ from torch import Tensor, nn
 
 LEVELS = 65536  # a dropout probability is rounded to a multiple of 1 / LEVELS
 FEW_LEVELS, NEAR = 256, 0.02  # or of 1 / 256, if that changes it by at most 2 %: half the random bits
+SEED = 0  # of the rows of random numbers
+SHORTEST = 1 << 22  # of these rows; a longer one holds a mask at least twice
+STRIDE = 32  # masks begin at multiples of it, which are fast to read
 
 
-def kept_of(x: Tensor, p: float) -> Tensor:
-    """Draw a dropout mask with the shape and dtype of x: 0 with probability p, else 1.
+def kept_of(x: Tensor, p: float, scale: float = 1.0) -> Tensor:
+    """Return a random dropout mask with the shape and dtype of x: 0 with probability p, else `scale`. Do not change it.
 
-    The mask follows torch's generator, from which it takes one number as a seed. torch draws its own masks value by value in one
-    thread, which takes longer than the attention itself. A mask in the dtype of x is several times as fast to apply as a bool
-    mask.
+    The mask is a part of a fixed row of random numbers, and torch's generator chooses where it begins. torch draws its own masks
+    value by value in one thread, which takes longer than attention itself. A mask in the dtype of x is several times as fast to
+    apply as a bool mask.
 
     Args:
         x: the values to drop.
         p: probability, rounded to a multiple of 1 / LEVELS or 1 / FEW_LEVELS, and at most 1 - 1 / LEVELS.
+        scale: value of the mask where x is kept.
     """
+    count = x.numel()
+    row = _row(max(SHORTEST, 1 << (2 * count).bit_length()), p, scale, x.dtype)
+    begin = STRIDE * int(torch.randint((len(row) - count) // STRIDE, ()))
+    return row[begin : begin + count].view(x.shape)
+
+
+@lru_cache(maxsize=16)
+def _row(length: int, p: float, scale: float, dtype: torch.dtype) -> Tensor:
+    """Return the row from which masks are taken. Every process has the same, so a resumed run takes the same masks."""
     level, levels = _level(p)
-    seed = int(torch.empty((), dtype=torch.int64).random_())
     count, kind = (8, np.int8) if levels == FEW_LEVELS else (4, np.int16)
-    words = np.random.SFC64(seed).random_raw(-(-x.numel() // count))
-    bits = torch.from_numpy(words.view(kind)[: x.numel()]).view(x.shape)
-    return torch.ge(bits, level - levels // 2, out=torch.empty_like(x, memory_format=torch.contiguous_format))
+    bits = torch.from_numpy(np.random.SFC64(SEED).random_raw(length // count).view(kind))
+    return torch.ge(bits, level - levels // 2, out=torch.empty(length, dtype=dtype)).mul_(scale)
 
 
 def gain(p: float) -> float:
@@ -48,7 +60,7 @@ def _level(p: float) -> tuple[int, int]:
 class _Dropped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        kept = kept_of(x, p).mul_(gain(p))
+        kept = kept_of(x, p, gain(p))
         ctx.save_for_backward(kept)
         return x * kept
 
@@ -65,7 +77,7 @@ class Dropout(nn.Dropout):
         if not self.training or not self.p or input.device.type != "cpu":
             return super().forward(input)
         if not input.requires_grad:
-            return kept_of(input, self.p).mul_(gain(self.p)).mul_(input)
+            return input * kept_of(input, self.p, gain(self.p))
         return _Dropped.apply(input, self.p)
 
 

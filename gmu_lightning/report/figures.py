@@ -147,9 +147,9 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
     canvases: dict[str, Any] = {"png": FigureCanvasAgg, "svg": FigureCanvasSVG}
     label = visible(str(figure.get_label()))
-    metadata: dict[str, dict[str, Any]] = {
-        "png": {"Description": label, "Software": None},
-        "svg": {"Description": label, "Date": None, "Creator": None},
+    options: dict[str, dict[str, Any]] = {
+        "png": {"metadata": {"Description": label, "Software": None}, "pil_kwargs": {"compress_level": 3}},
+        "svg": {"metadata": {"Description": label, "Date": None, "Creator": None}},
     }
     engine = figure.get_layout_engine()
     if engine is not None:  # lay out once for both files
@@ -157,12 +157,11 @@ def save(figure: Figure, path: Path) -> list[Path]:
         figure.set_layout_engine("none")
     figure.set_dpi(150)
     files: list[Path] = []
-    for kind, own in metadata.items():
+    for kind, own in options.items():
         files.append(path.with_name(f"{path.name}.{kind}"))
-
         drawn = io.BytesIO()  # Pillow does not notice a full disk
         with matplotlib.rc_context({"svg.hashsalt": "gmu_lightning", "svg.fonttype": "none"}):
-            getattr(canvases[kind](figure), f"print_{kind}")(drawn, metadata=own)  # `savefig` would draw everything twice
+            getattr(canvases[kind](figure), f"print_{kind}")(drawn, **own)  # `savefig` would draw everything twice
         write_atomically(files[-1], partial(Path.write_bytes, data=drawn.getvalue()), lasting=False)
     return files
 
@@ -205,9 +204,9 @@ def _panels(names: Sequence[str], bars: int, units: Sequence[str], title: str) -
     """Return a figure with one panel per unit. All panels share one row per name, with space for `bars` bars."""
     height = max(0.2, BAR * bars / GROUP) * len(names) + 1.3
     figure = canvas(3.2 * len(units) + 2.4, height, [drawable(title)])
-    panels = list(figure.subplots(1, len(units), sharey=True, squeeze=False)[0])
-    for panel, unit in zip(panels, units, strict=True):
-        rows(panel, names)
+    panels = list(figure.subplots(1, len(units), squeeze=False)[0])
+    for n, (panel, unit) in enumerate(zip(panels, units, strict=True)):
+        rows(panel, names if n == 0 else [], len(names))
         panel.set_xlabel(unit)
     return figure, panels
 
