@@ -51,6 +51,13 @@ def test_each_module_keeps_its_own_rate():
     assert [rate[id(p)] for p in (slow.weight, slow.bias, fast.weight, fast.bias)] == [0.1, 0.1, 0.5, 0.5]
 
 
+def test_modules_with_equal_rates_share_groups_and_the_last_module_has_the_last_one():
+    first, second, third = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
+    groups = parameter_groups([(first, 0.1), (second, 0.5), (third, 0.1)], 0.01)
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.5, 0.01), (0.5, 0.0), (0.1, 0.01), (0.1, 0.0)]
+    assert [id(p) for p in groups[-1]["params"]] == [id(first.bias), id(third.bias)]
+
+
 def test_shared_parameters_are_in_one_group():
     net = Net()
     groups = parameter_groups([(net.layer, 0.1), (net, 0.2)], 0.01)

@@ -69,7 +69,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
         monitor: a higher score is better; of equal scores the earlier one is the best.
         history: gives the scores.
         interruption: holds signals back while the fit runs.
-        batches: everything besides the configuration and the data that decides which movies an update sees.
+        batches: everything besides the configuration and the data that decides which numbers an update sees.
         every: seconds.
 
     Attributes:

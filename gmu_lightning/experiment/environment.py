@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import mmap
 import os
 import platform
 import resource
@@ -36,9 +37,8 @@ ALLOCATOR = (
     (M_TOP_PAD, 64 << 20),  # bytes by which the heap grows
     (M_TRIM_THRESHOLD, 2**31 - 1),  # free bytes at the end of the heap from which on it shrinks
 )
-NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"  # set by Lightning: each update then looks for NVIDIA's library anew
-MADV_HUGEPAGE = 14  # of mman.h
-HUGE, RESERVED = 2 << 20, 7 << 28  # bytes
+NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"  # Lightning sets it, and each update then searches for NVIDIA's library
+HUGE, RESERVED = 2 << 20, 7 << 28  # bytes of a huge page, and of the heap that may have them; less than M_TRIM_THRESHOLD
 ALLOCATOR_VARIABLES = (
     *("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_ARENA_MAX"),
     *("GLIBC_TUNABLES", "LD_PRELOAD"),
@@ -46,7 +46,10 @@ ALLOCATOR_VARIABLES = (
 
 
 def prepare_process() -> None:
-    """Set up the process for training or encoding: the allocator keeps freed memory, and Lightning logs only errors."""
+    """Set up the process for training or encoding.
+
+    The allocator keeps freed memory, Lightning logs only errors, and without an NVIDIA device updates do not search for one.
+    """
     keep_pages()
     quiet_libraries()
     if not torch.cuda.device_count():
@@ -80,7 +83,7 @@ def _ask_for_huge_pages(library: ctypes.CDLL) -> None:
     begin = library.malloc(ctypes.c_size_t(RESERVED))
     if begin:
         aligned = -(-begin // HUGE) * HUGE
-        library.madvise(ctypes.c_void_p(aligned), ctypes.c_size_t(RESERVED - HUGE), MADV_HUGEPAGE)
+        library.madvise(ctypes.c_void_p(aligned), ctypes.c_size_t(RESERVED - HUGE), mmap.MADV_HUGEPAGE)
         library.free(ctypes.c_void_p(begin))
 
 

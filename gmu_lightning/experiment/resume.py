@@ -104,9 +104,10 @@ def _check(
     parts = disagreeing(resume["data_fingerprint"], data_fingerprint)
     if parts:
         raise UserError(f"{folder} holds an unfinished run on other data ({', '.join(parts)} changed since): {NEXT}")
-    for name, before in resume["batches"].items():
-        if before != batches.get(name):
+    recorded = resume["batches"]
+    for name in {**recorded, **batches}:  # a checkpoint of an earlier version may lack a name
+        if recorded.get(name) != batches.get(name):
             raise UserError(
-                f"{folder} holds an unfinished run with other batches ({name} was {before}, is {batches.get(name)}), "
+                f"{folder} holds an unfinished run with other batches ({name} was {recorded.get(name)}, is {batches.get(name)}), "
                 f"so it cannot continue exactly: {NEXT}"
             )

@@ -34,6 +34,7 @@ from gmu_lightning.files import write_json
 from gmu_lightning.lightning import pl
 from gmu_lightning.model import MovieGenreClassifier
 from gmu_lightning.movie import Column, UserError
+from gmu_lightning.nn.dropout import MASKS
 from gmu_lightning.run import Run
 from gmu_lightning.visible import first_line
 
@@ -241,6 +242,7 @@ def fit(prepared: PreparedRun, loggers: list[Any]) -> FitResult:
     own += [callbacks.Modulation(config.seed)] if model.balance.modulates else []
     trainer = make_trainer(config, loggers, own, run)
     batches |= {"devices": trainer.world_size, "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches}
+    batches |= {"dropout masks": MASKS}
     found = resume.latest(prepared.checkpoints, config.mapping, table.fingerprint, batches)
     if found is not None:
         logger.warning("%s %s", run.folder.name, found)

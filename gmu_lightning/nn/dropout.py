@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+MASKS = "parts of one row"  # how masks are drawn; an unfinished run with other masks cannot continue exactly
 LEVELS = 65536  # a dropout probability is rounded to a multiple of 1 / LEVELS
 FEW_LEVELS, NEAR = 256, 0.02  # or of 1 / 256, if that changes it by at most 2 %: half the random bits
-SEED = 0  # of the rows of random numbers
-SHORTEST = 1 << 22  # of these rows; a longer one holds a mask at least twice
-STRIDE = 32  # masks begin at multiples of it, which are fast to read
+SEED = 0  # of the random numbers in a row
+SHORTEST = 1 << 22  # numbers in a row. If a mask needs more than half of it, a longer row is made.
+STRIDE = 32  # a mask begins at a multiple of it, so that memory is read in whole lines
 
 
 def kept_of(x: Tensor, p: float, scale: float = 1.0) -> Tensor:

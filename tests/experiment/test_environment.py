@@ -52,6 +52,14 @@ def test_the_heap_may_have_huge_pages():
     assert int(done.stdout) > 1 << 30
 
 
+def test_updates_search_for_no_library_of_nvidia_where_there_is_no_device():
+    code = "import os; from gmu_lightning.lightning import pl; from gmu_lightning.experiment import environment as e\n"
+    code += "before = e.NVML_CHECK in os.environ; e.prepare_process(); print(before, e.NVML_CHECK in os.environ)"
+    variables = environment(CUDA_VISIBLE_DEVICES="")
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
 @pytest.mark.parametrize("variable", ["MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
 def test_variables_of_the_allocator_take_precedence(variable):
     value = "glibc.malloc.arena_max=4" if variable == "GLIBC_TUNABLES" else "1000000"
