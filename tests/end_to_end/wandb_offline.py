@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 HEADER, CHUNK_HEADER, BLOCK = 7, 7, 32 * 1024
@@ -36,7 +37,8 @@ class OfflineRun:
 
 
 def read_offline_run(folder: Path) -> OfflineRun:
-    """The one offline run under a folder."""
+    """The one offline run under a folder. W&B's service may write its last records after the run's end, so it is ended first."""
+    wandb.teardown()
     (log,) = folder.rglob("*.wandb")
     run = OfflineRun()
     for record in records(log.read_bytes()):
