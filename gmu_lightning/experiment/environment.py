@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import mmap
 import os
 import platform
 import resource
@@ -38,7 +37,6 @@ ALLOCATOR = (
     (M_TRIM_THRESHOLD, 2**31 - 1),  # free bytes at the end of the heap from which on it shrinks
 )
 NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"  # Lightning sets it, and each update then searches for NVIDIA's library
-HUGE, RESERVED = 2 << 20, 7 << 28  # bytes of a huge page, and of the heap that may have them; less than M_TRIM_THRESHOLD
 ALLOCATOR_VARIABLES = (
     *("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_ARENA_MAX"),
     *("GLIBC_TUNABLES", "LD_PRELOAD"),
@@ -69,22 +67,7 @@ def keep_pages() -> bool:
     if not hasattr(library, "gnu_get_libc_version") or not hasattr(library, "mallopt"):
         return False
     done = [library.mallopt(option, value) == 1 for option, value in ALLOCATOR]  # set each one, even if another fails
-    _ask_for_huge_pages(library)
     return all(done)
-
-
-def _ask_for_huge_pages(library: ctypes.CDLL) -> None:
-    """Let the heap grow by `RESERVED` bytes of addresses, and ask Linux for huge pages there.
-
-    Batches of varying sizes spread over the heap. With pages of 4 KB, the processor then translates addresses anew all the time.
-    Pages that are never written take no memory.
-    """
-    library.malloc.restype = ctypes.c_void_p
-    begin = library.malloc(ctypes.c_size_t(RESERVED))
-    if begin:
-        aligned = -(-begin // HUGE) * HUGE
-        library.madvise(ctypes.c_void_p(aligned), ctypes.c_size_t(RESERVED - HUGE), mmap.MADV_HUGEPAGE)
-        library.free(ctypes.c_void_p(begin))
 
 
 def quiet_libraries() -> None:

@@ -9,7 +9,7 @@ from transformers.models.bert.modeling_bert import BertLayer
 
 from gmu_lightning.encoders.text.group_attention import MOST_GROUPS, GroupAttention, _cuts
 from gmu_lightning.encoders.text.huggingface import HuggingFaceText
-from gmu_lightning.encoders.text.packed import pack
+from gmu_lightning.encoders.text.packed import LENGTH, TOKENS, Packed, pack
 from gmu_lightning.encoders.text.post_norm import _linear, layer_of, run
 from gmu_lightning.encoders.text.tokens import padded
 from gmu_lightning.nn.dropout import Dropout, gain, kept_of
@@ -57,6 +57,26 @@ def test_packed_and_padded_networks_agree(text_folder, family, pool, lengths):
     assert steep.keys() == expected.keys() and any(g.abs().max() > 1e-3 for g in steep.values())
     for name, gradient in expected.items():
         assert torch.allclose(steep[name], gradient, atol=1e-6, rtol=1e-4), name
+
+
+@pytest.mark.parametrize("layers", ["our own", "the library's"])
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_rounded_sizes_change_nothing(text_folder, monkeypatch, family, layers):
+    if layers == "the library's":
+        monkeypatch.setattr(f"{Packed.__module__}.layer_of", lambda layer: None)
+    encoder, inputs = built(text_folder(family)).double(), texts(LENGTHS["no two alike"])
+    found = []
+    for narrow in (False, True):
+        encoder.zero_grad()
+        packing = pack(inputs.lengths, inputs.ids.shape[1], torch.device("cpu"), narrow)
+        hidden = encoder.packed.hidden(inputs.ids, packing)
+        (hidden * torch.linspace(-1, 1, hidden.numel()).view_as(hidden)).sum().backward()
+        found += [hidden, torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None])]
+    tokens = sum(inputs.lengths)
+    assert len(hidden) == tokens and (tokens + packing.spare) % TOKENS == 0 < packing.spare
+    assert all(group.longest % LENGTH == 0 for group in packing.groups)
+    exact, steep, rounded, other = found
+    assert torch.allclose(rounded, exact, atol=1e-6) and torch.allclose(other, steep, atol=1e-6, rtol=1e-4)
 
 
 def test_autocast_stays_near_float32(text_folder):

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -33,23 +32,6 @@ def test_freed_pages_are_used_again():
     if answers != "True True":
         pytest.skip("another C library")
     assert int(faults) < 100  # five fresh blocks of 60 MB would cause thousands
-
-
-HUGE = """
-from pathlib import Path
-from gmu_lightning.experiment.environment import keep_pages
-keep_pages()
-parts = Path("/proc/self/smaps").read_text().split("VmFlags:")
-sizes = [line.split()[0].split("-") for part in parts for line in part.splitlines() if line.endswith("[heap]")]
-flags = [after.split("\\n")[0].split() for part, after in zip(parts, parts[1:]) if "[heap]" in part]
-print(sum(int(end, 16) - int(begin, 16) for (begin, end), own in zip(sizes, flags) if "hg" in own))
-"""
-
-
-@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="huge pages of Linux")
-def test_the_heap_may_have_huge_pages():
-    done = subprocess.run([sys.executable, "-c", HUGE], env=environment(), capture_output=True, text=True, check=True)
-    assert int(done.stdout) > 1 << 30
 
 
 def test_updates_search_for_no_library_of_nvidia_where_there_is_no_device():

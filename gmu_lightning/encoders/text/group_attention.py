@@ -17,22 +17,28 @@ SAVED = 6  # tensors of a group for the backward
 
 
 class Group(NamedTuple):
-    """A run of b packed texts with similar lengths, of which L is the longest."""
+    """A run of b packed texts with similar lengths, all padded to L."""
 
     start: int  # index of the group's first packed token
     tokens: int  # number of tokens in the group
     texts: int  # b
-    longest: int  # L
+    longest: int  # L, the length of the longest text, or a few more
     spread: Tensor | None = None  # (b * L,) int64: the token at each place, an arbitrary one in padding; None without padding
     empty: Tensor | None = None  # (b, 1, 1, L - l) bool: whether a place is padding, from the length l of the shortest text on
     real: Tensor | None = None  # (tokens,) int64: the places of the tokens, in their order
     unreal: Tensor | None = None  # (b * L - tokens,) int64: the places of padding
 
 
-def groups_of(ranked: np.ndarray, offsets: np.ndarray) -> tuple[Group, ...]:
-    """Return at most `MOST_GROUPS` groups of texts, chosen so that little is computed on padding."""
+def groups_of(ranked: np.ndarray, offsets: np.ndarray, multiple: int = 1) -> tuple[Group, ...]:
+    """Return at most `MOST_GROUPS` groups of texts, chosen so that little is computed on padding.
+
+    Args:
+        ranked: (B,) int64, the lengths of the texts, which do not fall.
+        offsets: (B + 1,) int64, the begin of each text, and N.
+        multiple: the longest text of each group is padded to a multiple of it.
+    """
     cuts = _cuts(ranked.tolist())
-    return tuple(_group(ranked[a:b], int(offsets[a])) for a, b in pairwise(cuts))
+    return tuple(_group(ranked[a:b], int(offsets[a]), multiple) for a, b in pairwise(cuts))
 
 
 def _cuts(ranked: list[int]) -> list[int]:
@@ -54,8 +60,9 @@ def _cuts(ranked: list[int]) -> list[int]:
     return cuts
 
 
-def _group(ranked: np.ndarray, start: int) -> Group:
-    texts, longest, tokens = len(ranked), int(ranked[-1]), int(ranked.sum())
+def _group(ranked: np.ndarray, start: int, multiple: int) -> Group:
+    texts, tokens = len(ranked), int(ranked.sum())
+    longest = -(-int(ranked[-1]) // multiple) * multiple
     if ranked[0] == longest:
         return Group(start, tokens, texts, longest)
     begins = np.concatenate([[0], np.cumsum(ranked)[:-1]])
@@ -76,9 +83,10 @@ def attended(qkv: Tensor, groups: Sequence[Group], scale: float, p: float) -> tu
         p: dropout probability.
 
     Returns:
-        (N, H, d), and `SAVED` tensors per group.
+        (N, H, d), zeros for tokens after the last group, and `SAVED` tensors per group.
     """
     out = qkv.new_empty(len(qkv), *qkv.shape[2:])
+    out[_end(groups) :] = 0
     saved: list[Tensor | None] = []
     for group in groups:
         queries, keys, values = _by_head(qkv, group)  # (b H, L, d)
@@ -102,6 +110,7 @@ def attention_gradient(
 ) -> Tensor:
     """Return the gradient of `qkv`, (N, 3, H, d), given the gradient of `attended` (N, H, d) and what it saved."""
     found = gradient.new_empty(len(gradient), 3, *gradient.shape[1:])
+    found[_end(groups) :] = 0
     for n, group in enumerate(groups):
         queries, keys, values, probabilities, kept, used = cast(Sequence[Tensor], saved[SAVED * n : SAVED * (n + 1)])
         (out,) = _by_head(gradient[:, None], group, padding=0.0)
@@ -117,6 +126,10 @@ def attention_gradient(
             own[2].mul_(gain(p))
         _put(found, own, group)
     return found
+
+
+def _end(groups: Sequence[Group]) -> int:
+    return groups[-1].start + groups[-1].tokens
 
 
 def _by_head(x: Tensor, group: Group, padding: float | None = None) -> Tensor:

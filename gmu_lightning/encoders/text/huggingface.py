@@ -125,7 +125,8 @@ class HuggingFaceText(TransformersEncoder):
             UserError: the network accepts no prefix.
         """
         if prefix is None and self.packed is not None and inputs.lengths is not None:
-            packing = pack(inputs.lengths, inputs.ids.shape[1], inputs.ids.device)
+            device = inputs.ids.device
+            packing = pack(inputs.lengths, inputs.ids.shape[1], device, torch.is_autocast_enabled(device.type))
             hidden = self.packed.hidden(inputs.ids, packing)  # (N, d)
             ends = packing.starts + packing.lengths - 1
             vector = self._pooled(hidden[packing.starts], lambda: hidden[ends], lambda: packed_mean(hidden, packing))

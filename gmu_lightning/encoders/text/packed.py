@@ -23,6 +23,8 @@ from gmu_lightning.encoders.text.group_attention import Group, GroupAttention, g
 from gmu_lightning.encoders.text.post_norm import layer_of, run
 
 NAME = "gmu_packed"  # of this attention in the registry of the transformers library
+# oneDNN compiles a kernel for each new shape of a product in bfloat16, so sizes are rounded up, and shapes soon repeat.
+TOKENS, LENGTH = 32, 8  # multiples of the tokens in a row, and of the length of a group's longest text
 
 
 class Packing(NamedTuple):
@@ -36,9 +38,10 @@ class Packing(NamedTuple):
     offsets: Tensor  # (B + 1,) int32: the begin of each text, shortest first, and N
     longest: int
     groups: tuple[Group, ...]  # on a CPU; empty on other devices
+    spare: int  # tokens that a network reads after the N, and that belong to no text
 
 
-def pack(lengths: Sequence[int], width: int, device: torch.device) -> Packing:
+def pack(lengths: Sequence[int], width: int, device: torch.device, narrow: bool = False) -> Packing:
     """Return the packing of a batch whose texts are padded on the right.
 
     It is computed on the CPU, without waiting for a GPU.
@@ -47,6 +50,7 @@ def pack(lengths: Sequence[int], width: int, device: torch.device) -> Packing:
         lengths: tokens of each text, at least 1.
         width: T of the padded batch (B, T).
         device: of the returned tensors.
+        narrow: the network computes in bfloat16; on a CPU, sizes are then rounded up.
     """
     sizes = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(sizes, kind="stable")
@@ -56,7 +60,8 @@ def pack(lengths: Sequence[int], width: int, device: torch.device) -> Packing:
     positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], ranked)
     starts = np.empty_like(offsets[:-1])
     starts[order] = offsets[:-1]
-    groups = groups_of(ranked, offsets) if device.type == "cpu" else ()
+    rounded = narrow and device.type == "cpu"
+    groups = groups_of(ranked, offsets, LENGTH if rounded else 1) if device.type == "cpu" else ()
     at = partial(_tensor, device=device)
     return Packing(
         flat=at(owners * width + positions),
@@ -67,6 +72,7 @@ def pack(lengths: Sequence[int], width: int, device: torch.device) -> Packing:
         offsets=at(offsets.astype(np.int32)),
         longest=int(ranked[-1]),
         groups=groups,
+        spare=-len(owners) % TOKENS if rounded else 0,
     )
 
 
@@ -122,8 +128,8 @@ class Packed:
 
     def hidden(self, ids: Tensor, packing: Packing) -> Tensor:
         """Run ids (B, T) through every layer, and return the last layer's output for the packed tokens, (N, d)."""
-        chosen = ids.flatten()[packing.flat][None]
-        positions = (packing.positions + self.first_position)[None]
+        chosen = F.pad(ids.flatten()[packing.flat], (0, packing.spare))[None]
+        positions = F.pad(packing.positions + self.first_position, (0, packing.spare))[None]
         hidden = self.embeddings(input_ids=chosen, position_ids=positions)
         device = hidden.device.type
         narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -132,14 +138,15 @@ class Packed:
         layers = [layer_of(layer) for layer in self.layers] if device == "cpu" else [None]
         if None not in layers:
             with torch.autocast(device, enabled=False):
-                return reduce(lambda x, layer: run(layer, x, packing.groups), layers, hidden[0])
+                hidden = reduce(lambda x, layer: run(layer, x, packing.groups), layers, hidden[0])
+                return hidden[: len(packing.flat)]
         with self._attention(), torch.autocast(device, enabled=narrow is not None and device == "cpu"):
             for layer in self.layers:
                 # A GPU's autocast would widen every norm, and the residual stream with it.
                 weights = {} if narrow is None or device == "cpu" else {n: p.to(narrow) for n, p in layer.named_parameters()}
                 out = functional_call(layer, weights, (hidden,), {"attention_mask": None, "packing": packing})
                 hidden = out[0] if isinstance(out, tuple) else out
-        return hidden[0]
+        return hidden[0, : len(packing.flat)]
 
     @contextmanager
     def _attention(self) -> Iterator[None]:
