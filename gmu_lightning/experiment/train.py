@@ -18,6 +18,7 @@ from gmu_lightning.data.audit import columns_summary
 from gmu_lightning.data.datamodule import MovieDataModule
 from gmu_lightning.data.table import MovieTable
 from gmu_lightning.encoders.base import Encoder
+from gmu_lightning.encoders.text.packed import LENGTH, TOKENS
 from gmu_lightning.experiment import build, resume
 from gmu_lightning.experiment.choices import check_choices
 from gmu_lightning.experiment.environment import (
@@ -242,7 +243,7 @@ def fit(prepared: PreparedRun, loggers: list[Any]) -> FitResult:
     own += [callbacks.Modulation(config.seed)] if model.balance.modulates else []
     trainer = make_trainer(config, loggers, own, run)
     batches |= {"devices": trainer.world_size, "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches}
-    batches |= {"dropout masks": MASKS}
+    batches |= {"dropout masks": MASKS, "packed texts": f"multiples of {TOKENS} and {LENGTH}"}
     found = resume.latest(prepared.checkpoints, config.mapping, table.fingerprint, batches)
     if found is not None:
         logger.warning("%s %s", run.folder.name, found)

@@ -23,8 +23,9 @@ from gmu_lightning.encoders.text.group_attention import Group, GroupAttention, g
 from gmu_lightning.encoders.text.post_norm import layer_of, run
 
 NAME = "gmu_packed"  # of this attention in the registry of the transformers library
-# oneDNN compiles a kernel for each new shape of a product in bfloat16, so sizes are rounded up, and shapes soon repeat.
-TOKENS, LENGTH = 32, 8  # multiples of the tokens in a row, and of the length of a group's longest text
+# oneDNN compiles a kernel for each new shape of a product in bfloat16. Rounded sizes let shapes repeat.
+TOKENS = 32  # a row is padded to a multiple of it
+LENGTH = 8  # the longest text of a group is padded to a multiple of it
 
 
 class Packing(NamedTuple):
@@ -60,8 +61,8 @@ def pack(lengths: Sequence[int], width: int, device: torch.device, narrow: bool 
     positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], ranked)
     starts = np.empty_like(offsets[:-1])
     starts[order] = offsets[:-1]
-    rounded = narrow and device.type == "cpu"
-    groups = groups_of(ranked, offsets, LENGTH if rounded else 1) if device.type == "cpu" else ()
+    cpu = device.type == "cpu"
+    tokens, length = (TOKENS, LENGTH) if narrow and cpu else (1, 1)
     at = partial(_tensor, device=device)
     return Packing(
         flat=at(owners * width + positions),
@@ -71,8 +72,8 @@ def pack(lengths: Sequence[int], width: int, device: torch.device, narrow: bool 
         lengths=at(sizes),
         offsets=at(offsets.astype(np.int32)),
         longest=int(ranked[-1]),
-        groups=groups,
-        spare=-len(owners) % TOKENS if rounded else 0,
+        groups=groups_of(ranked, offsets, length) if cpu else (),
+        spare=-len(owners) % tokens,
     )
 
 
