@@ -1,4 +1,4 @@
-"""Parameter groups and schedules have known values."""
+"""Parameter groups and schedules have known values, and updates are those of the optimizer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gmu_lightning.optimisation import one_cycle, parameter_groups, plateau, warmup
+from gmu_lightning.optimisation import Updates, one_cycle, parameter_groups, plateau, warmup
 
 
 class Net(nn.Module):
@@ -138,3 +138,59 @@ def test_plateau_halves_the_rate_reached_by_the_rise():
             rise.step()
         fall.step(0.5)
     assert rates == pytest.approx([0.25, 0.4375, 0.625, 0.8125, *[1.0] * 4, *[0.5] * 4])
+
+
+def trained_by(make, quick: bool, missing: bool = False) -> tuple[list[torch.Tensor], dict]:
+    """Return the weights and the optimizer's state after six steps with falling rates, by `Updates` or by the optimizer alone.
+
+    Args:
+        missing: whether one parameter has no gradient in the second step.
+    """
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 3))
+    made = make(parameter_groups([(net, 0.01)], 0.1))
+    updates = Updates(made) if quick else made
+    for k in range(6):
+        updates.zero_grad()
+        net(torch.randn(4, 7)).square().sum().backward()
+        if missing and k == 1:
+            net[2].bias.grad = None
+        updates.step()
+        for group in made.param_groups:
+            group["lr"] *= 0.8
+    return [p.detach() for p in net.parameters()], made.state_dict()
+
+
+class Doubled(torch.optim.AdamW):
+    """An AdamW that makes each step twice."""
+
+    def step(self, closure=None):
+        super().step()
+        return super().step()
+
+
+OPTIMIZERS = {
+    "fused": lambda groups: torch.optim.AdamW(groups, fused=True, betas=(0.8, 0.99), eps=1e-6),
+    "not fused": lambda groups: torch.optim.AdamW(groups, fused=False),
+    "amsgrad": lambda groups: torch.optim.AdamW(groups, fused=True, amsgrad=True),
+    "maximize": lambda groups: torch.optim.AdamW(groups, fused=True, maximize=True),
+    "Adam": lambda groups: torch.optim.Adam(groups, fused=True),
+    "SGD": lambda groups: torch.optim.SGD(groups, momentum=0.9),
+    "a subclass": lambda groups: Doubled(groups, fused=True),
+}
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_updates_are_those_of_the_optimizer_to_the_last_bit(name, missing):
+    weights, state = trained_by(OPTIMIZERS[name], quick=True, missing=missing)
+    expected, expected_state = trained_by(OPTIMIZERS[name], quick=False, missing=missing)
+    assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
+    torch.testing.assert_close(state, expected_state, rtol=0, atol=0)
+
+
+def test_a_fused_adamw_is_not_called_after_its_first_step(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, step=torch.optim.AdamW.step: (calls.append(1), step(self)))
+    trained_by(OPTIMIZERS["fused"], quick=True)
+    assert len(calls) == 1

@@ -31,6 +31,7 @@ from gmu_lightning.experiment.train import PreparedRun, about, complete, warn_of
 from gmu_lightning.lightning import pl
 from gmu_lightning.movie import Features, MovieBatch, Prediction, UserError
 from gmu_lightning.nn.normalise import Standardise
+from gmu_lightning.optimisation import Updates
 from gmu_lightning.run import Predictions
 
 HISTORY_SECONDS = 5.0  # between two writes of history.csv during training
@@ -208,6 +209,7 @@ class CachedFeatureTrainer:
     def _train_epoch(self, epoch: int) -> tuple[list[float], float]:
         """Train every run for one epoch. Return the mean losses of the K runs, and the learning rate of the last update."""
         self.model.train()
+        updates = Updates(self.optimizer)
         most = self.config.trainer.gradient_clip_val
         orders = []
         for run in self.prepared:
@@ -216,13 +218,13 @@ class CachedFeatureTrainer:
         for index, rows in enumerate(zip(*orders, strict=True)):
             chosen = torch.tensor(rows).to(self.device)  # (K, B)
             losses = self.losses(chosen, epoch, index)
-            self.optimizer.zero_grad()
+            updates.zero_grad()
             losses.sum().backward()
             self.modulate(epoch, index)
             if most:
                 self.clip(float(most))
             rate = self.optimizer.param_groups[-1]["lr"]
-            self.optimizer.step()
+            updates.step()
             for schedule in self.schedules:
                 schedule.step()
             sums += losses.detach() * chosen.shape[1]
