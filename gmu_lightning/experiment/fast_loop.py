@@ -91,6 +91,7 @@ class CachedFeatureTrainer:
         device: to train on.
 
     Attributes:
+        val, val_ids: row numbers and ids of val.
         optimizer: over the parameters that are trained.
         scores: (K, M, 2) of the last batch, for a training method that changes gradients.
     """
@@ -102,6 +103,7 @@ class CachedFeatureTrainer:
         resident = {m: column.resident for m, column in self.data.columns.items()}
         self.columns = {m: x.to(device) for m, x in resident.items() if x is not None}  # (N, d_m)
         self.present, self.targets = self.data.present.to(device), self.data.targets.to(device)
+        self.val, self.val_ids = self.data.table.rows("val"), self.data.table.ids["val"]
         self.steps, self.scores = 0, torch.empty(0)
         assert self.model.optimizer is not None
         self.optimizer = self.model.optimizer(params=self.parameter_groups(), lr=self.model.lr)
@@ -144,7 +146,7 @@ class CachedFeatureTrainer:
     def val_logits(self) -> Tensor:
         """Return the logits of val, (K, N_val, C) float64 on the CPU."""
         self.model.eval()
-        return self._predicted(torch.from_numpy(self.data.table.rows("val")).to(self.device)).logits[None].double().cpu()
+        return self._predicted(torch.from_numpy(self.val).to(self.device)).logits[None].double().cpu()
 
     def weights(self, k: int) -> dict[str, Tensor]:
         """Return a copy of the current weights of run k, on the CPU."""
@@ -234,15 +236,14 @@ class CachedFeatureTrainer:
 
     def _predictions(self, logits: Tensor) -> Predictions:
         data, table = self.data, self.data.table
-        rows = table.rows("val")
         return Predictions(
-            ids=table.ids["val"],
+            ids=self.val_ids,
             split="val",
             genres=table.vocabulary.names,
             modalities=tuple(self.columns),
-            present=data.present[rows].numpy(),
+            present=data.present[self.val].numpy(),
             logits=logits.numpy(),
-            labels=table.labels[rows],
+            labels=table.labels[self.val],
             data_fingerprint=table.fingerprint,
             task=table.data_set.task,
         )
@@ -330,7 +331,7 @@ class SeedStack(CachedFeatureTrainer):
     def val_logits(self) -> Tensor:
         """Return the logits of val, (K, N_val, C)."""
         self.model.eval()
-        rows = torch.from_numpy(self.data.table.rows("val")).to(self.device)
+        rows = torch.from_numpy(self.val).to(self.device)
         vectors, present = {m: column[rows].float() for m, column in self.columns.items()}, self.present[rows]
         return vmap(lambda parameters: self._stacked(parameters, vectors, present).logits)(self.parameters).double().cpu()
 
