@@ -51,9 +51,7 @@ MOVIE = re.compile(r"^\+{0,2}movie\.(?P<key>[^=]+)=(?P<value>.*)$", re.S)  # a p
 MEDIA = re.compile(r"movie\.(image|video|audio)=")
 QUOTED = re.compile(r"""(['"])(\\.|(?!\1).)*\1""", re.S)  # one string from end to end
 DOT_FOR_SLASH = re.compile(r"encoder\.\w+=")
-NEEDED = re.compile(
-    r"data|encoder/\w+|fusion|loss|optimizer|scheduler|training|trainer"
-)  # groups that every run takes a choice of
+CHOICE = re.compile(r"\+?(?P<group>[\w/]+)(@[\w.:]*)?=")
 RERUNS = ("train", "prepare")  # commands that take rerun=RUN
 TRUST = "trust="
 REMOVABLE = ("callbacks", "logger", "experiment", "hydra", "encoder.", "fusion.", "optimizer.", "scheduler.")
@@ -158,6 +156,7 @@ def _run(command: Callable[[Session], Any], reads_movie: bool, reruns: bool) -> 
         refuse_removal(arguments)
         arguments = options_first(arguments)
         arguments, session.config_dir = use_folders(arguments)
+        refuse_other_than_names(arguments, session.config_dir)
         trusted = [name for word in typed if word.startswith(TRUST) for name in word.removeprefix(TRUST).split(",")]
         if reruns:
             arguments = options_first(with_choices(arguments, session))
@@ -255,11 +254,9 @@ def refuse_secrets(arguments: Sequence[str]) -> None:
 
 
 def refuse_dot_for_slash(arguments: Sequence[str]) -> None:
-    """Refuse `encoder.text=minilm`, which would replace a node by a word, and `fusion=null`. Raises UserError."""
+    """Refuse `encoder.text=minilm`, which would replace a node by a word. Raises UserError."""
     for argument in arguments:
         group, _, choice = argument.partition("=")
-        if choice in ("null", "None", "") and NEEDED.fullmatch(group):
-            raise UserError(f"{argument} chooses nothing: choices are {', '.join(choices_of(group))}")
         group = group.replace(".", "/")
         if DOT_FOR_SLASH.match(argument) and (conf_folder() / group).is_dir():
             choices = choices_of(group)
@@ -268,6 +265,35 @@ def refuse_dot_for_slash(arguments: Sequence[str]) -> None:
                     f"{argument} sets a value where a group is chosen: write {group}=CHOICE, with one of {', '.join(choices)}"
                 )
             raise UserError(f"{argument} sets a value where a group is chosen: write {group}={choice} (slash, not dot)")
+
+
+def refuse_other_than_names(arguments: Sequence[str], config_dir: str | None) -> None:
+    """Refuse choices that are no names, such as `fusion=3` or `experiment=null`. Raises UserError.
+
+    Args:
+        arguments: as typed.
+        config_dir: the folder of the user's own choices.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    for argument in arguments:
+        match = CHOICE.match(argument)
+        choices = choices_of(match["group"], config_dir) if match else []
+        if match is None or not (choices or "/" in match["group"]):
+            continue
+        try:
+            value = parser.parse_override(argument).value()
+        except HydraException:  # Hydra reports it
+            continue
+        values = value.list if isinstance(value, ChoiceSweep) else [value]
+        names = [name for each in values for name in (each if isinstance(each, list) else [each])]
+        if all(isinstance(name, (str, QuotedString, Glob)) and name != "" for name in names):
+            continue
+        known = f"choices are {', '.join(choices)}, or " if choices else ""
+        raise UserError(f"{argument} names no choice: {known}leave the argument out")
 
 
 def refuse_removal(arguments: Sequence[str]) -> None:

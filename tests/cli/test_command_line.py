@@ -25,6 +25,7 @@ from gmu_lightning.cli.command_line import (
     movie_in,
     options_first,
     refuse_dot_for_slash,
+    refuse_other_than_names,
     refuse_removal,
     register_plugins,
     run,
@@ -191,6 +192,40 @@ def test_a_dot_for_a_slash_is_answered_with_the_choices():
         refuse_dot_for_slash(["encoder.image=resnet"])
 
 
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "fusion=null",
+        "fusion=",
+        "fusion=3",
+        "fusion=true",
+        "fusion={a:1}",
+        "fusion=mean,null",
+        "fusion=[mean,null]",
+        "fusion=[[mean]]",
+        "fusion=choice(mean,3)",
+        "fusion=range(1,3)",
+        "+fusion=1.5",
+        "encoder/text@encoder.text=3",
+        "experiment=null",
+        "experiment=''",
+        "logger=null",
+        "hydra/launcher=null",
+    ],
+)
+def test_a_choice_that_is_no_name_is_answered_with_the_choices(argument):
+    one = {"fusion": "gmu_hier", "encoder": "minilm", "experiment": "smoke", "logger": "wandb", "hydra": "ray"}
+    with pytest.raises(UserError, match=f"^{re.escape(argument)} names no choice: choices are .*") as refused:
+        refuse_other_than_names(["seed=1", argument], None)
+    assert one[re.split("[/=]", argument.strip("+"))[0].split("@")[0]] in str(refused.value)
+
+
+def test_choices_by_name_are_accepted():
+    names = ["fusion=mean", "fusion=mean,'concat'", "fusion=glob(gmu*)", "fusion=choice(mean,none)", "logger=[]", "logger=[csv]"]
+    others = ["experiment=[smoke]", "data.limit=null", "run=/a/b", "/a/b=3 :", "fusion.dim=3", "-m", "hydra/job_logging=none"]
+    refuse_other_than_names([*names, *others], None)
+
+
 @pytest.mark.parametrize("argument", ["~trainer.progress", "~scheduler", "~fusion", "~encoder/text", "~trainer.threads=1"])
 def test_keys_that_a_run_reads_cannot_be_removed(argument):
     with pytest.raises(
@@ -293,6 +328,11 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return 0
 
     return called
+
+
+def test_a_choice_of_null_ends_in_one_sentence(typed, capsys):
+    assert typed(lambda session: None, "experiment=null") == 1
+    assert re.fullmatch("experiment=null names no choice: .*\n", capsys.readouterr().err)
 
 
 def test_a_command_sees_the_escaped_arguments(typed, tmp_path):
