@@ -38,9 +38,9 @@ def parameter_groups(rates: Sequence[tuple[nn.Module, float]], weight_decay: flo
 class Updates:
     """Update parameters as an optimizer does, for a fused AdamW at less cost per call.
 
-    `Optimizer.step` looks at its settings and sorts its tensors at every call. For a small head on a CPU this takes as long as
-    the update itself. `step` calls the same kernel on the same tensors, so weights and the optimizer's state are the same to the
-    last bit. Any other optimizer is called as it is. Hooks of an AdamW are not called.
+    `Optimizer.step` looks at its settings and sorts its tensors at every call. For a small head on a CPU, this takes as long as
+    the update itself. `step` calls the same kernel on the same tensors. Weights and the optimizer's state stay the same to the
+    last bit. Any other optimizer is called as it is. Step hooks run for other optimizers alone.
 
     Args:
         optimizer: its settings stay the same, except for the learning rates, which are read at every step.

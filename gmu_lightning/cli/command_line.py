@@ -271,7 +271,7 @@ def refuse_other_than_names(arguments: Sequence[str], config_dir: str | None) ->
     """Refuse choices that are no names, such as `fusion=3` or `experiment=null`. Raises UserError.
 
     Args:
-        arguments: as typed.
+        arguments: in Hydra's grammar, as `escaped` returns them.
         config_dir: the folder of the user's own choices.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
