@@ -40,7 +40,7 @@ class Updates:
 
     `Optimizer.step` looks at its settings and sorts its tensors at every call. For a small head on a CPU, this takes as long as
     the update itself. `step` calls the same kernel on the same tensors. Weights and the optimizer's state stay the same to the
-    last bit. Any other optimizer is called as it is. Step hooks run for other optimizers alone.
+    last bit, and step hooks do not run. Any other optimizer is called as it is.
 
     Args:
         optimizer: its settings stay the same, except for the learning rates, which are read at every step.
