@@ -96,8 +96,9 @@ class Standardise(nn.Module):
             total = count + len(x)
             if not len(x):
                 continue
-            off = x.mean(dim=0) - mean
-            squares += x.var(dim=0, correction=0) * len(x) + off**2 * (count * len(x) / total)
+            center = x.mean(dim=0)
+            off = center - mean
+            squares += (x - center).square().sum(dim=0) + off**2 * (count * len(x) / total)
             mean += off * (len(x) / total)
             largest = torch.maximum(largest, x.abs().amax(dim=0))
             count = total

@@ -19,7 +19,7 @@ from .wandb_offline import read_offline_run
 
 FROZEN = (
     *("data=planted", "data.movies=120", "data.modalities=video+audio", "modalities=video+audio", "fusion.dim=16"),
-    *("trainer.max_epochs=8", "trainer.threads=1", "encoder.audio.dropout=0", "optimizer.lr=0.1", "data.batch_size=16"),
+    *("trainer.max_epochs=8", "trainer.threads=1", "encoder.audio.dropout=0", "optimizer.lr=0.05", "data.batch_size=16"),
 )
 STACKED = "hydra/launcher=stacked"
 TIMES = ("seconds/", "movies_per_second", "peak_memory_mb")
@@ -123,9 +123,9 @@ def same_epochs(one_by_one: Sweep, stacks: Sweep) -> set[int]:
         assert [row["epoch"] for row in stacked] == [row["epoch"] for row in alone]
         assert [row["step"] for row in stacked] == [row["step"] for row in alone]
         assert [row["lr"] for row in stacked] == [row["lr"] for row in alone]
-        for epoch, (ours, theirs) in enumerate(zip(stacked, alone, strict=True)):
-            # Another step would show at once; rounding grows later.
-            same = pytest.approx(float(theirs["train/loss"]), rel=1e-6 if epoch < 2 else 1e-5)
+        for ours, theirs in zip(stacked, alone, strict=True):
+            # Another step would show at once. At twice this rate, rounding grows from epoch to epoch.
+            same = pytest.approx(float(theirs["train/loss"]), rel=1e-6)
             assert float(ours["train/loss"]) == same
         assert metrics(stacks.runs()[name]) == pytest.approx(metrics(run), abs=5e-3)
         stopped.add(len(alone))
