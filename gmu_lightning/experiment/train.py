@@ -272,8 +272,8 @@ def _run_trainer(trainer: pl.Trainer, interruption: callbacks.Interruption, **ar
             trainer.fit(**arguments)
     except callbacks.SafelyStopped:
         interruption.deliver()
-    except Exception:
-        if interruption.pending is not None:  # the signal has ended loader processes too
+    except (Exception, SystemExit):  # a signal has ended loader processes too, or reached Lightning before the first batch
+        if interruption.pending is not None:
             interruption.deliver()
         raise
     if interruption.pending is not None or trainer.interrupted:

@@ -70,9 +70,10 @@ def _write_sweep(
 ) -> int:
     found, damaged = readable(runs_under(folder), check_record)
     runs = sorted(found, key=lambda run: run.status["started"])
-    for run in runs:
-        if run.status["state"] == "running" and not run.is_held:
-            run.end(*((INTERRUPTED, INTERRUPTED) if interrupted else ("failed", "its process ended without a word")))
+    for run in (run for run in runs if run.status["state"] == "running"):
+        with run.held() as free:  # first, for its process may finish it between a look and the lock
+            if free and run.status["state"] == "running":
+                run.end(*((INTERRUPTED, INTERRUPTED) if interrupted else ("failed", "its process ended without a word")))
     counts = Counter(run.status["state"] for run in runs)
     counts["failed"] += len(damaged)
     left_out = _skipped(folder, runs, skipped)

@@ -254,6 +254,15 @@ def test_a_signal_saves_before_it_ends_the_run(forked, whole, tmp_path, number, 
     check_equal(tmp_path / "run", run, f"ended by signal {number}")
 
 
+def test_a_signal_before_the_only_batch_interrupts_the_run(job, tmp_path):
+    """Lightning notes a signal that comes before its first batch, and ends the fit by a SystemExit of its own."""
+    one = Forked(job(*SMALL, "trainer.max_epochs=1", "data.batch_size=64", sweep="sweep"))
+    for at in range(1, 7):  # the hook events before the batch
+        assert one.run(tmp_path / f"{at}", sends(signal.SIGTERM, at)) == 143, f"hook event {at}"
+        assert Run(tmp_path / f"{at}").status["state"] == "interrupted"
+    assert one.run(tmp_path / "3") == 0
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_after_the_fit_interrupts_the_run_too(forked, whole, tmp_path, number, code):
     run, events = whole("plain")

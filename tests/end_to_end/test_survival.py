@@ -125,8 +125,8 @@ def test_deaths_and_sharing_cost_only_the_jobs_that_fail(whole, store, tmp_path,
     both = [folder.start(), folder.start()]
     codes, said = zip(*(folder.end(process) for process in both), strict=True)
     assert set(codes) == {1}
-    assert folder.seeds("failed") == set(WHY) and folder.seeds("finished") == set(SEEDS) - set(WHY)
     assert {int(re.search(r"seed(\d+)", job["folder"])[1]): job["why"] for job in folder.status["jobs"] if job["why"]} == WHY
+    assert folder.seeds("failed") == set(WHY) and folder.seeds("finished") == set(SEEDS) - set(WHY)
     assert "4 jobs failed: the same command with retry=failed does what failed again" in said[0] + said[1]
     lines = Counter(re.findall(r"seed(\d+)-\w+  test micro F1", folder.out))
     assert all(count == 1 for count in lines.values())  # the killed launchers printed the others

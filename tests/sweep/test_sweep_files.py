@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,32 @@ def test_only_failures_since_the_start_count(tmp_path):
     assert json.loads((tmp_path / "status.json").read_text())["failed"] == 1
     failed(tmp_path / "2", NOW)
     assert write_sweep(tmp_path, NOW) == 1
+
+
+def states(folder: Path) -> list[tuple[str, str | None]]:
+    return [(job["state"], job["why"]) for job in json.loads((folder / "status.json").read_text())["jobs"]]
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "end"), [(False, ("failed", "its process ended without a word")), (True, ("interrupted", "interrupted"))]
+)
+def test_a_run_whose_process_is_gone_has_ended(tmp_path, interrupted, end):
+    Run(tmp_path / "1").begin(CONFIG, ["fusion=none"])
+    write_sweep(tmp_path, NOW, interrupted)
+    assert states(tmp_path) == [end]
+
+
+def test_a_run_that_its_process_ends_just_now_stays_as_it_ended(tmp_path, monkeypatch):
+    theirs, held = Run(tmp_path / "1"), Run.held
+    theirs.begin(CONFIG, ["fusion=none"])
+
+    def held_late(run: Run) -> AbstractContextManager[bool]:
+        theirs.end("skipped", "it takes one")
+        return held(run)
+
+    monkeypatch.setattr(Run, "held", held_late)
+    write_sweep(tmp_path, NOW)
+    assert states(tmp_path) == [("skipped", "it takes one")]
 
 
 def test_jobs_that_never_began_are_listed(tmp_path, capsys):
